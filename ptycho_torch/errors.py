@@ -1,0 +1,59 @@
+"""Every way in which a bundle can be refused: one class per cause, all of them `BundleError`."""
+
+
+class BundleError(ValueError):
+    """A bundle, or something asked of it, that this project will not guess about."""
+
+    exit_code = 2
+
+
+class NotABundleError(BundleError):
+    """The path holds something other than a PtychoPINN bundle or checkpoint."""
+
+
+class DamagedBundleError(BundleError):
+    """The archive or one of its members is cut short, corrupt, or disagrees with itself."""
+
+
+class TensorFlowBundleError(BundleError):
+    """The bundle was written by PtychoPINN's TensorFlow backend; only the PyTorch backend's can be read."""
+
+
+class UnsafeContentError(BundleError):
+    """A pickle in the bundle asks for something that reading a model never needs."""
+
+
+class LimitExceededError(BundleError):
+    """A member count, size, compression ratio, nesting depth or number is beyond what a real bundle has."""
+
+
+class MissingModelsError(BundleError):
+    """A model that the bundle should hold, or that was asked for, is not there."""
+
+
+class MissingParamsError(BundleError):
+    """Parameters without which the architecture cannot be rebuilt are absent."""
+
+
+class WeightMismatchError(BundleError):
+    """The stored weights do not fit the architecture, or are not usable numbers."""
+
+
+class AmbiguousArchitectureError(BundleError):
+    """More than one architecture fits the evidence; the message lists them and the override that settles it."""
+
+
+class EvidenceConflictError(BundleError):
+    """Two pieces of evidence about the architecture contradict each other."""
+
+
+class UnsupportedArchitectureError(BundleError):
+    """The bundle names an architecture that nobody outside its authors can build."""
+
+
+class OutputNotWritableError(BundleError):
+    """The place where results should go cannot be written."""
+
+
+class ConfigurationError(BundleError):
+    """A configuration value that PtychoPINN does not know or that is out of range."""
