@@ -1,0 +1,1 @@
+"""PtychoPINN's networks and the physics around them, as `torch.nn.Module`s."""
