@@ -9,13 +9,25 @@ from torch import nn
 
 from ptycho_torch.errors import ConfigurationError
 from ptycho_torch.models.cnn import CNN
+from ptycho_torch.models.ffno import FFNO
+from ptycho_torch.models.fno import CascadedFNO, VanillaFNO
 from ptycho_torch.models.unet import UNet
+from ptycho_torch.models.uno import NeuralOperatorUNO
 from ptycho_torch.spec import ModelSpec
 
 UNET_ERAS = ("U", "U2")
 GENERATOR_ERAS = ("J0", "J")
 
-GENERATORS: Mapping[str, Callable[[ModelSpec], nn.Module]] = MappingProxyType({"cnn": CNN, "unet": UNet})
+GENERATORS: Mapping[str, Callable[[ModelSpec], nn.Module]] = MappingProxyType(
+    {
+        "cnn": CNN,
+        "unet": UNet,
+        "ffno": FFNO,
+        "fno": CascadedFNO,
+        "fno_vanilla": VanillaFNO,
+        "neuralop_uno": NeuralOperatorUNO,
+    }
+)
 
 
 def build_network(spec: ModelSpec) -> nn.Module:
@@ -55,3 +67,15 @@ def _refuse_impossible(spec: ModelSpec) -> None:
             f"generator {spec.generator!r} in era {spec.era!r}: spectral generators belong to eras "
             f"{' and '.join(GENERATOR_ERAS)}"
         )
+    if spec.generator == "neuralop_uno":
+        wanted = {
+            "N": 128,
+            "gridsize": 1,
+            "output_mode": "real_imag",
+            "learned_input_channels": 1,
+            "input_transform": "none",
+        }
+        for name, value in wanted.items():
+            found = getattr(spec, name)
+            if found != value:
+                raise ConfigurationError(f"{name} is {found!r}; generator 'neuralop_uno' exists with {value!r} only")
