@@ -33,10 +33,10 @@ class FFNOBlock(nn.Module):
 class FFNOStack(nn.Module):
     """Blocks that share their spectral weights and one scalar gate."""
 
-    def __init__(self, width: int, modes: int, blocks: int) -> None:
+    def __init__(self, width: int, modes: int, blocks: int, size_px: int) -> None:
         super().__init__()
         self.shared_gate = nn.Parameter(torch.tensor(INITIAL_GATE))
-        self.shared_spectral = FactorizedSpectralConv(width, modes)
+        self.shared_spectral = FactorizedSpectralConv(width, modes, size_px)
         self.blocks = nn.ModuleList(FFNOBlock(width, self.shared_spectral) for _ in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ class FFNO(SpectralGenerator):
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
-        self.ffno_stack = FFNOStack(spec.fno_width, spec.fno_modes, spec.fno_blocks)
+        self.ffno_stack = FFNOStack(spec.fno_width, spec.fno_modes, spec.fno_blocks, spec.N)
         self.blocks = self.ffno_stack.blocks
         self.refiners = nn.ModuleList(RefinerBlock(spec.fno_width) for _ in range(spec.fno_cnn_blocks))
 

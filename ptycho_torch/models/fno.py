@@ -13,9 +13,9 @@ from ptycho_torch.spec import ModelSpec
 class FNOBlock(nn.Module):
     """Spectral filter beside a 3×3 convolution, GELU of their sum added to the input."""
 
-    def __init__(self, width: int, modes: int) -> None:
+    def __init__(self, width: int, modes: int, size_px: int) -> None:
         super().__init__()
-        self.spectral = SpectralConv2d(width, modes)
+        self.spectral = SpectralConv2d(width, modes, size_px)
         self.local_conv = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ class FNOBlock(nn.Module):
 
 def fno_blocks(spec: ModelSpec) -> nn.Sequential:
     """Return the Fourier blocks one after another."""
-    return nn.Sequential(*(FNOBlock(spec.fno_width, spec.fno_modes) for _ in range(spec.fno_blocks)))
+    return nn.Sequential(*(FNOBlock(spec.fno_width, spec.fno_modes, spec.N) for _ in range(spec.fno_blocks)))
 
 
 class VanillaFNO(SpectralGenerator):

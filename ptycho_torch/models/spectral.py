@@ -35,49 +35,41 @@ class SpectralConv2d(ComplexWeights):
     imaginary part of column 0.
     """
 
-    def __init__(self, width: int, modes: int) -> None:
+    def __init__(self, width: int, modes: int, size_px: int) -> None:
         super().__init__()
         self.weights = _random_weights(width, width, modes, modes)
-
-    def kept(self, size: int) -> tuple[int, int]:
-        """Return how many row and column frequencies act on a square image of `size` pixels a side."""
-        modes = self.weights.shape[-1]
-        return min(modes, size), min(modes, size // 2 + 1)
+        self.size_px = size_px
+        self.rows, self.columns = min(modes, size_px), min(modes, size_px // 2 + 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter `x` (B, width, N, N)."""
-        size = x.shape[-1]
-        rows, cols = self.kept(size)
         spectrum = torch.fft.rfft2(x)
-        weights = self.weights[:, :, :rows, :cols]
-        product = spectrum.new_zeros(x.shape[0], weights.shape[1], size, size // 2 + 1)
-        product[:, :, :rows, :cols] = torch.einsum("bixy,ioxy->boxy", spectrum[:, :, :rows, :cols], weights)
-        y: Tensor = torch.fft.irfft2(product, s=(size, size))
+        weights = self.weights[:, :, : self.rows, : self.columns]
+        kept = spectrum[:, :, : self.rows, : self.columns]
+        product = torch.zeros_like(spectrum)
+        product[:, :, : self.rows, : self.columns] = torch.einsum("bixy,ioxy->boxy", kept, weights)
+        y: Tensor = torch.fft.irfft2(product, s=(self.size_px, self.size_px))
         return y
 
 
 class FactorizedSpectralConv(ComplexWeights):
     """One-dimensional filters along rows and along columns, summed (`ffno`)."""
 
-    def __init__(self, width: int, modes: int) -> None:
+    def __init__(self, width: int, modes: int, size_px: int) -> None:
         super().__init__()
         self.weights_x = _random_weights(width, width, modes)
         self.weights_y = _random_weights(width, width, modes)
-
-    def kept(self, size: int) -> int:
-        """Return how many frequencies act on an axis of `size` pixels."""
-        return min(self.weights_x.shape[-1], size // 2 + 1)
+        self.size_px = size_px
+        self.bins = min(modes, size_px // 2 + 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter `x` (B, width, N, N): `weights_x` along the width, `weights_y` along the height."""
-        size = x.shape[-1]
-        along_x = self._filter(x, self.weights_x, size)
-        along_y = self._filter(x.transpose(2, 3), self.weights_y, size).transpose(2, 3)
+        along_x = self._filter(x, self.weights_x)
+        along_y = self._filter(x.transpose(2, 3), self.weights_y).transpose(2, 3)
         return along_x + along_y
 
-    def _filter(self, x: Tensor, weights: Tensor, size: int) -> Tensor:
-        bins = self.kept(size)
-        spectrum = torch.fft.rfft(x, dim=-1)[..., :bins]
-        product = torch.einsum("bihk,iok->bohk", spectrum, weights[..., :bins])
-        y: Tensor = torch.fft.irfft(product, n=size, dim=-1)
+    def _filter(self, x: Tensor, weights: Tensor) -> Tensor:
+        spectrum = torch.fft.rfft(x, dim=-1)[..., : self.bins]
+        product = torch.einsum("bihk,iok->bohk", spectrum, weights[..., : self.bins])
+        y: Tensor = torch.fft.irfft(product, n=self.size_px, dim=-1)
         return y
