@@ -343,7 +343,7 @@ class ConstantGate(nn.Module):
 
 
 def _lower_pointwise(layer: Pointwise) -> nn.Conv2d:
-    return _pointwise_conv(layer.weight.detach().unsqueeze(-1), layer.bias)
+    return _pointwise_conv(layer.weight.detach().unsqueeze(-1), cast("nn.Parameter | None", layer.bias))
 
 
 def _pointwise_conv(weight: Tensor, bias: nn.Parameter | None) -> nn.Conv2d:

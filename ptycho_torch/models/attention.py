@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -19,8 +21,11 @@ class ChannelGate(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         hidden = channels // CHANNEL_GATE_REDUCTION
-        # Flatten and ReLU hold places 0 and 2, so that the layers are stored as mlp.1 and mlp.3.
-        self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+        with warnings.catch_warnings():
+            # PyTorch remarks that a layer without units has nothing to initialise.
+            warnings.filterwarnings("ignore", message="Initializing zero-element tensors")
+            # Flatten and ReLU hold places 0 and 2, so that the layers are stored as mlp.1 and mlp.3.
+            self.mlp = nn.Sequential(nn.Flatten(), nn.Linear(channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
         self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
