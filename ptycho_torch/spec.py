@@ -75,6 +75,9 @@ class ModelSpec:
     parity_fixed_delta: float = 0.0
     # scaling convention: the module as it was trained, or as PtychoPINN's own reload rebuilds it
     scaling: Literal["as-trained", "as-reloaded"] = "as-trained"
+    intensity_scale_trainable: bool = (
+        False  # True: the fixed scale below replaces both scale factors, then alpha/beta act
+    )
     intensity_scale: float = 1.0
     measurement_domain: Literal["amplitude", "counts"] = "amplitude"
 
@@ -106,7 +109,7 @@ class ModelSpec:
         _within("decoder_spatial_kernel", self.decoder_spatial_kernel, 1, 31)
         if not 0.0 <= self.max_neighbor_distance_px <= self.N:
             raise ConfigurationError(f"max_neighbor_distance_px is {self.max_neighbor_distance_px}; expected 0 to N")
-        if not 0.0 < self.probe_scale or not 0.0 < self.intensity_scale:
+        if not self.probe_scale > 0.0 or not self.intensity_scale > 0.0:
             raise ConfigurationError("probe_scale and intensity_scale must be positive")
 
     @property
@@ -144,7 +147,9 @@ class ModelSpec:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
-            raise ConfigurationError(f"unknown architecture field(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise ConfigurationError(
+                f"unknown architecture field(s) {', '.join(unknown)}; known are {', '.join(sorted(known))}"
+            )
         missing = sorted({"era", "generator", "N", "gridsize"} - set(values))
         if missing:
             raise ConfigurationError(f"architecture lacks the field(s) {', '.join(missing)}")

@@ -1,0 +1,54 @@
+# Two commands matter: `make export BUNDLE=path/to/wts.h5.zip` and `make test`.
+# PYTHON=... uses an environment of your own instead of .venv.
+
+VENV   := .venv
+BASE   ?= python3
+BUNDLE ?= examples/demo/wts.h5.zip
+OUT    ?=
+SCAN   ?= examples/demo/scan.npz
+
+ifdef PYTHON
+READY :=
+else
+PYTHON := $(VENV)/bin/python
+READY  := $(VENV)/.installed
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help export verify inspect test test-all lint clean install
+
+help: ## show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# The versions in constraints.txt are the ones the tests ran with; pyproject.toml says which others should work.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(VENV)/bin/python || $(BASE) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+install: $(READY) ## create .venv and install into it
+
+export: $(READY) ## export BUNDLE (default: the demo) to artifacts/<bundle name>/
+	$(PYTHON) -m exporters export $(BUNDLE) $(if $(OUT),--out $(OUT))
+
+verify: $(READY) ## repeat the parity check on an exported bundle (default: the exported demo)
+	$(PYTHON) -m exporters verify $(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip)
+
+inspect: $(READY) ## say what BUNDLE is
+	$(PYTHON) -m exporters inspect $(BUNDLE)
+
+test: $(READY) ## run the tests (under ten minutes on two cores)
+	$(PYTHON) -m pytest -q -m "not long"
+
+test-all: $(READY) ## run the long tests too
+	$(PYTHON) -m pytest -q
+
+lint: $(READY) ## ruff and mypy
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+clean: ## remove what builds and exports leave (not .venv)
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find artifacts -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
