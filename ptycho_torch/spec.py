@@ -71,6 +71,9 @@ class ModelSpec:
     probe_mask: Literal["none", "disk", "tensor"] = "none"
     amplitude_physics_gain: float = 1.0
     num_datasets: int = 1
+    single_probe_mode: bool = (
+        False  # the era is known only up to how several modes add, so one mode is all that is exported
+    )
     parity_scale_mode: Literal["off", "tied", "fixed", "input", "output"] = "off"
     parity_fixed_delta: float = 0.0
     # scaling convention: the module as it was trained, or as PtychoPINN's own reload rebuilds it

@@ -1,0 +1,26 @@
+"""What a PtychoPINN bundle is: reading, writing, its parameters and the eager models. Importable without PyTorch."""
+
+from __future__ import annotations
+
+from ptycho_torch import errors, params
+from ptycho_torch.architecture import detect
+from ptycho_torch.bundle import read_bundle
+from ptycho_torch.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptycho_torch.errors import BundleError
+from ptycho_torch.model_manager import create_torch_model_with_gridsize, load_torch_bundle, save_torch_bundle
+from ptycho_torch.spec import ModelSpec
+
+__all__ = [
+    "BundleError",
+    "InferenceConfig",
+    "ModelConfig",
+    "ModelSpec",
+    "TrainingConfig",
+    "create_torch_model_with_gridsize",
+    "detect",
+    "errors",
+    "load_torch_bundle",
+    "params",
+    "read_bundle",
+    "save_torch_bundle",
+]

@@ -1,0 +1,1 @@
+"""PtychoPINN's workflow names."""
