@@ -151,7 +151,12 @@ class AutoencoderGraph(PatchGraph):
         first, second = self.heads(diffraction, input_scale_factor)
         if self.physics is None:
             return first, second
-        assert positions is not None and probe_real is not None and probe_imag is not None and output_scale_factor is not None
+        assert (
+            positions is not None
+            and probe_real is not None
+            and probe_imag is not None
+            and output_scale_factor is not None
+        )
         patches = self.patches(first, second)
         predicted = self.physics(patches, positions, (probe_real, probe_imag), output_scale_factor, experiment_id)
         if self.spec.generator == "unet" or raw_heads(self.spec):
@@ -168,6 +173,7 @@ class RealPhysics(nn.Module):
 
     fourier_cos: Tensor
     fourier_sin: Tensor
+    probe_mask: Tensor
 
     def __init__(self, forward_model: ForwardModel, output_gain: float) -> None:
         """Take the constants and parameters of the eager physics."""

@@ -118,7 +118,9 @@ def check(model: onnx.ModelProto, inputs: list[c.TensorInfo], outputs: list[c.Te
         raise ExportError("the ONNX file holds functions or custom operators; expected standard operators only")
     if any(t.data_location == onnx.TensorProto.EXTERNAL for t in model.graph.initializer):
         raise ExportError("the ONNX file keeps weights outside itself; expected a single file")
-    shape_arithmetic = sorted({n.op_type for n in model.graph.node if n.op_type in ("Shape", "Size", "NonZero", "Loop", "If")})
+    shape_arithmetic = sorted(
+        {n.op_type for n in model.graph.node if n.op_type in ("Shape", "Size", "NonZero", "Loop", "If")}
+    )
     if shape_arithmetic:
         raise ExportError(f"the ONNX file holds {', '.join(shape_arithmetic)}, which onnxruntime puts on the CPU")
     for wanted, found in ((inputs, model.graph.input), (outputs, model.graph.output)):

@@ -24,7 +24,9 @@ def export_torchscript(graph: nn.Module, inputs: list[c.TensorInfo]) -> bytes:
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
-        traced = torch.jit.trace(graph, tuple(example_inputs(inputs)), check_trace=False)
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            graph, tuple(example_inputs(inputs)), check_trace=False
+        )
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer)
     return without_debug_records(buffer.getvalue())

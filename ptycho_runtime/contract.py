@@ -22,7 +22,9 @@ TORCHSCRIPT_FILE: Final = "model.torchscript.pt"
 # Tensor names. C = gridsize**2 patterns of a group, N pixels a side, M = probe modes. Axis order is batch, channel, row, column.
 DIFFRACTION: Final = "diffraction"  # [batch, C, N, N] float32, amplitudes (counts where exports.json says so)
 INPUT_SCALE: Final = "input_scale_factor"  # [batch, 1, 1, 1] float32, fixed per scan
-POSITIONS: Final = "positions"  # [batch, C, 1, 2] float32, (x, y) offset of each pattern from its group's centre, pixels
+POSITIONS: Final = (
+    "positions"  # [batch, C, 1, 2] float32, (x, y) offset of each pattern from its group's centre, pixels
+)
 PROBE_REAL: Final = "probe_real"  # [modes, N, N] float32
 PROBE_IMAG: Final = "probe_imag"  # [modes, N, N] float32
 OUTPUT_SCALE: Final = "output_scale_factor"  # [batch, 1, 1, 1] float32

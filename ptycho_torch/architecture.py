@@ -508,7 +508,7 @@ class _Detector:
                 raise EvidenceConflictError(
                     f"{self.label}: scaling 'as-reloaded' was asked for, but PtychoPINN's reload of this bundle computes the same as training"
                 )
-            trainable, scale = Settled(True, "params"), Settled(float(told), "params")
+            trainable, scale = Settled(True, "params"), Settled(float(told or 1.0), "params")
         elif reload_differs:
             self.notices.append(
                 f"PtychoPINN's own reload of this bundle computes something else than the trained module (it multiplies by intensity_scale {told:g} "

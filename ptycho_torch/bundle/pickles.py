@@ -125,7 +125,9 @@ class _DtypeState:
             raise UnsafeContentError(f"numpy dtype {self.code!r}; expected plain numbers") from error
         if dtype.kind not in "biufcSU" or dtype.subdtype is not None or dtype.itemsize > 4096:
             raise UnsafeContentError(f"numpy dtype {self.code!r}; expected plain numbers")
-        return dtype.newbyteorder(self.order) if self.order in "<>" else dtype
+        if self.order == "<":
+            return dtype.newbyteorder("<")
+        return dtype.newbyteorder(">") if self.order == ">" else dtype
 
 
 class _ArrayState:
@@ -208,13 +210,13 @@ def look_through(data: bytes, allowed: Mapping[Global, Any], *, tensors: bool = 
                 strings.append(last)
                 continue
             if name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                memo[int(argument)] = last
+                memo[int(argument or 0)] = last
                 continue
             if name == "MEMOIZE":
                 memo[len(memo)] = last
                 continue
             if name in ("GET", "BINGET", "LONG_BINGET"):
-                last = memo.get(int(argument))
+                last = memo.get(int(argument or 0))
                 if last is not None:
                     strings.append(last)
                 continue

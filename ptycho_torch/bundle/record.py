@@ -216,7 +216,8 @@ def _refuse_tensorflow(label: str, names: list[str], manifest: dict[str, Any]) -
         or (manifest.get("version") == "1.0" and not any(n.endswith(".pth") for n in names))
     ):
         raise TensorFlowBundleError(
-            f"{label}: written by PtychoPINN's tensorflow backend (version {manifest.get('version')}); this project reads bundles of the pytorch backend only"
+            f"{label}: written by PtychoPINN's tensorflow backend (version {manifest.get('version')}); "
+            "this project reads bundles of the pytorch backend only"
         )
 
 

@@ -64,8 +64,7 @@ class PtychoModel(nn.Module):
     def patches(self, first: Tensor, second: Tensor) -> Tensor:
         """Return object patches, (B, C, N, N) complex, from the network's two outputs."""
         if self.spec.output_mode == "real_imag":
-            real, imag = torch.broadcast_tensors(first, second)
-            return torch.complex(real.contiguous(), imag.contiguous())
+            return torch.complex(first.expand_as(second).contiguous(), second)
         return torch.complex(first * torch.cos(second), first * torch.sin(second))
 
     def forward_predict(self, x: Tensor, positions: Tensor, probe: Tensor, input_scale_factor: Tensor) -> Tensor:

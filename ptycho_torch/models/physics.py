@@ -74,7 +74,8 @@ def disk_probe_mask(N: int) -> np.ndarray:
     taps /= taps.sum()
     for ax in (0, 1):
         disk = np.apply_along_axis(np.convolve, ax, disk, taps, mode="same")
-    return (disk / disk.max()).astype(np.float32)
+    mask: np.ndarray = (disk / disk.max()).astype(np.float32)
+    return mask
 
 
 class Translator(nn.Module):
@@ -190,7 +191,7 @@ class ForwardModel(nn.Module):
         exit_wave = patches.unsqueeze(2) * probe * self.probe_mask
         far_field = torch.fft.fft2(exit_wave).sum(2)
         intensity = (far_field.real**2 + far_field.imag**2) / spec.N**2
-        diffraction = torch.fft.fftshift(intensity, (-2, -1)).sqrt() / output_scale
+        diffraction: Tensor = torch.fft.fftshift(intensity, (-2, -1)).sqrt() / output_scale
         if spec.amplitude_physics_gain != 1.0:
             diffraction = diffraction * spec.amplitude_physics_gain
         if spec.intensity_scale_trainable and has_alpha_beta(spec):
@@ -206,8 +207,9 @@ class ForwardModel(nn.Module):
         far_field = torch.fft.fft2(output_scale.unsqueeze(2) * exit_wave, norm="ortho")
         if self.spec.era == "U":
             far_field = far_field.sum(2, keepdim=True)
-        intensity = (far_field.real**2 + far_field.imag**2).sum(2)
-        return torch.fft.fftshift(intensity, (-2, -1)).clamp_min(0.0)
+        intensity: Tensor = (far_field.real**2 + far_field.imag**2).sum(2)
+        shifted: Tensor = torch.fft.fftshift(intensity, (-2, -1))
+        return shifted.clamp_min(0.0)
 
 
 class RectScaler(nn.Module):

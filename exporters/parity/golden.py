@@ -1,0 +1,47 @@
+"""`golden.npz`: a few inputs with float64 reference outputs, so that a host without PyTorch can check itself."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from exporters.graphs import graph_io
+from exporters.parity.inputs import Pool, make_pool
+from exporters.parity.matrix import in_chunks
+from exporters.parity.metrics import budget
+from exporters.parity.runners import EagerRunner
+from ptycho_torch.bundle.writer import zip_bytes
+from ptycho_torch.models.module import PtychoModel
+from ptycho_torch.spec import ModelSpec
+
+_MAX_VALUES = 3 * 64 * 64 * 4  # keeps the file small for large patterns and groups
+_POOL_GROUPS = 8
+
+
+def make_golden(models: Mapping[str, PtychoModel], spec: ModelSpec) -> bytes:
+    """Return the file's bytes, the same for the same models and tools; names as `contract.GOLDEN_KINDS` says."""
+    pool = make_pool(spec, _POOL_GROUPS)
+    groups = int(np.clip(_MAX_VALUES // (spec.C * spec.N**2), 1, 3))
+    keep = [0, *range(5, 5 + groups - 1)]  # a simulated group each; the edges are parity's
+    arrays: dict[str, np.ndarray] = {}
+    for graph, model in models.items():
+        names = [info["name"] for info in graph_io(spec, graph)[0]]
+        feed = {k: v if k.startswith("probe_") else v[keep] for k, v in pool.feed.items() if k in names}
+        chosen = Pool(feed, [pool.kinds[i] for i in keep])
+        reference = in_chunks(EagerRunner(model, graph, dtype=torch.float64), chosen)
+        eager32 = in_chunks(EagerRunner(model, graph), chosen)
+        arrays |= {f"{graph}.input.{name}": feed[name] for name in names}
+        for name, value in reference.items():
+            allowed = budget(name, eager32[name], value)
+            arrays[f"{graph}.reference.{name}"] = value
+            arrays[f"{graph}.allowed.{name}"] = np.array([allowed.max_abs, allowed.rel_l2])
+    return zip_bytes((f"{name}.npy", _npy(array)) for name, array in sorted(arrays.items()))
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+    return buffer.getvalue()

@@ -1,0 +1,219 @@
+"""The outcome of a parity check: rows with figures, a verdict that cannot pass by accident, and its forms."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+from xml.etree import ElementTree
+
+from rich.table import Table
+
+from exporters.parity.metrics import RULE
+from ptycho_runtime import contract as c
+
+SCHEMA = "ptycho-export/parity"
+SCHEMA_VERSION = 1
+STORED_RUNTIMES = ("torchscript", "onnx")
+
+
+@dataclass
+class ParityRow:
+    """One graph on one runtime, device and batch size."""
+
+    graph: str
+    runtime: str
+    device: str
+    precision: str
+    batch: int
+    inputs: str
+    verdict: str  # "passed", "failed" or "not run"
+    reason: str = ""
+    outputs: dict[str, dict[str, float]] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def worst(self) -> tuple[str, float]:
+        """Return (output, error as a share of what is allowed) of the worst output."""
+        shares = {name: figures["share"] for name, figures in self.outputs.items() if "share" in figures}
+        name = max(shares, key=lambda key: shares[key]) if shares else ""
+        return name, shares.get(name, 0.0)
+
+
+@dataclass
+class ParityReport:
+    """All rows of one check."""
+
+    name: str
+    rows: list[ParityRow]
+    required: tuple[str, ...] = ()
+    host: dict[str, Any] = field(default_factory=dict)
+    reference: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Say whether every row that ran passed and at least one stored file was really compared per graph."""
+        compared = {(row.graph, row.runtime) for row in self.rows if row.verdict == "passed" and row.outputs}
+        wanted = {(row.graph, runtime) for row in self.rows for runtime in STORED_RUNTIMES}
+        return bool(wanted) and wanted <= compared and not self.failures()
+
+    def failures(self) -> list[ParityRow]:
+        """Return the rows that failed."""
+        return [row for row in self.rows if row.verdict == "failed"]
+
+    def missing_devices(self) -> list[str]:
+        """Return the required devices on which no row passed for every graph, or some row did not run."""
+        lacking = []
+        for device in self.required:
+            rows = [row for row in self.rows if row.device == device and row.runtime == "onnx"]
+            if not rows or any(row.verdict == "not run" for row in rows):
+                lacking.append(device)
+        return lacking
+
+    def summary(self) -> str:
+        """Return one line: the verdict, or the graph and figure that failed."""
+        failures = self.failures()
+        if failures:
+            row = failures[0]
+            what = row.reason
+            if not what:
+                name, _ = row.worst()
+                figures = row.outputs[name]
+                what = (
+                    f"{name} max abs {figures['max_abs']:.2e} (allowed {figures['allowed_max_abs']:.2e}), "
+                    f"relative L2 {figures['rel_l2']:.2e} (allowed {figures['allowed_rel_l2']:.2e})"
+                )
+            return f"parity failed: {row.graph} {row.runtime} on {row.device}, batch {row.batch}: {what}"
+        if not self.passed:
+            return "parity failed: nothing was compared"
+        ran = sum(row.verdict == "passed" for row in self.rows)
+        worst = max((row.worst()[1] for row in self.rows), default=0.0)
+        return f"parity passed: {ran} rows, worst error {worst:.2f} of what is allowed"
+
+    def table(self) -> Table:
+        """Return the rows as a table for the terminal, one line for all batches of a runtime and device."""
+        table = Table(title=f"Parity of {self.name}", caption=self.summary())
+        for heading in ("runtime", "device", "batches"):
+            table.add_column(heading, no_wrap=True)
+        for heading in ("max abs", "rel. L2", "of allowed"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("verdict", overflow="fold")
+        graph = ""
+        for rows in self._folded():
+            first = rows[0]
+            if first.graph != graph:
+                graph = first.graph
+                table.add_section()
+                table.add_row(f"[bold]{graph}[/]")
+            if first.verdict == "not run":
+                table.add_row(first.runtime, first.device, "–", "–", "–", "–", f"not run: {first.reason}")
+                continue
+            batches = ", ".join(str(row.batch) for row in rows)
+            worst = max(rows, key=lambda row: row.worst()[1])
+            name, share = worst.worst()
+            figures = worst.outputs.get(name, {})
+            verdict = "[red]failed[/]" if any(row.verdict == "failed" for row in rows) else "[green]passed[/]"
+            numbers = [f"{figures[key]:.1e}" if key in figures else "–" for key in ("max_abs", "rel_l2")]
+            table.add_row(first.runtime, first.device, batches, *numbers, f"{share:.2f}", verdict)
+        return table
+
+    def _folded(self) -> list[list[ParityRow]]:
+        groups: dict[tuple[str, ...], list[ParityRow]] = {}
+        for row in self.rows:
+            groups.setdefault((row.graph, row.runtime, row.device, row.precision), []).append(row)
+        return list(groups.values())
+
+    def to_json(self) -> str:
+        """Return the whole report as schema-versioned JSON text."""
+        document = {
+            "schema": SCHEMA,
+            "schema_version": SCHEMA_VERSION,
+            "name": self.name,
+            "verdict": "passed" if self.passed else "failed",
+            "summary": self.summary(),
+            "rule": RULE,
+            "required": list(self.required),
+            "host": self.host,
+            "reference": self.reference,
+            "rows": [asdict(row) for row in self.rows],
+        }
+        return json.dumps(_finite(document), indent=1, sort_keys=False, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ParityReport:
+        """Return the report that `to_json` wrote; raises `ValueError` for anything else."""
+        document = json.loads(text)
+        if document.get("schema") != SCHEMA or document.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(
+                f"schema {document.get('schema')!r} {document.get('schema_version')!r}; expected {SCHEMA} {SCHEMA_VERSION}"
+            )
+        rows = [ParityRow(**row) for row in document["rows"]]
+        return cls(document["name"], rows, tuple(document["required"]), document["host"], document["reference"])
+
+    def contract_info(self) -> c.ParityInfo:
+        """Return the verdict as `exports.json` keeps it: without host facts, so that equal exports have equal bytes."""
+        rows: list[c.ParityRowInfo] = []
+        for row in self.rows:
+            info: c.ParityRowInfo = {
+                "graph": row.graph,
+                "runtime": row.runtime,
+                "device": row.device,
+                "precision": row.precision,
+                "batch": row.batch,
+                "inputs": row.inputs,
+                "verdict": row.verdict,  # type: ignore[typeddict-item]  # one of the three by construction
+                "reason": row.reason,
+                "outputs": {name: _finite(figures) for name, figures in row.outputs.items()},
+            }
+            rows.append(info)
+        return {"verdict": "passed" if self.passed else "failed", "rule": RULE, "rows": rows}
+
+    def to_junit(self) -> str:
+        """Return the rows as JUnit XML: one test case a row."""
+        counts = {v: sum(row.verdict == v for row in self.rows) for v in ("failed", "not run")}
+        suite = ElementTree.Element("testsuite", name=f"parity of {self.name}", tests=str(len(self.rows)), errors="0")
+        suite.attrib |= {"failures": str(counts["failed"]), "skipped": str(counts["not run"])}
+        for row in self.rows:
+            case = ElementTree.SubElement(
+                suite,
+                "testcase",
+                classname=f"parity.{row.graph}",
+                name=f"{row.runtime} {row.device} {row.precision} batch {row.batch}",
+            )
+            if row.verdict == "failed":
+                ElementTree.SubElement(
+                    case, "failure", message=row.reason or "beyond what rounding explains"
+                ).text = json.dumps(_finite(row.outputs))
+            elif row.verdict == "not run":
+                ElementTree.SubElement(case, "skipped", message=f"not run: {row.reason}")
+        ElementTree.indent(suite)
+        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
+        return str(value)
+    return value
+
+
+def host_facts() -> dict[str, Any]:
+    """Return versions and hardware, for the report."""
+    packages = {}
+    for package in ("ptycho-export", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy"):
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "command": " ".join(sys.argv),
+        "packages": packages,
+    }

@@ -1,0 +1,189 @@
+"""The runtimes under one contract: a context manager that turns a feed into named outputs and says what ran them."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+import numpy as np
+import onnxruntime
+import torch
+
+from exporters.graphs import eager_outputs
+from ptycho_runtime import contract as c
+from ptycho_torch.models.module import PtychoModel
+
+Feed = Mapping[str, np.ndarray]
+Outputs = dict[str, np.ndarray]
+_ONNX_PROVIDERS = {
+    "cpu": "CPUExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "tensorrt": "TensorrtExecutionProvider",
+}
+
+
+class NotRunnable(RuntimeError):
+    """The runtime cannot run here; the message is the reason that the report gives."""
+
+
+class Runner(Protocol):
+    """One graph on one runtime and device."""
+
+    def __enter__(self) -> Self:
+        """Make ready; raises `NotRunnable` where this host cannot."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release what was taken."""
+
+    def run(self, feed: Feed) -> Outputs:
+        """Return the outputs by name."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what really ran: providers read back, TF32 state, versions."""
+
+
+class _Base:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+
+class EagerRunner(_Base):
+    """The untouched eager model, float32 or float64."""
+
+    def __init__(self, model: PtychoModel, graph: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+        """Copy the model to a device and precision."""
+        _require_torch_device(device)
+        self.model = copy.deepcopy(model).to(device)
+        self.model = self.model.double() if dtype == torch.float64 else self.model
+        self.graph, self.device, self.dtype = graph, device, dtype
+
+    def run(self, feed: Feed) -> Outputs:
+        """Return the outputs by name, in the runner's precision."""
+        tensors = {k: _tensor(v, self.device, self.dtype) for k, v in feed.items()}
+        with torch.no_grad():
+            found = eager_outputs(self.model, self.graph, tensors)
+        return {k: v.cpu().numpy() for k, v in found.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Return PyTorch's version and TF32 state."""
+        return _torch_facts(self.device)
+
+
+class TorchScriptRunner(_Base):
+    """The stored TorchScript file."""
+
+    def __init__(
+        self, data: bytes, inputs: list[c.TensorInfo], outputs: list[c.TensorInfo], device: str = "cpu"
+    ) -> None:
+        """Load the file onto a device."""
+        _require_torch_device(device)
+        self.module = torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]
+        self.inputs = [info["name"] for info in inputs]
+        self.outputs = [info["name"] for info in outputs]
+        self.device = device
+
+    def run(self, feed: Feed) -> Outputs:
+        """Return the outputs by name."""
+        tensors = [_tensor(feed[name], self.device, torch.float32) for name in self.inputs]
+        with torch.no_grad():
+            found = self.module(*tensors)
+        return {name: value.cpu().numpy() for name, value in zip(self.outputs, found, strict=True)}
+
+    def facts(self) -> dict[str, Any]:
+        """Return PyTorch's version and TF32 state."""
+        return _torch_facts(self.device)
+
+
+class OnnxRunner(_Base):
+    """The stored ONNX file under onnxruntime, on exactly one provider."""
+
+    def __init__(self, data: bytes, device: str = "cpu", *, tf32: bool = False) -> None:
+        """Open a session that fails rather than hand a node to another provider."""
+        provider = _ONNX_PROVIDERS[device]
+        if provider not in onnxruntime.get_available_providers():
+            raise NotRunnable(f"this onnxruntime has no {provider}")
+        if device != "cpu":
+            _require_cuda()
+            onnxruntime.preload_dlls()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        self.folder: tempfile.TemporaryDirectory[str] | None = None
+        provider_options: dict[str, str] = {}
+        if device != "cpu":
+            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+            options.enable_profiling = True
+            self.folder = tempfile.TemporaryDirectory(prefix="parity-")
+            options.profile_file_prefix = str(Path(self.folder.name) / "profile")
+            provider_options = {"use_tf32": "1" if tf32 else "0"} if device == "cuda" else {}
+        try:
+            self.session = onnxruntime.InferenceSession(data, options, providers=[(provider, provider_options)])
+        except (RuntimeError, ValueError) as error:
+            raise NotRunnable(f"onnxruntime refused the session: {str(error).splitlines()[0]}") from error
+        self.provider, self.device, self.tf32 = provider, device, tf32
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Remove the profile."""
+        if self.folder is not None:
+            self.folder.cleanup()
+
+    def run(self, feed: Feed) -> Outputs:
+        """Return the outputs by name."""
+        names = [i.name for i in self.session.get_inputs()]
+        found = self.session.run(None, {name: feed[name] for name in names})
+        return {o.name: np.asarray(v) for o, v in zip(self.session.get_outputs(), found, strict=True)}
+
+    def facts(self) -> dict[str, Any]:
+        """Return the provider of every node that ran (from the profile on GPUs), TF32 state and version."""
+        facts: dict[str, Any] = {
+            "onnxruntime": onnxruntime.__version__,
+            "providers": self.session.get_providers(),
+            "tf32": self.tf32,
+        }
+        if self.device != "cpu":
+            records = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
+            nodes = [r.get("args", {}).get("provider") for r in records if r.get("cat") == "Node"]
+            facts["node_providers"] = {str(p): nodes.count(p) for p in set(nodes) if p}
+        return facts
+
+
+def _tensor(value: np.ndarray, device: str, dtype: torch.dtype) -> torch.Tensor:
+    tensor = torch.from_numpy(np.ascontiguousarray(value))
+    return tensor.to(device) if value.dtype == np.int64 else tensor.to(device, dtype)
+
+
+def _require_cuda() -> None:
+    if not torch.cuda.is_available():
+        raise NotRunnable("no CUDA device")
+
+
+def _require_torch_device(device: str) -> None:
+    if device == "cuda":
+        _require_cuda()
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+    elif device != "cpu":
+        raise NotRunnable(f"{device} is a provider of onnxruntime only")
+
+
+def _torch_facts(device: str) -> dict[str, Any]:
+    facts: dict[str, Any] = {"torch": torch.__version__}
+    if device == "cuda":
+        facts |= {"device": torch.cuda.get_device_name(), "tf32": False, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
+    return facts
