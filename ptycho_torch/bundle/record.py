@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +131,12 @@ def members_digest(contents: Iterable[tuple[str, bytes]]) -> str:
 def _read_members(path: Path, kind: str, content: Members) -> BundleRecord:
     names = list(content)
     label = path.name
+    checkpoints = [name for name in names if name.endswith(".ckpt") and "/" not in name]
+    if MANIFEST not in content and len(checkpoints) == 1 and "exports.json" in content:
+        # An exported checkpoint: the checkpoint as it was, with its exports beside it.
+        record = _checkpoint_record(path, checkpoints[0], content[checkpoints[0]])
+        members, exports = tuple(content.sizes_bytes.items()), _exports(content, label)
+        return replace(record, sha256=_sha256_file(path), members=members, exports=exports, _content=content)
     if MANIFEST not in content:
         raise NotABundleError(f"{label}: has no {MANIFEST}; expected a PtychoPINN wts.h5.zip")
     contents = {name: content[name] for name in names if not is_own_member(name)}
@@ -174,24 +180,27 @@ def _read_members(path: Path, kind: str, content: Members) -> BundleRecord:
 
 
 def _read_checkpoint(path: Path) -> BundleRecord:
-    data = path.read_bytes()
-    whole = _dictionary(load_tensors(data, path.name), path.name)
+    return _checkpoint_record(path, path.name, path.read_bytes())
+
+
+def _checkpoint_record(path: Path, name: str, data: bytes) -> BundleRecord:
+    whole = _dictionary(load_tensors(data, name), name)
     if "state_dict" not in whole:
         raise NotABundleError(
-            f"{path.name}: has no state_dict; expected a Lightning checkpoint (found {', '.join(sorted(map(str, whole)))})"
+            f"{name}: has no state_dict; expected a Lightning checkpoint (found {', '.join(sorted(map(str, whole)))})"
         )
-    weights = check_weights(whole["state_dict"], f"{path.name}: state_dict")
-    sha256 = hashlib.sha256(data).hexdigest()
+    weights = check_weights(whole["state_dict"], f"{name}: state_dict")
     return BundleRecord(
         path=path,
         kind="ckpt",
-        sha256=sha256,
-        members_sha256=members_digest([(path.name, data)]),
-        members=((path.name, len(data)),),
+        sha256=hashlib.sha256(data).hexdigest(),
+        members_sha256=members_digest([(name, data)]),
+        members=((name, len(data)),),
         manifest=None,
         params={},
         weights=dict.fromkeys(ROLES, weights),
         checkpoint={k: v for k, v in whole.items() if k not in _CHECKPOINT_PARTS},
+        _content=Members(name, {name: len(data)}, lambda _: data),
     )
 
 
