@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from xml.etree import ElementTree
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from exporters.parity.metrics import RULE
@@ -51,13 +52,14 @@ class ParityReport:
     required: tuple[str, ...] = ()
     host: dict[str, Any] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)  # stored files that are not what was exported
 
     @property
     def passed(self) -> bool:
         """Say whether every row that ran passed and at least one stored file was really compared per graph."""
         compared = {(row.graph, row.runtime) for row in self.rows if row.verdict == "passed" and row.outputs}
         wanted = {(row.graph, runtime) for row in self.rows for runtime in STORED_RUNTIMES}
-        return bool(wanted) and wanted <= compared and not self.failures()
+        return bool(wanted) and wanted <= compared and not self.failures() and not self.problems
 
     def failures(self) -> list[ParityRow]:
         """Return the rows that failed."""
@@ -76,7 +78,8 @@ class ParityReport:
         """Return one line: the verdict, or the graph and figure that failed."""
         failures = self.failures()
         if failures:
-            row = failures[0]
+            row = max(failures, key=lambda row: row.worst()[1])
+            stored = "".join(f"; {problem}" for problem in self.problems)
             what = row.reason
             if not what:
                 name, _ = row.worst()
@@ -85,7 +88,9 @@ class ParityReport:
                     f"{name} max abs {figures['max_abs']:.2e} (allowed {figures['allowed_max_abs']:.2e}), "
                     f"relative L2 {figures['rel_l2']:.2e} (allowed {figures['allowed_rel_l2']:.2e})"
                 )
-            return f"parity failed: {row.graph} {row.runtime} on {row.device}, batch {row.batch}: {what}"
+            return f"parity failed: {row.graph} {row.runtime} on {row.device}, batch {row.batch}: {what}{stored}"
+        if self.problems:
+            return f"parity failed: {'; '.join(self.problems)}"
         if not self.passed:
             return "parity failed: nothing was compared"
         ran = sum(row.verdict == "passed" for row in self.rows)
@@ -94,10 +99,12 @@ class ParityReport:
 
     def table(self) -> Table:
         """Return the rows as a table for the terminal, one line for all batches of a runtime and device."""
-        table = Table(title=f"Parity of {self.name}", caption=self.summary())
-        for heading in ("runtime", "device", "batches"):
-            table.add_column(heading, no_wrap=True)
-        for heading in ("max abs", "rel. L2", "of allowed"):
+        batches = sorted({row.batch for row in self.rows})
+        title = f"Parity of {self.name}, batches {', '.join(map(str, batches))}"
+        table = Table(title=title, caption=self.summary(), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        table.add_column("runtime", no_wrap=True)
+        table.add_column("device", no_wrap=True)
+        for heading in ("max abs", "rel. L2", "share"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("verdict", overflow="fold")
         graph = ""
@@ -108,15 +115,15 @@ class ParityReport:
                 table.add_section()
                 table.add_row(f"[bold]{graph}[/]")
             if first.verdict == "not run":
-                table.add_row(first.runtime, first.device, "–", "–", "–", "–", f"not run: {first.reason}")
+                table.add_row(first.runtime, first.device, "–", "–", "–", f"not run: {first.reason}")
                 continue
-            batches = ", ".join(str(row.batch) for row in rows)
             worst = max(rows, key=lambda row: row.worst()[1])
             name, share = worst.worst()
             figures = worst.outputs.get(name, {})
-            verdict = "[red]failed[/]" if any(row.verdict == "failed" for row in rows) else "[green]passed[/]"
+            failed = [str(row.batch) for row in rows if row.verdict == "failed"]
+            verdict = f"[red]failed[/] (batch {', '.join(failed)})" if failed else "[green]passed[/]"
             numbers = [f"{figures[key]:.1e}" if key in figures else "–" for key in ("max_abs", "rel_l2")]
-            table.add_row(first.runtime, first.device, batches, *numbers, f"{share:.2f}", verdict)
+            table.add_row(first.runtime, first.device, *numbers, f"{share:.2f}", verdict)
         return table
 
     def _folded(self) -> list[list[ParityRow]]:
@@ -137,6 +144,7 @@ class ParityReport:
             "required": list(self.required),
             "host": self.host,
             "reference": self.reference,
+            "problems": self.problems,
             "rows": [asdict(row) for row in self.rows],
         }
         return json.dumps(_finite(document), indent=1, sort_keys=False, ensure_ascii=False) + "\n"
@@ -150,7 +158,14 @@ class ParityReport:
                 f"schema {document.get('schema')!r} {document.get('schema_version')!r}; expected {SCHEMA} {SCHEMA_VERSION}"
             )
         rows = [ParityRow(**row) for row in document["rows"]]
-        return cls(document["name"], rows, tuple(document["required"]), document["host"], document["reference"])
+        return cls(
+            document["name"],
+            rows,
+            tuple(document["required"]),
+            document["host"],
+            document["reference"],
+            document["problems"],
+        )
 
     def contract_info(self) -> c.ParityInfo:
         """Return the verdict as `exports.json` keeps it: without host facts, so that equal exports have equal bytes."""
@@ -173,8 +188,9 @@ class ParityReport:
     def to_junit(self) -> str:
         """Return the rows as JUnit XML: one test case a row."""
         counts = {v: sum(row.verdict == v for row in self.rows) for v in ("failed", "not run")}
-        suite = ElementTree.Element("testsuite", name=f"parity of {self.name}", tests=str(len(self.rows)), errors="0")
-        suite.attrib |= {"failures": str(counts["failed"]), "skipped": str(counts["not run"])}
+        suite = ElementTree.Element(
+            "testsuite", name=f"parity of {self.name}", skipped=str(counts["not run"]), errors="0"
+        )
         for row in self.rows:
             case = ElementTree.SubElement(
                 suite,
@@ -188,6 +204,13 @@ class ParityReport:
                 ).text = json.dumps(_finite(row.outputs))
             elif row.verdict == "not run":
                 ElementTree.SubElement(case, "skipped", message=f"not run: {row.reason}")
+        for problem in self.problems:
+            case = ElementTree.SubElement(suite, "testcase", classname="parity.stored", name=problem.split(" ")[0])
+            ElementTree.SubElement(case, "failure", message=problem)
+        suite.attrib |= {
+            "tests": str(len(self.rows) + len(self.problems)),
+            "failures": str(counts["failed"] + len(self.problems)),
+        }
         ElementTree.indent(suite)
         return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 

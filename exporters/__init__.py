@@ -1,0 +1,22 @@
+"""From a PtychoPINN bundle to TorchScript and ONNX, stored beside the original weights and proven equal to them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from exporters.installation import MixedInstallationError, check_installation
+
+if TYPE_CHECKING:
+    from exporters.pipeline import ExportResult, export_bundle, verify_bundle
+
+__all__ = ["ExportResult", "MixedInstallationError", "export_bundle", "verify_bundle"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the pipeline, and with it PyTorch, when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    check_installation()
+    from exporters import pipeline
+
+    return getattr(pipeline, name)

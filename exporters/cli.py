@@ -1,0 +1,299 @@
+"""The command line: `ptycho-export export|verify|inspect`. One line per error, exit codes a script can use."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from exporters.installation import MixedInstallationError, check_installation
+from ptycho_torch import params as params_module
+from ptycho_torch.bundle import read_bundle, resolve
+
+if TYPE_CHECKING:
+    from exporters.pipeline import ExportResult
+
+EXIT_BUG, EXIT_INPUT, EXIT_PARITY, EXIT_DEVICE = 1, 2, 3, 4
+_SEVERITY = (0, EXIT_INPUT, EXIT_DEVICE, EXIT_PARITY, EXIT_BUG)  # what several bundles exit with: the gravest
+_TRACEBACK = "PTYCHO_EXPORT_TRACEBACK"
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+_batches = click.option(
+    "--batches", default="1,3,16,33", show_default=True, help="Batch sizes of the parity check, comma-separated."
+)
+_require = click.option(
+    "--require",
+    multiple=True,
+    type=click.Choice(["cuda", "tensorrt"]),
+    help="Fail with exit code 4 unless this device took part.",
+)
+_scan = click.option(
+    "--scan",
+    type=click.Path(path_type=Path),
+    help="PtychoPINN .npz whose patterns the parity check uses in place of simulated ones.",
+)
+_architecture = click.option(
+    "--architecture", type=click.Path(path_type=Path), help="JSON file that settles what the bundle leaves open."
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="ptycho-export")
+def cli() -> None:
+    """Export PtychoPINN bundles to TorchScript and ONNX, and prove that both compute the same as the original.
+
+    Exit codes: 0 well, 2 bad input, 3 parity failed, 4 a required device is absent, 1 a bug in this program.
+    """
+
+
+@cli.command()
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the results  [default: artifacts/<bundle name>]"
+)
+@click.option("--in-place", is_flag=True, help="Put the exports into the source bundle itself.")
+@_architecture
+@click.option(
+    "--params", type=click.Path(path_type=Path), help="JSON file with the parameters that a checkpoint lacks."
+)
+@_scan
+@_require
+@_batches
+def export(
+    bundles: tuple[str, ...],
+    out: Path | None,
+    in_place: bool,
+    architecture: Path | None,
+    params: Path | None,
+    scan: Path | None,
+    require: tuple[str, ...],
+    batches: str,
+) -> None:
+    """Export each BUNDLE, prove the exports equal to the original, and store them beside its weights.
+
+    BUNDLE is a wts.h5.zip, an unpacked folder, a run directory, a PtychoPINN base path, a Lightning .ckpt, or a pattern of these.
+    """
+    paths = expand(bundles)
+    sizes = batch_sizes(batches)
+    folders = output_folders(paths, out)
+    outcomes: list[tuple[str, str, str, int]] = []
+    for path in paths:
+        outcomes.append(_export_one(path, folders.get(path), in_place, architecture, params, scan, require, sizes))
+    if len(paths) > 1:
+        table = Table(title="Exports")
+        for heading in ("bundle", "verdict", "result"):
+            table.add_column(heading, overflow="fold")
+        for name, verdict, result, _ in outcomes:
+            table.add_row(name, verdict, result)
+        _out.print(table)
+    sys.exit(max((code for *_, code in outcomes), key=_SEVERITY.index))
+
+
+def _export_one(
+    path: str,
+    out: Path | None,
+    in_place: bool,
+    architecture: Path | None,
+    params: Path | None,
+    scan: Path | None,
+    require: tuple[str, ...],
+    batches: tuple[int, ...],
+) -> tuple[str, str, str, int]:
+    def run(progress: Callable[[str], None]) -> ExportResult:
+        from exporters.pipeline import export_bundle
+
+        cfg = dict(params_module.cfg)
+        try:
+            return export_bundle(
+                path,
+                out,
+                in_place=in_place,
+                architecture=architecture,
+                params=params,
+                scan=scan,
+                require=require,
+                batches=batches,
+                progress=progress,
+            )
+        finally:
+            params_module.cfg.clear()  # the next bundle starts from the same parameters
+            params_module.cfg.update(cfg)
+
+    result, message, code = guarded(path, run)
+    if result is None:
+        return path, "failed", message, code
+    for notice in result.notices:
+        _err.print(f"[yellow]notice:[/] {notice}", soft_wrap=True)
+    _out.print(result.report.table())
+    _out.print(f"stored: {result.bundle}", soft_wrap=True)
+    _out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
+    return path, "passed", str(result.bundle), 0
+
+
+@cli.command()
+@click.argument("bundle")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Folder for parity.json, parity.junit.xml and report.html."
+)
+@_scan
+@_require
+@_batches
+def verify(bundle: str, report: Path | None, scan: Path | None, require: tuple[str, ...], batches: str) -> None:
+    """Repeat the parity check on the exports stored in BUNDLE, against its original weights."""
+    sizes = batch_sizes(batches)
+
+    def run(progress: Callable[[str], None]) -> int:
+        from exporters.pipeline import raise_unless_passed, verify_bundle
+        from exporters.store import store_reports
+
+        found = verify_bundle(bundle, scan=scan, require=require, batches=sizes, progress=progress)
+        if report is not None:
+            store_reports(report, found)
+        _out.print(found.table())
+        raise_unless_passed(found, "do not use these exports; export the bundle again")
+        return 0
+
+    sys.exit(guarded(bundle, run)[2])
+
+
+@cli.command()
+@click.argument("bundle")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@_architecture
+@click.option(
+    "--params", type=click.Path(path_type=Path), help="JSON file with the parameters that a checkpoint lacks."
+)
+@click.option(
+    "--write-architecture",
+    type=click.Path(path_type=Path),
+    help="Write the architecture as a JSON file for --architecture.",
+)
+def inspect(
+    bundle: str, as_json: bool, architecture: Path | None, params: Path | None, write_architecture: Path | None
+) -> None:
+    """Say what BUNDLE is, what settled each field of its architecture, and what exports it holds. Builds no model."""
+    from exporters import inspection
+
+    def run(progress: Callable[[str], None]) -> int:
+        from ptycho_torch.bundle.writer import write_file
+        from ptycho_torch.model_manager import with_params
+
+        progress("reading")
+        found = inspection.inspect(with_params(read_bundle(bundle), params), architecture)
+        if as_json:
+            click.echo(json.dumps(found, indent=1, ensure_ascii=False))
+        else:
+            _out.print(inspection.render(found))
+        if write_architecture is not None and found["architecture"] is not None:
+            write_file(write_architecture, (json.dumps(found["architecture"], indent=2) + "\n").encode())
+        if found["refusal"] is not None:
+            _err.print(f"ptycho-export: {found['refusal']['message']}", soft_wrap=True, markup=False)
+            return EXIT_INPUT
+        return 0
+
+    code, _, failed = guarded(bundle, run)
+    sys.exit(failed or code)
+
+
+def expand(arguments: tuple[str, ...]) -> list[str]:
+    """Return the paths that arguments name; a pattern stands for what it matches, in sorted order."""
+    paths: list[str] = []
+    for argument in arguments:
+        is_pattern = glob.has_magic(argument) and not Path(argument).exists()
+        matches = sorted(glob.glob(argument)) if is_pattern else []  # noqa: PTH207  # absolute patterns too
+        paths += matches or [argument]
+    return list(dict.fromkeys(paths))
+
+
+def output_folders(paths: list[str], out: Path | None) -> dict[str, Path]:
+    """Return the folder of each bundle's results where it is not the default one.
+
+    Several bundles get a folder each; equal names (every run calls its bundle `wts.h5.zip`) are told apart by the folder they lie in.
+    """
+    if len(paths) == 1:
+        return {} if out is None else {paths[0]: out}
+    names: dict[str, tuple[str, str]] = {}
+    for path in paths:
+        try:
+            actual, _ = resolve(path)
+        except (OSError, ValueError):
+            continue  # told when it is exported
+        name = actual.name.removesuffix(".zip").removesuffix(".ckpt")
+        names[path] = name, f"{actual.resolve().parent.name}-{name}"
+    plain = [name for name, _ in names.values()]
+    longer = [name for _, name in names.values()]
+    root = out if out is not None else Path("artifacts")
+    folders: dict[str, Path] = {}
+    for index, (path, (name, long)) in enumerate(names.items()):
+        unique = name if plain.count(name) == 1 else long if longer.count(long) == 1 else f"{long}-{index + 1}"
+        folders[path] = root / unique
+    return folders
+
+
+def batch_sizes(text: str) -> tuple[int, ...]:
+    """Return the batch sizes of a comma-separated list; raises `click.BadParameter` for anything else."""
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or not all(1 <= size <= 4096 for size in sizes):
+        raise click.BadParameter(
+            f"{text!r}; expected whole numbers from 1 to 4096, comma-separated", param_hint="--batches"
+        )
+    return sizes
+
+
+def guarded(name: str, run: Callable[[Callable[[str], None]], Any]) -> tuple[Any, str, int]:
+    """Return (result, "", 0), or (None, message, exit code) after printing one line for an error that has a known cause."""
+    try:
+        check_installation()
+        with _progress(name) as progress:
+            return run(progress), "", 0
+    except (FileNotFoundError, MixedInstallationError) as error:
+        message, code = str(error), EXIT_INPUT
+    except (ValueError, RuntimeError) as error:
+        known = getattr(error, "exit_code", None)
+        if known is None and not (isinstance(error, RuntimeError) and "needs PyTorch" in str(error)):
+            raise
+        message, code = str(error), known or EXIT_INPUT
+    _err.print(f"ptycho-export: {' '.join(message.split())}", soft_wrap=True, markup=False)
+    return None, message, code
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[str], None]]:
+    if not _err.is_terminal:
+        yield lambda text: _err.print(f"{Path(name).name}: {text}", soft_wrap=True, markup=False)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=_err, transient=True) as bar:
+        task = bar.add_task(Path(name).name)
+        yield lambda text: bar.update(task, description=f"{Path(name).name}: {text}")
+
+
+def _report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if os.environ.get(_TRACEBACK):
+        sys.__excepthook__(kind, error, trace)
+        return
+    text = " ".join(f"{kind.__name__}: {error}".split())
+    hint = f"this is a bug in ptycho-export; run again with {_TRACEBACK}=1 and report what it prints"
+    _err.print(f"ptycho-export: {text}; {hint}", soft_wrap=True, markup=False)
+
+
+def main() -> None:
+    """Run the command line; what no command foresees ends in one line and exit code 1."""
+    sys.excepthook = _report_bug
+    cli(prog_name="ptycho-export")

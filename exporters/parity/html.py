@@ -1,0 +1,119 @@
+"""The report as one page that opens anywhere: no scripts, no fetches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from exporters.parity.metrics import RULE
+from exporters.parity.report import ParityReport, ParityRow
+
+_STYLE = """
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c2024; background: #fff; }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.verdict { padding: .6rem .9rem; border-radius: .4rem; font-weight: 600; }
+.passed { background: #e2f4e6; color: #14532d; } .failed { background: #fde4e1; color: #7f1d1d; } .skipped { color: #6b7280; }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e5e7eb; vertical-align: top; }
+th { font-size: .82rem; color: #4b5563; } td.n, th.n { text-align: right; }
+td.passed, td.failed { font-weight: 600; }
+.bar { display: inline-block; width: 5rem; height: .55rem; background: #eef0f2; border-radius: .3rem; overflow: hidden; vertical-align: middle; }
+.bar i { display: block; height: 100%; background: #3b7ddd; } .failed .bar i { background: #c0392b; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { color: #4b5563; } dd { margin: 0; overflow-wrap: anywhere; }
+code { font-size: .92em; } figure { margin: 1rem 0; } figure img { max-width: 100%; } figcaption { color: #4b5563; font-size: .9rem; }
+"""
+
+# Column headings; a leading # marks numbers, which are set to the right.
+_MATRIX = (
+    "graph", "runtime", "device", "precision", "#batch", "inputs", "output",
+    "#max abs", "#allowed", "#relative L2", "#allowed", "share", "verdict",
+)  # fmt: skip
+_OBJECTS = ("graph", "runtime", "device", "#batch", "#amplitude error", "#phase error, rad")
+
+
+def to_html(report: ParityReport, figures: Iterable[tuple[str, str]] = ()) -> str:
+    """Return the report as one self-contained HTML page.
+
+    Args:
+        report: what to show.
+        figures: (caption, image as a data URI) to show under the matrix.
+    """
+    verdict = "passed" if report.passed else "failed"
+    problems = "".join(f"<li>{escape(problem)}</li>" for problem in report.problems)
+    images = "".join(
+        f'<figure><img alt="{escape(caption)}" src="{uri}"><figcaption>{escape(caption)}</figcaption></figure>'
+        for caption, uri in figures
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Parity of {escape(report.name)}: {verdict}</title><style>{_STYLE}</style></head><body>
+<h1>Parity of {escape(report.name)}</h1>
+<p class="verdict {verdict}">{escape(report.summary())}</p>
+{f"<h2>Stored files that are not what was exported</h2><ul>{problems}</ul>" if problems else ""}
+<p>Reference: {escape(str(report.reference.get("model", "")))}, {escape(str(report.reference.get("groups", "")))} groups of patterns.
+Rule: {escape(RULE)}. The bar shows the larger of the two errors as a share of what is allowed.</p>
+<h2>Matrix</h2>
+<table>{_head(_MATRIX)}<tbody>{"".join(_row(row) for row in report.rows)}</tbody></table>
+{f"<h2>Pictures</h2>{images}" if images else ""}
+<h2>Objects</h2>
+<p>What the errors mean for an image: amplitude error relative to the amplitude, and wrapped phase error weighted by the squared amplitude.</p>
+<table>{_head(_OBJECTS)}<tbody>{"".join(_object_row(row) for row in report.rows if "object" in row.outputs)}</tbody></table>
+<h2>Host</h2>
+<dl>{"".join(_facts(report.host))}</dl>
+<h2>Devices, read back</h2>
+<dl>{"".join(_device_facts(report.rows))}</dl>
+</body></html>
+"""
+
+
+def _head(headings: tuple[str, ...]) -> str:
+    cells = (f'<th class="n">{h[1:]}</th>' if h.startswith("#") else f"<th>{h}</th>" for h in headings)
+    return f"<thead><tr>{''.join(cells)}</tr></thead>"
+
+
+def _row(row: ParityRow) -> str:
+    head = [row.graph, row.runtime, row.device, row.precision]
+    cells = "".join(f"<td>{escape(text)}</td>" for text in head)
+    cells += f'<td class="n">{row.batch}</td><td>{escape(row.inputs)}</td>'
+    name, share = row.worst()
+    if not name:
+        css = "skipped" if row.verdict == "not run" else row.verdict
+        reason = f": {row.reason}" if row.reason else ""
+        return f'<tr>{cells}<td colspan="6"></td><td class="{css}">{escape(row.verdict + reason)}</td></tr>'
+    figures = row.outputs[name]
+    numbers = "".join(
+        f'<td class="n">{figures[key]:.1e}</td>' for key in ("max_abs", "allowed_max_abs", "rel_l2", "allowed_rel_l2")
+    )
+    bar = f'<span class="bar"><i style="width:{min(share, 1.0) * 100:.0f}%"></i></span> {share:.2f}'
+    reason = f": {row.reason}" if row.reason else ""
+    return (
+        f'<tr class="{"failed" if row.verdict == "failed" else ""}">{cells}<td>{escape(name)}</td>{numbers}'
+        f'<td>{bar}</td><td class="{row.verdict}">{escape(row.verdict + reason)}</td></tr>'
+    )
+
+
+def _object_row(row: ParityRow) -> str:
+    figures = row.outputs["object"]
+    if not figures:
+        return ""
+    return (
+        f"<tr><td>{escape(row.graph)}</td><td>{escape(row.runtime)}</td><td>{escape(row.device)}</td>"
+        f'<td class="n">{row.batch}</td><td class="n">{figures["amplitude_rel"]:.1e}</td><td class="n">{figures["phase_rad"]:.1e}</td></tr>'
+    )
+
+
+def _facts(facts: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, value in facts.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+        lines.append(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>")
+    return lines
+
+
+def _device_facts(rows: list[ParityRow]) -> list[str]:
+    seen: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.facts:
+            seen.setdefault(f"{row.graph}, {row.runtime} on {row.device}", row.facts)
+    return _facts(seen)

@@ -1,0 +1,310 @@
+"""The whole way: read, rebuild, apply `params.cfg`, export both graphs, prove, store; and the proof again later."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from exporters import describe, store
+from exporters.errors import NotExportedError
+from exporters.graphs import build_graph, graph_io
+from exporters.onnx import export_onnx
+from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
+from exporters.parity.matrix import BATCHES
+from exporters.torchscript import export_torchscript
+from ptycho_runtime import contract as c
+from ptycho_torch import params as params_module
+from ptycho_torch.architecture import Architecture, Detection, detect
+from ptycho_torch.bundle import BundleRecord, read_bundle
+from ptycho_torch.bundle.writer import write_file
+from ptycho_torch.errors import DamagedBundleError, EvidenceConflictError
+from ptycho_torch.model_manager import build_model, bundle_params, require_torch, with_params
+from ptycho_torch.models.module import PtychoModel
+from ptycho_torch.spec import ModelSpec
+
+Progress = Callable[[str], None]
+GOLDEN_TOLERANCE = 1e-9  # relative L2 between a stored float64 reference and the same one computed on another host
+
+
+@dataclass
+class ExportResult:
+    """What an export left."""
+
+    bundle: Path  # the augmented bundle
+    folder: Path  # the files beside it
+    report: ParityReport
+    spec: ModelSpec
+    graphs: tuple[str, ...]
+    notices: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Loaded:
+    """Both eager models with what they are."""
+
+    record: BundleRecord
+    spec: ModelSpec
+    models: dict[str, PtychoModel]
+    params: dict[str, Any]
+    notices: list[str]
+
+
+def export_bundle(
+    source: str | Path,
+    out: str | Path | None = None,
+    *,
+    in_place: bool = False,
+    architecture: Architecture | None = None,
+    params: Mapping[str, Any] | str | Path | None = None,
+    scan: str | Path | None = None,
+    require: Iterable[str] = (),
+    batches: Iterable[int] = BATCHES,
+    progress: Progress | None = None,
+) -> ExportResult:
+    """Export both models of a bundle, prove them equal to the original, and store them beside it.
+
+    Args:
+        source: anything `load_torch_bundle` takes.
+        out: folder for the augmented bundle and the files beside it; `artifacts/<bundle name>` by default.
+        in_place: put the exports into the source itself; only the files beside it go to `out`.
+        architecture: fields that settle what the bundle leaves open (dictionary, `ModelSpec` or JSON file).
+        params: parameters for what a checkpoint lacks (dictionary or JSON file).
+        scan: a PtychoPINN `.npz` whose patterns the parity check uses in place of simulated ones.
+        require: devices (`cuda`, `tensorrt`) on which the proof must have run.
+        batches: batch sizes of the parity check.
+        progress: called with a short text at each step.
+
+    Raises:
+        FileNotFoundError: nothing is at `source`.
+        BundleError: the bundle is refused, or the output cannot be written; `params.cfg` is then as it was.
+        ParityError: an export computes something else; no export is stored, the failed report is.
+        DeviceRequiredError: a required device is absent; no export is stored, the report is.
+        RuntimeError: PyTorch is not installed.
+    """
+    require_torch("export_bundle")
+    say = progress or (lambda text: None)
+    say("reading")
+    record = read_bundle(source)
+    folder = Path(out) if out is not None else store.default_folder(record)
+    target = store.target_path(record, folder, in_place=in_place)
+    store.check_writable(folder)
+    if in_place:
+        store.check_writable(target if record.kind == "folder" else target.parent)
+    before = params_module.snapshot()
+    with params_module.restored_on_failure():
+        say("rebuilding the models")
+        loaded = load_for_export(with_params(record, params), architecture)
+        source_info = describe.source_info(record, store.bundle_name(record))
+        scale = describe.input_scale(loaded.spec, record)
+        artifacts: dict[str, dict[str, bytes]] = {}
+        for graph, model in loaded.models.items():
+            inputs, outputs = graph_io(loaded.spec, graph)
+            module = build_graph(model, graph)
+            say(f"{graph}: TorchScript")
+            script = export_torchscript(module, inputs)
+            say(f"{graph}: ONNX")
+            metadata = describe.onnx_metadata(graph, loaded.spec, source_info, scale)
+            artifacts[graph] = {"onnx": export_onnx(module, inputs, outputs, metadata), "torchscript": script}
+        report = run_parity(
+            loaded.models,
+            loaded.spec,
+            artifacts,
+            name=source_info["name"],
+            batches=batches,
+            scan=None if scan is None else Path(scan),
+            require=require,
+            progress=progress,
+        )
+        store.store_reports(folder, report)
+        raise_unless_passed(report, f"no export was stored, the report is in {folder}")
+        say("storing")
+        golden = make_golden(loaded.models, loaded.spec)
+        info = describe.exports_info(loaded.spec, source_info, scale, loaded.params, artifacts, golden, report)
+        files = store.export_files(describe.dumps(info), golden, artifacts)
+        for name, data in files.items():
+            write_file(folder / name, data)
+        write_file(folder / store.PARAMS_BEFORE, before.encode())
+        write_file(folder / store.PARAMS_AFTER, params_module.snapshot().encode())
+        write_file(folder / store.ARCHIVE_TREE, store.archive_tree(record, files).encode())
+        store.store_bundle(record, target, files)
+    return ExportResult(target, folder, report, loaded.spec, tuple(artifacts), loaded.notices)
+
+
+def load_for_export(record: BundleRecord, architecture: Architecture | None) -> Loaded:
+    """Rebuild the models that can be exported, and apply the bundle's parameters to `params.cfg`.
+
+    Where the physics is undecided but the network is not, only `diffraction_to_obj` is loaded, and a notice says why.
+
+    Raises:
+        BundleError: the bundle is refused.
+    """
+    detections: dict[str, Detection] = {role: detect(record, role, architecture) for role in c.GRAPHS}
+    first, second = (detections[role].spec for role in c.GRAPHS)
+    if first != second:
+        differing = [name for name, value in first.to_json().items() if second.to_json()[name] != value]
+        raise EvidenceConflictError(
+            f"{record.path.name}: its two models are of different architectures ({', '.join(differing)}); "
+            "a bundle holds one architecture under both names"
+        )
+    notices = list(dict.fromkeys(n for d in detections.values() for n in d.notices))
+    wanted: list[str] = list(c.GRAPHS)
+    refusal = next((d.autoencoder_refusal for d in detections.values() if d.autoencoder_refusal), None)
+    if refusal is not None:
+        wanted.remove("autoencoder")
+        notices.append(f"autoencoder is not exported: {refusal}")
+    values = bundle_params(record, detections["diffraction_to_obj"])
+    params_module.update_legacy_dict(params_module.cfg, values)
+    models = {role: build_model(record, role, detections[role]) for role in wanted}
+    return Loaded(record, first, models, values, notices)
+
+
+def raise_unless_passed(report: ParityReport, consequence: str) -> None:
+    """Raise `ParityError` for a failed report, `DeviceRequiredError` for a required device on which it did not run."""
+    if not report.passed:
+        raise ParityError(f"{report.name}: {report.summary()}; {consequence}")
+    missing = report.missing_devices()
+    if missing:
+        reasons = {row.device: row.reason for row in report.rows if row.verdict == "not run"}
+        why = "; ".join(f"{device}: {reasons.get(device, 'not tried')}" for device in missing)
+        raise DeviceRequiredError(f"{report.name}: required device did not run ({why}); {consequence}")
+
+
+def verify_bundle(
+    source: str | Path,
+    *,
+    scan: str | Path | None = None,
+    require: Iterable[str] = (),
+    batches: Iterable[int] = BATCHES,
+    progress: Progress | None = None,
+) -> ParityReport:
+    """Repeat the parity check on a bundle's stored files, against its original weights.
+
+    Args:
+        source: an exported bundle.
+        scan: a PtychoPINN `.npz` whose patterns are used in place of simulated ones.
+        require: devices on which the proof must run; see `ParityReport.missing_devices`.
+        batches: batch sizes.
+        progress: called with a short text at each step.
+
+    Returns:
+        The report; what is stored but is not what `exports.json` says is among its failures.
+
+    Raises:
+        FileNotFoundError: nothing is at `source`.
+        NotExportedError: the bundle holds no exports, or not all that `exports.json` names.
+        BundleError: the bundle is refused.
+        RuntimeError: PyTorch is not installed.
+    """
+    require_torch("verify_bundle")
+    say = progress or (lambda text: None)
+    say("reading")
+    record = read_bundle(source)
+    exports = stored_exports(record)
+    before = dict(params_module.cfg)
+    try:
+        say("rebuilding the models")
+        loaded = load_for_export(
+            with_params(record, exports["params"] if record.kind == "ckpt" else None), exports["spec"]
+        )
+    finally:
+        params_module.cfg.clear()  # a check leaves no trace
+        params_module.cfg.update(before)
+    models = {graph: model for graph, model in loaded.models.items() if graph in exports["graphs"]}
+    artifacts: dict[str, dict[str, bytes]] = {}
+    problems: list[str] = []
+    for graph in models:
+        artifacts[graph] = {}
+        for kind, info in exports["graphs"][graph]["files"].items():
+            artifacts[graph][kind] = stored_member(record, info, problems)
+    golden = stored_member(record, exports["golden"], problems)
+    report = run_parity(
+        models,
+        loaded.spec,
+        artifacts,
+        name=store.bundle_name(record),
+        batches=batches,
+        scan=None if scan is None else Path(scan),
+        require=require,
+        progress=progress,
+    )
+    say("golden reference")
+    problems += golden_problems(golden, make_golden(models, loaded.spec))
+    report.problems += problems
+    return report
+
+
+def stored_exports(record: BundleRecord) -> c.ExportsInfo:
+    """Return a bundle's `exports.json`, checked as far as verification depends on it.
+
+    Raises:
+        NotExportedError: there is none, or it is of another schema or incomplete.
+        DamagedBundleError: PtychoPINN's own members are not those that were exported.
+    """
+    label = record.path.name
+    exports: Any = record.exports
+    if exports is None:
+        raise NotExportedError(f"{label}: holds no exports; run ptycho-export export on it first")
+    found = (exports.get("schema"), exports.get("schema_version"))
+    if found != (c.SCHEMA, c.SCHEMA_VERSION):
+        raise NotExportedError(
+            f"{label}: exports.json has schema {found}; expected {(c.SCHEMA, c.SCHEMA_VERSION)}; export the bundle again"
+        )
+    try:
+        graphs, spec, golden = dict(exports["graphs"]), dict(exports["spec"]), dict(exports["golden"])
+        members_sha256 = exports["bundle"]["members_sha256"]
+        complete = bool(graphs) and isinstance(exports["params"], dict) and bool(spec) and "sha256" in golden
+        complete &= all(set(info["files"]) == {"onnx", "torchscript"} for info in graphs.values())
+        complete &= set(graphs) <= set(c.GRAPHS)
+    except (KeyError, TypeError, ValueError) as error:
+        raise NotExportedError(f"{label}: exports.json lacks {error}; export the bundle again") from error
+    if not complete:
+        raise NotExportedError(f"{label}: exports.json is incomplete; export the bundle again")
+    if members_sha256 != record.members_sha256:
+        raise DamagedBundleError(
+            f"{label}: PtychoPINN's own members changed since they were exported (sha256 {record.members_sha256[:12]}…, "
+            f"exports.json says {str(members_sha256)[:12]}…); export the bundle again"
+        )
+    return exports  # type: ignore[no-any-return]  # its parts that matter were looked at
+
+
+def stored_member(record: BundleRecord, info: c.FileInfo, problems: list[str]) -> bytes:
+    """Return a stored export; a digest other than `exports.json` has is added to the problems.
+
+    Raises `NotExportedError` where the member is absent.
+    """
+    name = info["path"]
+    if name not in dict(record.members):
+        raise NotExportedError(f"{record.path.name}: lacks {name}, which exports.json names; export the bundle again")
+    data = record.read_member(name)
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != info["sha256"]:
+        problems.append(
+            f"{name} is not the file that was exported (sha256 {digest[:12]}…, exports.json says {info['sha256'][:12]}…)"
+        )
+    return data
+
+
+def golden_problems(stored: bytes, fresh: bytes) -> list[str]:
+    """Return what in a stored `golden.npz` the original weights do not give again; allowed errors may differ by host."""
+    try:
+        with np.load(io.BytesIO(stored), allow_pickle=False) as old, np.load(io.BytesIO(fresh)) as new:
+            if sorted(old.files) != sorted(new.files):
+                return [f"{c.GOLDEN_NPZ} holds other arrays than the models have"]
+            for name in new.files:
+                a, b = old[name], new[name]
+                if a.shape != b.shape or a.dtype != b.dtype:
+                    return [f"{c.GOLDEN_NPZ}: {name} is {a.dtype} {a.shape}; expected {b.dtype} {b.shape}"]
+                kind = name.split(".")[1]
+                distance = float(np.linalg.norm(a.ravel() - b.ravel())) / max(float(np.linalg.norm(b.ravel())), 1e-300)
+                limit = {"input": 0.0, "reference": GOLDEN_TOLERANCE}.get(kind, 1.0)
+                if not distance <= limit:
+                    return [f"{c.GOLDEN_NPZ}: {name} is {distance:.1e} away from what the weights give (relative L2)"]
+    except (ValueError, OSError, EOFError, KeyError) as error:
+        return [f"{c.GOLDEN_NPZ} cannot be read ({error})"]
+    return []
