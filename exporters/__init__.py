@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from exporters.installation import MixedInstallationError, check_installation
@@ -17,6 +18,10 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     check_installation()
+    if importlib.util.find_spec("torch") is None:
+        raise RuntimeError(
+            f"exporters.{name} needs PyTorch, which is not installed: pip install 'ptycho-export[export]'"
+        )
     from exporters import pipeline
 
     return getattr(pipeline, name)

@@ -20,6 +20,7 @@ from rich.table import Table
 from exporters.installation import MixedInstallationError, check_installation
 from ptycho_torch import params as params_module
 from ptycho_torch.bundle import read_bundle, resolve
+from ptycho_torch.model_manager import require_torch
 
 if TYPE_CHECKING:
     from exporters.pipeline import ExportResult
@@ -113,6 +114,7 @@ def _export_one(
     batches: tuple[int, ...],
 ) -> tuple[str, str, str, int]:
     def run(progress: Callable[[str], None]) -> ExportResult:
+        require_torch("export")
         from exporters.pipeline import export_bundle
 
         cfg = dict(params_module.cfg)
@@ -156,6 +158,7 @@ def verify(bundle: str, report: Path | None, scan: Path | None, require: tuple[s
     sizes = batch_sizes(batches)
 
     def run(progress: Callable[[str], None]) -> int:
+        require_torch("verify")
         from exporters.pipeline import raise_unless_passed, verify_bundle
         from exporters.store import store_reports
 

@@ -1,14 +1,14 @@
 """`params.cfg`, the flat dictionary PtychoPINN configures itself by, and how configurations reach it.
 
-Where PtychoPINN's own `ptycho.params` is already imported, its `cfg` is the dictionary used here; otherwise ours is.
+Where PtychoPINN's own `ptycho.params` is importable, its `cfg` is the dictionary used here; otherwise ours is.
 """
 
 from __future__ import annotations
 
 import copy
+import importlib
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
@@ -41,7 +41,10 @@ LEGACY_NAMES = {
 
 
 def _shared_cfg() -> dict[str, Any]:
-    theirs = getattr(sys.modules.get("ptycho.params"), "cfg", None)
+    try:
+        theirs = getattr(importlib.import_module("ptycho.params"), "cfg", None)
+    except ImportError:
+        theirs = None
     return theirs if isinstance(theirs, dict) else copy.deepcopy(_DEFAULTS)
 
 

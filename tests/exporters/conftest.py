@@ -1,0 +1,26 @@
+"""Exports that many tests look at, made once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+from sample_bundles import bundle_path
+
+if TYPE_CHECKING:
+    from exporters import ExportResult
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ExportResult]:
+    """Return a function that exports a shared bundle by name; the result is shared, so copy before changing it."""
+
+    @functools.cache
+    def make(name: str) -> ExportResult:
+        from exporters import export_bundle
+
+        return export_bundle(bundle_path(name), tmp_path_factory.mktemp(name), batches=(1, 3))
+
+    return make

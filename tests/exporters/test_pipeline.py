@@ -1,0 +1,190 @@
+"""Export and verify as a whole: what is stored, what is refused, and that nothing is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from sample_bundles import BUNDLES, DEMO, bundle_path, changed, members
+from tampering import with_flipped_weight
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
+from exporters.errors import NotExportedError  # noqa: E402
+from exporters.parity import DeviceRequiredError, ParityError  # noqa: E402
+from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_torch.errors import ConfigurationError, DamagedBundleError, OutputNotWritableError  # noqa: E402
+
+Exported = Callable[[str], ExportResult]
+SMALL = "ffno-2026-07-n64-g1"
+
+
+class TestStore:
+    @pytest.mark.parametrize("name", ["cnn-2025-11-n64-g2", "cnn-2026-07-n64-g2", SMALL])
+    def test_original_members_stay_byte_for_byte_and_in_order(self, name: str, exported: Exported) -> None:
+        source, result = members(bundle_path(name)), members(exported(name).bundle)
+        assert list(result)[: len(source)] == list(source)
+        assert all(result[key] == value for key, value in source.items())
+        assert set(result) - set(source) == set(c.export_members())
+
+    def test_exports_json_tells_what_is_stored(self, exported: Exported) -> None:
+        stored = members(exported(SMALL).bundle)
+        info = json.loads(stored["exports.json"])
+        assert (info["schema"], info["schema_version"]) == (c.SCHEMA, c.SCHEMA_VERSION)
+        for graph in c.GRAPHS:
+            for file in info["graphs"][graph]["files"].values():
+                assert hashlib.sha256(stored[file["path"]]).hexdigest() == file["sha256"]
+                assert len(stored[file["path"]]) == file["size_bytes"]
+        assert info["bundle"]["sha256"] == hashlib.sha256(bundle_path(SMALL).read_bytes()).hexdigest()
+        assert info["parity"]["verdict"] == "passed"
+        assert info["params"]["N"] == 64
+        assert info["data"]["domain"] == "amplitude"
+        assert info["input_scale"]["formula"] == "half_n_over_rms"
+
+    def test_files_lie_beside_the_bundle(self, exported: Exported) -> None:
+        result = exported(SMALL)
+        stored = members(result.bundle)
+        for name in c.export_members():
+            assert (result.folder / name).read_bytes() == stored[name]
+        assert json.loads((result.folder / "params_snapshot_after.json").read_text())["N"] == 64
+        assert json.loads((result.folder / "params_snapshot_before.json").read_text())["N"] == 128
+        tree = (result.folder / "archive_tree.txt").read_text()
+        assert [line.split()[-1] for line in tree.splitlines()] == list(stored)
+        suite = ET.parse(result.folder / "parity.junit.xml").getroot()
+        assert int(suite.attrib["failures"]) == 0
+        assert int(suite.attrib["tests"]) == len(result.report.rows)
+        assert "<script" not in (result.folder / "report.html").read_text()
+        assert not list(result.folder.rglob("*.tmp"))
+
+    def test_second_export_gives_the_same_bytes_and_keeps_the_first_source(
+        self, exported: Exported, tmp_path: Path
+    ) -> None:
+        first = exported(SMALL).bundle
+        again = export_bundle(first, tmp_path, batches=(1, 3)).bundle
+        assert again.read_bytes() == first.read_bytes()
+
+    def test_in_place_augments_the_source(self, tmp_path: Path) -> None:
+        source = shutil.copy(bundle_path(SMALL), tmp_path / "wts.h5.zip")
+        before = members(source)
+        result = export_bundle(source, tmp_path / "reports", in_place=True, batches=(1,))
+        assert result.bundle == source
+        assert not list((tmp_path / "reports").glob("*.zip"))
+        after = members(source)
+        assert list(after) == [*before, *c.export_members()]
+        assert verify_bundle(source, batches=(1,)).passed
+
+    def test_export_onto_its_own_source_is_refused(self, tmp_path: Path) -> None:
+        source = shutil.copy(bundle_path(SMALL), tmp_path / "wts.h5.zip")
+        with pytest.raises(ConfigurationError, match="would replace its source"):
+            export_bundle(source, tmp_path)
+
+    def test_folder_that_cannot_be_written(self, tmp_path: Path, params_cfg: dict[str, object]) -> None:
+        (tmp_path / "file").touch()
+        before = dict(params_cfg)
+        with pytest.raises(OutputNotWritableError, match=r"cannot be written.*--out"):
+            export_bundle(DEMO, tmp_path / "file" / "out")
+        assert params_cfg == before
+
+    def test_checkpoint_is_stored_whole_with_its_exports(self, tmp_path: Path) -> None:
+        source = BUNDLES / f"{SMALL}.ckpt"
+        result = export_bundle(source, tmp_path, batches=(1,))
+        assert result.bundle == tmp_path / f"{SMALL}.zip"
+        stored = members(result.bundle)
+        assert stored[source.name] == source.read_bytes()
+        assert list(stored) == [source.name, *c.export_members()]
+        assert verify_bundle(result.bundle, batches=(1,)).passed
+        with pytest.raises(ConfigurationError, match="checkpoint cannot be augmented in place"):
+            export_bundle(source, tmp_path, in_place=True)
+
+
+class TestFailedParity:
+    def test_nothing_is_stored_but_the_report(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params_cfg: dict[str, object]
+    ) -> None:
+        from exporters import pipeline
+
+        honest = pipeline.export_onnx
+        monkeypatch.setattr(pipeline, "export_onnx", lambda *a: with_flipped_weight(honest(*a)))
+        before = dict(params_cfg)
+        with pytest.raises(
+            ParityError, match=r"parity failed: \w+ onnx on cpu, batch \d+: \w+ max abs .* no export was stored"
+        ):
+            export_bundle(bundle_path(SMALL), tmp_path, batches=(1,))
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["parity.json", "parity.junit.xml", "report.html"]
+        assert json.loads((tmp_path / "parity.json").read_text())["verdict"] == "failed"
+        assert params_cfg == before
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
+    def test_required_device_that_is_absent(self, tmp_path: Path) -> None:
+        with pytest.raises(DeviceRequiredError, match=r"required device did not run .cuda: no CUDA device"):
+            export_bundle(bundle_path(SMALL), tmp_path, require=("cuda",), batches=(1,))
+        assert not list(tmp_path.glob("*.zip"))
+        rows = json.loads((tmp_path / "parity.json").read_text())["rows"]
+        assert {r["verdict"] for r in rows if r["device"] == "cuda"} == {"not run"}
+
+
+class TestVerify:
+    def test_stored_files_pass(self, exported: Exported, params_cfg: dict[str, object]) -> None:
+        before = dict(params_cfg)
+        report = verify_bundle(exported(SMALL).bundle, batches=(1, 3))
+        assert report.passed, report.summary()
+        assert {(r.graph, r.runtime) for r in report.rows if r.verdict == "passed"} == {
+            (g, r) for g in c.GRAPHS for r in ("eager", "torchscript", "onnx")
+        }
+        assert params_cfg == before
+
+    @pytest.mark.parametrize("graph", c.GRAPHS)
+    @pytest.mark.parametrize("digest", ["kept", "forged"])
+    def test_flipped_weight_names_the_graph_and_the_figure(
+        self, graph: str, digest: str, exported: Exported, tmp_path: Path
+    ) -> None:
+        bundle = exported(SMALL).bundle
+        stored = members(bundle)
+        bad = with_flipped_weight(stored[c.onnx_member(graph)])
+        new = {c.onnx_member(graph): bad}
+        if digest == "forged":
+            info = json.loads(stored["exports.json"])
+            info["graphs"][graph]["files"]["onnx"]["sha256"] = hashlib.sha256(bad).hexdigest()
+            new["exports.json"] = json.dumps(info).encode()
+        report = verify_bundle(changed(bundle, tmp_path / "w.zip", new), batches=(1, 3))
+        assert not report.passed
+        assert f"parity failed: {graph} onnx on cpu" in report.summary()
+        assert "relative L2" in report.summary()
+        assert (f"{graph}/model.onnx is not the file that was exported" in report.summary()) == (digest == "kept")
+        assert {r.graph for r in report.failures()} == {graph}
+
+    def test_golden_of_other_weights(self, exported: Exported, tmp_path: Path) -> None:
+        bundle = exported(SMALL).bundle
+        other = members(exported("cnn-2026-07-n64-g1-demo").bundle)[c.GOLDEN_NPZ]
+        report = verify_bundle(changed(bundle, tmp_path / "w.zip", {c.GOLDEN_NPZ: other}), batches=(1,))
+        assert not report.passed
+        assert "golden.npz: " in report.summary()
+        assert "away from what the weights give" in report.summary()
+
+    def test_bundle_without_exports(self) -> None:
+        with pytest.raises(NotExportedError, match="holds no exports; run ptycho-export export"):
+            verify_bundle(DEMO)
+
+    def test_member_that_was_taken_out(self, exported: Exported, tmp_path: Path) -> None:
+        path = changed(exported(SMALL).bundle, tmp_path / "w.zip", {"autoencoder/model.onnx": None})
+        with pytest.raises(NotExportedError, match=r"lacks autoencoder/model\.onnx"):
+            verify_bundle(path)
+
+    def test_original_weights_that_changed_since(self, exported: Exported, tmp_path: Path) -> None:
+        stored = members(exported(SMALL).bundle)
+        new = {"manifest.dill": stored["manifest.dill"] + b" "}
+        with pytest.raises(DamagedBundleError, match="members changed since they were exported"):
+            verify_bundle(changed(exported(SMALL).bundle, tmp_path / "w.zip", new))
+
+    def test_exports_json_of_another_schema(self, exported: Exported, tmp_path: Path) -> None:
+        path = changed(
+            exported(SMALL).bundle, tmp_path / "w.zip", {"exports.json": b'{"schema": "else", "schema_version": 9}'}
+        )
+        with pytest.raises(NotExportedError, match="has schema"):
+            verify_bundle(path)
