@@ -223,9 +223,9 @@ class RealPhysics(nn.Module):
             factor = output_scale * self.output_gain
         if spec.object_big:
             patches = self.overlap(patches, positions, probe)
-        elif spec.C:
+        else:
             # Without reassembly positions do not act; they stay an input of the graph.
-            patches = (patches[0] + 0.0 * positions[..., :1], patches[1])
+            patches = (patches[0] + 0.0 * positions[:, :1, :, :1], patches[1])
         real, imag = (part.unsqueeze(2) for part in patches)
         probe_real, probe_imag = (part[None, None] for part in probe)
         if spec.physics == "rectangular":
