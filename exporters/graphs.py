@@ -221,11 +221,9 @@ class RealPhysics(nn.Module):
             factor = output_scale * 0.0 + spec.intensity_scale
         elif self.output_gain != 1.0:
             factor = output_scale * self.output_gain
-        if spec.object_big:
-            patches = self.overlap(patches, positions, probe)
-        else:
-            # Without reassembly positions do not act; they stay an input of the graph.
-            patches = (patches[0] + 0.0 * positions[:, :1, :, :1], patches[1])
+        # Without reassembly positions do not act; they stay an input of the graph.
+        unmoved = (patches[0] + 0.0 * positions[:, :1, :, :1], patches[1])
+        patches = self.overlap(patches, positions, probe) if spec.object_big else unmoved
         real, imag = (part.unsqueeze(2) for part in patches)
         probe_real, probe_imag = (part[None, None] for part in probe)
         if spec.physics == "rectangular":

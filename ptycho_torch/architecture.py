@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_torch.bundle import BundleRecord, Sentinel, StateDict
+from ptycho_torch.bundle import ARCHITECTURE, BundleRecord, Sentinel, StateDict
 from ptycho_torch.errors import (
     AmbiguousArchitectureError,
     BundleError,
@@ -104,7 +104,10 @@ def role_weights(record: BundleRecord, role: str) -> StateDict:
 class _Detector:
     def __init__(self, record: BundleRecord, role: str, override: dict[str, Any]) -> None:
         self.label = record.path.name
-        self.override = override
+        # What `save_torch_bundle` wrote speaks like an override; an override given now speaks before it.
+        stored = read_architecture(record.architecture)
+        self.override = {**stored, **override}
+        self.override_source = {name: "override" if name in override else ARCHITECTURE for name in self.override}
         self.weights = WeightEvidence(role_weights(record, role))
         self.params = record.params.get(role) or {}
         self.is_bundle = record.kind != "ckpt"
@@ -126,7 +129,7 @@ class _Detector:
         """Take the first candidate that speaks; an override or metadata against the weights is refused."""
         speaking = [c for c in candidates if c is not None]
         if name in self.override:
-            speaking.insert(0, Settled(self.override[name], "override"))
+            speaking.insert(0, Settled(self.override[name], self.override_source[name]))
         weights = next((c for c in speaking if c.source == "weights"), None)
         if weights is not None and contradictable:
             for other in speaking:
@@ -176,7 +179,7 @@ class _Detector:
         self.scaling(era, supervised)
         unsettled = [name for name in self.override if name not in self.found]
         for name in unsettled:
-            self.found[name] = Settled(self.override[name], "override")
+            self.found[name] = Settled(self.override[name], self.override_source[name])
         spec = ModelSpec(**{name: settled.value for name, settled in self.found.items()})
         return Detection(spec, self.found, self.notices, self.probe_mask, self.refusal)
 
@@ -233,7 +236,7 @@ class _Detector:
         if "era" in self.override:
             if self.override["era"] not in guess:
                 raise EvidenceConflictError(
-                    f"{self.label}: the override says era = {self.override['era']!r}, the weights allow only {', '.join(guess)}"
+                    f"{self.label}: the {self.override_source['era']} says era = {self.override['era']!r}, the weights allow only {', '.join(guess)}"
                 )
             return str(self.settle("era"))
         if guess == ("A2", "B"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ptycho_torch import params as params_module
 from ptycho_torch.architecture import Architecture, Detection, detect, role_weights
-from ptycho_torch.bundle import ROLES, BundleRecord, StateDict, read_bundle
+from ptycho_torch.bundle import ARCHITECTURE, ROLES, BundleRecord, StateDict, read_bundle
 from ptycho_torch.errors import BundleError, ConfigurationError, MissingModelsError, WeightMismatchError
 from ptycho_torch.spec import ModelSpec
 
@@ -221,6 +221,8 @@ def save_torch_bundle(
 ) -> Path:
     """Write models and their configuration as `{base_path}.zip`, in PtychoPINN's layout.
 
+    A module built here is described in `architecture.json` too, for what params and weights do not say.
+
     Args:
         models: `autoencoder` and `diffraction_to_obj`: modules, state_dicts or `{"_sentinel": name}`.
         base_path: where to write, without `.zip`; parent folders are made.
@@ -259,6 +261,10 @@ def save_torch_bundle(
         buffer = io.BytesIO()
         torch.save(metadata, buffer)
         members.append(("torch_scaling_metadata.pt", buffer.getvalue()))
+    for spec in (getattr(model, "spec", None) for model in models.values()):
+        if isinstance(spec, ModelSpec):
+            members.append((ARCHITECTURE, spec.dumps().encode()))
+            break
     target = Path(base_path)
     target = target if target.suffix == ".zip" else target.with_name(target.name + ".zip")
     write_zip(target, members)

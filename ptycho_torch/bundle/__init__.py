@@ -1,6 +1,7 @@
 """Bytes to records, without PyTorch: the one reader for every way a PtychoPINN model arrives."""
 
 from ptycho_torch.bundle.record import (
+    ARCHITECTURE,
     ROLES,
     BundleRecord,
     Sentinel,
@@ -12,6 +13,7 @@ from ptycho_torch.bundle.record import (
 from ptycho_torch.bundle.tensors import StateDict
 
 __all__ = [
+    "ARCHITECTURE",
     "ROLES",
     "BundleRecord",
     "Sentinel",

@@ -22,9 +22,11 @@ from ptycho_torch.errors import (
 
 MANIFEST = "manifest.dill"
 METADATA = "torch_scaling_metadata.pt"
+ARCHITECTURE = "architecture.json"  # written by this project's save_torch_bundle; PtychoPINN passes over it
 ROLES = ("autoencoder", "diffraction_to_obj")
 SENTINEL_KEY = "_sentinel"
-_OWN_NAMES = ("exports.json", "golden.npz")
+EXPORTS = "exports.json"
+_OWN_NAMES = (EXPORTS, "golden.npz")
 _OWN_SUFFIXES = ("/model.onnx", "/model.torchscript.pt")
 _CHECKPOINT_PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops")
 
@@ -51,6 +53,7 @@ class BundleRecord:
     metadata: dict[str, Any] | None = None
     checkpoint: dict[str, Any] | None = None
     exports: dict[str, Any] | None = None
+    architecture: dict[str, Any] | None = None
     _content: Members | None = field(default=None, repr=False, compare=False)
 
     def read_member(self, name: str) -> bytes:
@@ -132,10 +135,10 @@ def _read_members(path: Path, kind: str, content: Members) -> BundleRecord:
     names = list(content)
     label = path.name
     checkpoints = [name for name in names if name.endswith(".ckpt") and "/" not in name]
-    if MANIFEST not in content and len(checkpoints) == 1 and "exports.json" in content:
+    if MANIFEST not in content and len(checkpoints) == 1 and EXPORTS in content:
         # An exported checkpoint: the checkpoint as it was, with its exports beside it.
         record = _checkpoint_record(path, checkpoints[0], content[checkpoints[0]])
-        members, exports = tuple(content.sizes_bytes.items()), _exports(content, label)
+        members, exports = tuple(content.sizes_bytes.items()), _json(content, EXPORTS, label)
         return replace(record, sha256=_sha256_file(path), members=members, exports=exports, _content=content)
     if MANIFEST not in content:
         raise NotABundleError(f"{label}: has no {MANIFEST}; expected a PtychoPINN wts.h5.zip")
@@ -174,7 +177,8 @@ def _read_members(path: Path, kind: str, content: Members) -> BundleRecord:
         params=params,
         weights=weights,
         metadata=metadata,
-        exports=_exports(content, label),
+        exports=_json(content, EXPORTS, label),
+        architecture=_json(content, ARCHITECTURE, label),
         _content=content,
     )
 
@@ -230,10 +234,10 @@ def _refuse_tensorflow(label: str, names: list[str], manifest: dict[str, Any]) -
         )
 
 
-def _exports(content: Members, label: str) -> dict[str, Any] | None:
-    if "exports.json" not in content:
+def _json(content: Members, name: str, label: str) -> dict[str, Any] | None:
+    if name not in content:
         return None
     try:
-        return _dictionary(json.loads(content["exports.json"]), f"{label}: exports.json")
+        return _dictionary(json.loads(content[name]), f"{label}: {name}")
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DamagedBundleError(f"{label}: exports.json is no JSON ({error})") from error
+        raise DamagedBundleError(f"{label}: {name} is no JSON ({error})") from error
