@@ -1,37 +1,88 @@
-"""Read the members of a zip or of a folder in memory, by exact name, within limits."""
+"""Read the members of a zip, a folder or a single file in memory, by exact name, within limits. Nothing is ever unpacked."""
 
 from __future__ import annotations
 
 import io
+import os
 import re
 import stat
+import struct
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from ptycho_torch.bundle import limits
+from ptycho_torch.bundle.text import shown
 from ptycho_torch.errors import DamagedBundleError, LimitExceededError, NotABundleError, UnsafeContentError
 
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 1 << 18
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _SUPPORTED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+# What zipfile raises for bytes that are no archive, or that contradict themselves.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+    OverflowError,
+    struct.error,
+    AttributeError,
+    IndexError,
+)
 
 
 class Members(Mapping[str, bytes]):
     """The members of one archive: names and sizes at once, contents when asked for."""
 
-    def __init__(self, label: str, sizes_bytes: dict[str, int], read: Callable[[str], bytes]) -> None:
-        """Take the archive's name for messages, its members in order, and how to read one."""
+    def __init__(
+        self,
+        label: str,
+        sizes_bytes: dict[str, int],
+        chunks: Callable[[str], Iterator[bytes]],
+        view: Callable[[str], memoryview] | None = None,
+    ) -> None:
+        """Take the archive's name for messages, its members in order, and how to read one.
+
+        Args:
+            label: the archive's name.
+            sizes_bytes: what the directory says each member has.
+            chunks: reads a member piece by piece, checking what it reads against the limits.
+            view: for an archive in memory, gives a member without copying it.
+        """
         self.label = label
         self.sizes_bytes = sizes_bytes
-        self._read = read
+        self._chunks = chunks
+        self._view = view
+
+    def chunks(self, name: str) -> Iterator[bytes]:
+        """Return a member's content piece by piece; raises `DamagedBundleError` or `LimitExceededError` underway."""
+        if name not in self.sizes_bytes:
+            raise KeyError(name)
+        return self._chunks(name)
+
+    def buffer(self, name: str) -> memoryview:
+        """Return a member's content, read-only, in memory once: a view of an archive in memory, else its own copy."""
+        if self._view is not None:
+            return self._view(name)
+        grown = bytearray()
+        for chunk in self.chunks(name):
+            grown += chunk
+        return memoryview(grown).toreadonly()
 
     def __getitem__(self, name: str) -> bytes:
         """Return a member's content; raises `DamagedBundleError` or `LimitExceededError` where it cannot be had."""
-        if name not in self.sizes_bytes:
-            raise KeyError(name)
-        return self._read(name)
+        return b"".join(self.chunks(name))
+
+    def __contains__(self, name: object) -> bool:
+        """Say whether a member is there, without reading it."""
+        return name in self.sizes_bytes
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the names, in the archive's order."""
@@ -42,123 +93,282 @@ class Members(Mapping[str, bytes]):
         return len(self.sizes_bytes)
 
 
+class _Budget:
+    """What may still be read of one archive; the same member read again costs nothing more."""
+
+    def __init__(self, label: str, archive_bytes: int) -> None:
+        self._label = label
+        self._total = min(limits.MAX_TOTAL_BYTES, limits.RATIO_FREE_BYTES * 4 + limits.MAX_RATIO * archive_bytes)
+        self._read: dict[str, int] = {}
+        self._spent = 0
+
+    def spend(self, name: str, so_far_bytes: int, stored_bytes: int) -> None:
+        """Raise `LimitExceededError` once a member, or all together, are more than a bundle's."""
+        before = self._read.get(name, 0)
+        if so_far_bytes > before:
+            self._read[name] = so_far_bytes
+            self._spent += so_far_bytes - before
+        if so_far_bytes > limits.MAX_MEMBER_BYTES or self._spent > self._total:
+            raise LimitExceededError(
+                f"{self._label}: member {shown(name)!r} unpacks to more than any bundle's; refused"
+            )
+        if so_far_bytes > limits.RATIO_FREE_BYTES and so_far_bytes > limits.MAX_RATIO * max(stored_bytes, 1):
+            raise LimitExceededError(
+                f"{self._label}: member {shown(name)!r} unpacks to more than {limits.MAX_RATIO} times its size; refused"
+            )
+
+
+class _ShortReads(io.RawIOBase):
+    """A file that refuses to be read in one piece larger than any real directory."""
+
+    def __init__(self, file: BinaryIO, label: str) -> None:
+        super().__init__()
+        self._file = file
+        self._label = label
+        self.limited = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            here = self._file.tell()
+            size = self._file.seek(0, os.SEEK_END) - here
+            self._file.seek(here)
+        if self.limited and size > limits.MAX_DIRECTORY_BYTES:
+            raise LimitExceededError(f"{self._label}: its directory says it has {size} bytes; refused")
+        return self._file.read(max(size, 0))
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seekable(self) -> bool:
+        return True
+
+
 def check_names(names: list[str], label: str) -> None:
-    """Refuse names that point outside the archive or that two files systems would take for one another."""
+    """Refuse names that point outside the archive or that two file systems would take for one another."""
     if len(names) > limits.MAX_MEMBERS:
         raise LimitExceededError(f"{label}: holds {len(names)} members; a bundle has at most {limits.MAX_MEMBERS}")
     seen: dict[str, str] = {}
     for name in names:
-        parts = name.split("/")
-        if "\0" in name or "\\" in name or name.startswith("/") or _DRIVE.match(name) or ".." in parts or not name:
-            raise UnsafeContentError(f"{label}: member name {name!r} points outside the archive; refused")
-        folded = name.casefold()
+        parts = name.removesuffix("/").split("/")
+        if "\0" in name or "\\" in name or name.startswith("/") or _DRIVE.match(name) or {"", ".", ".."} & set(parts):
+            raise UnsafeContentError(f"{label}: member name {shown(ascii(name))} points outside the archive; refused")
+        if len(parts) > limits.MAX_FOLDER_DEPTH:
+            raise LimitExceededError(f"{label}: member name {shown(ascii(name))} is nested too deep; refused")
+        folded = unicodedata.normalize("NFC", name.removesuffix("/")).casefold()
         if folded in seen:
-            how = "occurs twice" if seen[folded] == name else f"differs from {seen[folded]!r} only in case"
-            raise UnsafeContentError(f"{label}: member name {name!r} {how}; refused")
+            how = "occurs twice" if seen[folded] == name else f"differs from {shown(ascii(seen[folded]))} only in case"
+            raise UnsafeContentError(f"{label}: member name {shown(ascii(name))} {how}; refused")
         seen[folded] = name
 
 
-def open_zip(data: bytes | Path, label: str) -> Members:
-    """Return the members of a zip given as bytes or as a path.
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading; raises `DamagedBundleError` for what is no regular file (a pipe would block, a device never end)."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise DamagedBundleError(f"{path}: is no regular file; give a bundle, checkpoint or run directory")
+    return open(handle, "rb")  # noqa: PTH123  # a handle, no path
+
+
+def open_zip(data: memoryview | bytes | BinaryIO, label: str, *, plain: bool = False) -> Members:
+    """Return the members of a zip in memory or in an open file.
+
+    Args:
+        data: the archive.
+        label: its name for messages.
+        plain: it is a PyTorch file, whose members are never compressed; other ones are refused.
 
     Raises:
         NotABundleError: it is no zip archive.
         DamagedBundleError: its directory is cut short or corrupt.
-        UnsafeContentError: a name, link or encryption that no bundle has.
+        UnsafeContentError: a name, link, overlap or encryption that no bundle has.
         LimitExceededError: more members than any bundle has.
     """
+    in_memory = memoryview(data) if isinstance(data, (bytes, memoryview)) else None
+    file: BinaryIO = _MemoryFile(in_memory) if in_memory is not None else data  # type: ignore[assignment]
+    size_bytes = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    head = file.read(4)
+    guarded = _ShortReads(file, label)
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data) if isinstance(data, bytes) else data)
-    except (
-        zipfile.BadZipFile,
-        zlib.error,
-        ValueError,
-        NotImplementedError,
-        OverflowError,
-        UnicodeDecodeError,
-    ) as error:
-        head = data[:4] if isinstance(data, bytes) else _head(data)
+        archive = zipfile.ZipFile(guarded)
+    except LimitExceededError:
+        raise
+    except _UNREADABLE as error:
         if head == b"PK\x03\x04":
             raise DamagedBundleError(
-                f"{label}: the zip archive is cut short or corrupt ({error}); copy it again"
+                f"{label}: the zip archive is cut short or corrupt ({shown(error)}); copy it again"
             ) from error
         raise NotABundleError(
             f"{label}: not a zip archive; expected a PtychoPINN wts.h5.zip or a Lightning .ckpt"
         ) from error
-    infos = [info for info in archive.infolist() if not info.is_dir()]
+    guarded.limited = False
+    infos = archive.infolist()
     check_names([info.orig_filename for info in infos], label)
-    for info in infos:
-        if info.flag_bits & 0x1:
-            raise UnsafeContentError(f"{label}: member {info.filename!r} is encrypted; refused")
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise UnsafeContentError(f"{label}: member {info.filename!r} is a symbolic link; refused")
-        if info.compress_type not in _SUPPORTED:
-            raise UnsafeContentError(
-                f"{label}: member {info.filename!r} uses compression {info.compress_type}; expected stored or deflate"
-            )
+    infos = [info for info in infos if not info.is_dir()]
+    _check_entries(infos, label, plain=plain)
     by_name = {info.filename: info for info in infos}
-    budget = [limits.MAX_TOTAL_BYTES]
+    budget = _Budget(label, size_bytes)
 
-    def read(name: str) -> bytes:
+    def chunks(name: str) -> Iterator[bytes]:
         return _read_member(archive, by_name[name], label, budget)
 
-    return Members(label, {info.filename: info.file_size for info in infos}, read)
+    def view(name: str) -> memoryview:
+        assert in_memory is not None
+        return _view_member(in_memory, by_name[name], label)
+
+    sizes_bytes = {info.filename: info.file_size for info in infos}
+    return Members(label, sizes_bytes, chunks, view if in_memory is not None and plain else None)
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(4)
+class _MemoryFile(io.RawIOBase):
+    """A file over bytes that are in memory already, without another copy of the whole."""
+
+    def __init__(self, data: memoryview) -> None:
+        super().__init__()
+        self._data = data
+        self._at = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        end = len(self._data) if size is None or size < 0 else min(len(self._data), self._at + size)
+        taken = bytes(self._data[self._at : end])
+        self._at = max(self._at, end)
+        return taken
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        target = offset + (0, self._at, len(self._data))[whence]
+        if target < 0:
+            raise OSError("a position before the start")
+        self._at = target
+        return target
+
+    def tell(self) -> int:
+        return self._at
+
+    def seekable(self) -> bool:
+        return True
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str, budget: list[int]) -> bytes:
-    chunks: list[bytes] = []
+def _check_entries(infos: list[zipfile.ZipInfo], label: str, *, plain: bool) -> None:
+    end = 0
+    for info in sorted(infos, key=lambda info: info.header_offset):
+        stored = info.compress_type == zipfile.ZIP_STORED
+        problem = None
+        if info.flag_bits & 0x1:
+            problem = "is encrypted"
+        elif stat.S_ISLNK(info.external_attr >> 16):
+            problem = "is a symbolic link"
+        elif info.compress_type not in _SUPPORTED:
+            problem = f"uses compression {info.compress_type}, not deflate"
+        elif plain and not stored:
+            problem = "is compressed, which PyTorch never does"
+        elif info.header_offset < end:
+            problem = "overlaps another one"
+        if problem is not None:
+            raise UnsafeContentError(f"{label}: member {shown(ascii(info.filename))} {problem}; refused")
+        if stored and info.compress_size != info.file_size:
+            raise DamagedBundleError(
+                f"{label}: member {shown(ascii(info.filename))} is stored with two different sizes; copy it again"
+            )
+        end = info.header_offset + _LOCAL_HEADER.size + info.compress_size
+
+
+def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str, budget: _Budget) -> Iterator[bytes]:
+    name = shown(ascii(info.filename))
     total = 0
     try:
         with archive.open(info) as member:
             while chunk := member.read(_CHUNK_BYTES):
                 total += len(chunk)
-                budget[0] -= len(chunk)
-                if total > limits.MAX_MEMBER_BYTES or budget[0] < 0 or total > info.file_size:
-                    raise LimitExceededError(
-                        f"{label}: member {info.filename!r} is larger than it says or than any bundle's"
-                    )
-                if total > limits.RATIO_FREE_BYTES and total > limits.MAX_RATIO * max(info.compress_size, 1):
-                    raise LimitExceededError(
-                        f"{label}: member {info.filename!r} unpacks to more than {limits.MAX_RATIO} times its size"
-                    )
-                chunks.append(chunk)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, LimitExceededError):
-            raise
+                budget.spend(info.filename, total, info.compress_size)
+                yield chunk
+    except LimitExceededError:
+        raise
+    except _UNREADABLE as error:
         raise DamagedBundleError(
-            f"{label}: member {info.filename!r} is cut short or corrupt ({error}); copy it again"
+            f"{label}: member {name} is cut short or corrupt ({shown(error)}); copy it again"
         ) from error
     if total != info.file_size:
         raise DamagedBundleError(
-            f"{label}: member {info.filename!r} has {total} bytes, its header says {info.file_size}; copy it again"
+            f"{label}: member {name} has {total} bytes, its header says {info.file_size}; copy it again"
         )
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _view_member(data: memoryview, info: zipfile.ZipInfo, label: str) -> memoryview:
+    """Return a plainly stored member as a part of the archive's bytes, checked as zipfile would."""
+    name = shown(ascii(info.filename))
+    header = data[info.header_offset : info.header_offset + _LOCAL_HEADER.size]
+    if len(header) < _LOCAL_HEADER.size:
+        raise DamagedBundleError(f"{label}: member {name} is cut short; copy it again")
+    magic, *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    named_from = info.header_offset + _LOCAL_HEADER.size
+    start = named_from + name_length + extra_length
+    content = data[start : start + info.file_size]
+    local_name = bytes(data[named_from : named_from + name_length])
+    encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
+    if magic != b"PK\x03\x04" or local_name != info.orig_filename.encode(encoding, "replace"):
+        raise DamagedBundleError(f"{label}: member {name} has two different names; copy it again")
+    if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
+        raise DamagedBundleError(f"{label}: member {name} is cut short or corrupt (wrong checksum); copy it again")
+    return content
 
 
 def open_folder(folder: Path) -> Members:
-    """Return the files below a folder as members; links are refused."""
+    """Return the files below a folder as members; links are refused, and so is what is no regular file."""
     sizes: dict[str, int] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_symlink():
-            raise UnsafeContentError(f"{folder}: {name!r} is a symbolic link; refused")
-        if path.is_file():
-            sizes[name] = path.stat().st_size
-        if len(sizes) > limits.MAX_MEMBERS:
-            raise LimitExceededError(f"{folder}: holds more than {limits.MAX_MEMBERS} files")
+    pending = [folder]
+    while pending:
+        here = pending.pop()
+        for entry in sorted(os.scandir(here), key=lambda entry: entry.name):
+            path = Path(entry.path)
+            name = path.relative_to(folder).as_posix()
+            if entry.is_symlink():
+                raise UnsafeContentError(f"{folder}: {shown(ascii(name))} is a symbolic link; refused")
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(path)
+            elif entry.is_file(follow_symlinks=False):
+                sizes[name] = entry.stat(follow_symlinks=False).st_size
+            else:
+                raise UnsafeContentError(f"{folder}: {shown(ascii(name))} is no regular file; refused")
+            if len(sizes) + len(pending) > limits.MAX_MEMBERS:
+                raise LimitExceededError(f"{folder}: holds more than {limits.MAX_MEMBERS} files")
+            if name.count("/") >= limits.MAX_FOLDER_DEPTH:
+                raise LimitExceededError(f"{folder}: {shown(ascii(name))} is nested too deep; refused")
+    sizes = dict(sorted(sizes.items()))
     check_names(list(sizes), str(folder))
 
-    def read(name: str) -> bytes:
-        if sizes[name] > limits.MAX_MEMBER_BYTES:
-            raise LimitExceededError(f"{folder}: {name!r} is larger than any bundle's member")
-        try:
-            return (folder / name).read_bytes()
-        except OSError as error:
-            raise DamagedBundleError(f"{folder}: {name!r} cannot be read ({error.strerror})") from error
+    def chunks(name: str) -> Iterator[bytes]:
+        return _read_file(folder / name, f"{folder}: {shown(ascii(name))}")
 
-    return Members(str(folder), sizes, read)
+    return Members(str(folder), sizes, chunks)
+
+
+def _read_file(path: Path, where: str) -> Iterator[bytes]:
+    total = 0
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise UnsafeContentError(f"{where} is no regular file; refused")
+            while chunk := file.read(_CHUNK_BYTES):
+                total += len(chunk)
+                if total > limits.MAX_MEMBER_BYTES:
+                    raise LimitExceededError(f"{where} is larger than any bundle's member")
+                yield chunk
+    except OSError as error:
+        raise DamagedBundleError(f"{where} cannot be read ({error.strerror})") from error
+
+
+def single_file(file: BinaryIO, name: str) -> Members:
+    """Return an open file as the only member of an archive."""
+    size_bytes = file.seek(0, os.SEEK_END)
+
+    def chunks(_: str) -> Iterator[bytes]:
+        file.seek(0)
+        while chunk := file.read(_CHUNK_BYTES):
+            yield chunk
+
+    return Members(name, {name: size_bytes}, chunks)
