@@ -85,6 +85,22 @@ def _reconstruct(_subtype: Any, _shape: Any, _kind: Any) -> Array:
     return Array()
 
 
+def _dill_array(_function: Any, _arguments: Any, state: Any, extra: Any = None) -> Array:
+    """Stand for dill's own way to store an array: `_reconstruct` and its state in one call."""
+    if extra:
+        raise UnsafeContentError("a numpy array with attributes; expected plain numbers")
+    made = Array()
+    made.set_state(state)
+    return made
+
+
+def _dill_type(name: Any = None) -> Function:
+    """Stand for dill's own way to name a builtin type."""
+    if name not in ("bytes", "complex", "set", "frozenset"):
+        raise UnsafeContentError(f"the type {shown(ascii(name))}")
+    return Function(f"builtins.{name}", _FUNCTIONS[("builtins", name)])
+
+
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> Array:
     made = Array()
     made.array = _array(data, dtype, shape, order)
@@ -171,6 +187,8 @@ _FUNCTIONS: dict[Global, Callable[..., Any]] = {
     ("collections", "OrderedDict"): _ordered,
     ("_codecs", "encode"): _encode,
     ("numpy", "dtype"): _dtype,
+    ("dill._dill", "_create_array"): _dill_array,
+    ("dill._dill", "_load_type"): _dill_type,
     ("numpy", "ndarray"): _reconstruct,  # only ever an argument of _reconstruct, which ignores it
     **{(module, "set"): lambda *given: set(_items(given)) for module in ("builtins", "__builtin__")},
     **{(module, "frozenset"): lambda *given: frozenset(_items(given)) for module in ("builtins", "__builtin__")},
