@@ -25,9 +25,11 @@ class Findings:
     def __init__(self) -> None:
         """Start empty."""
         self.globals: list[Global] = []
+        self.refused_globals: list[Global] = []
         self.calls: list[str] = []  # what an ordinary unpickler would have run and this one will not
         self.opcodes: dict[str, int] = {}
         self.refusal: BundleError | None = None
+        self.end = 0  # where the pickle stops; 0 while it has not
 
 
 class _Nothing:
@@ -99,7 +101,8 @@ class Machine:
         if len(self._stack) != 1 or self._marks:
             raise DamagedBundleError("bytes that are no pickle (it ends with other than one value)")
         if self._at != len(self._data):
-            raise DamagedBundleError(f"a pickle followed by {len(self._data) - self._at} further bytes")
+            self._refuse(DamagedBundleError(f"a pickle followed by {len(self._data) - self._at} further bytes"))
+        self.findings.end = self._at
         return self._stack[0]
 
     def _refuse(self, error: BundleError) -> None:
@@ -294,6 +297,8 @@ class Machine:
             self._push(self._table[wanted])
             return
         label = f"{shown(module)}.{shown(name)}"
+        if len(self.findings.refused_globals) < _MAX_LISTED:
+            self.findings.refused_globals.append(wanted)
         self._refuse(UnsafeContentError(f"the global {label}"))
         self._push(_Nothing(label))
 
