@@ -34,9 +34,10 @@ def graph_io(spec: ModelSpec, graph: str) -> tuple[list[c.TensorInfo], list[c.Te
     """Return the inputs and outputs of a graph, in order, as `exports.json` records them."""
     size, batch = spec.N, c.BATCH_AXIS
     modes: int | str = 1 if spec.single_probe_mode else c.MODES_AXIS
-    outs = spec.out_channels
+    outs = spec.object_channels
     first = spec.amp_channels if spec.generator in ("cnn", "unet") else outs
     patch: list[int | str] = [batch, outs, size, size]
+    predicted: list[int | str] = [batch, spec.out_channels, size, size]
     inputs = [_info(c.DIFFRACTION, [batch, spec.in_channels, size, size]), _info(c.INPUT_SCALE, [batch, 1, 1, 1])]
     if graph == "diffraction_to_obj":
         return inputs, [_info(c.OBJECT_REAL, patch), _info(c.OBJECT_IMAG, patch)]
@@ -53,7 +54,7 @@ def graph_io(spec: ModelSpec, graph: str) -> tuple[list[c.TensorInfo], list[c.Te
     ]
     if spec.num_datasets > 1:
         inputs.append(_info(c.EXPERIMENT_ID, [batch], "int64"))
-    return inputs, [_info(c.PREDICTED, patch), *outputs]
+    return inputs, [_info(c.PREDICTED, predicted), *outputs]
 
 
 def _info(name: str, shape: list[int | str], dtype: str = "float32") -> c.TensorInfo:
@@ -119,8 +120,8 @@ class PatchGraph(nn.Module):
         """Return real and imaginary part of the object patches."""
         if self.spec.output_mode != "real_imag":
             return first * torch.cos(second), first * torch.sin(second)
-        if self.spec.generator in ("cnn", "unet") and self.spec.amp_channels != self.spec.out_channels:
-            return first.expand(-1, self.spec.out_channels, -1, -1), second
+        if self.spec.generator in ("cnn", "unet") and self.spec.amp_channels != self.spec.object_channels:
+            return first.expand(-1, self.spec.object_channels, -1, -1), second
         return first, second
 
     def forward(self, diffraction: Tensor, input_scale_factor: Tensor) -> Pair:

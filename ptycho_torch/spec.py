@@ -133,6 +133,11 @@ class ModelSpec:
         return self.C if self.object_big or self.generator not in ("cnn", "unet") else 1
 
     @property
+    def object_channels(self) -> int:
+        """Channels of the object patches: a shared decoder has one width for both heads."""
+        return self.amp_channels if self.shared_decoder else self.out_channels
+
+    @property
     def canvas_px(self) -> int:
         """Side M of the canvas on which a group's patches are reassembled, in pixels."""
         overlap = -(-self.max_neighbor_distance_px // 1)

@@ -1,0 +1,135 @@
+"""Both graphs of every family: no operator that leaves the GPU, and the numbers of the original."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable
+
+import onnx
+import pytest
+from cuda_kernels import left_to_the_cpu
+from sample_bundles import ROOT, members
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from exporters import ExportResult  # noqa: E402
+from exporters.graphs import build_graph, graph_io  # noqa: E402
+from exporters.onnx import export_onnx  # noqa: E402
+from exporters.parity import run_parity  # noqa: E402
+from exporters.torchscript import export_torchscript  # noqa: E402
+from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_torch.models.module import PtychoModel  # noqa: E402
+from ptycho_torch.models.registry import GENERATORS  # noqa: E402
+from ptycho_torch.spec import ModelSpec  # noqa: E402
+
+TABLE = ROOT / "docs" / "operators.md"
+GOLDEN = {"cnn (2025-11)": "cnn-2025-11-n64-g2", "cnn (2026-07)": "cnn-2026-07-n64-g2", "ffno": "ffno-2026-07-n64-g1"}
+SMALL = {"N": 64, "gridsize": 2, "n_filters_scale": 1}
+J = {"era": "J", "border_mask": True, "amp_channels": 4, "c_outer": 4, "probe_scale": 4.0}
+SPECTRAL = {"era": "J", "N": 64, "gridsize": 1, "fno_width": 4, "fno_modes": 4, "fno_blocks": 1, "fno_cnn_blocks": 1}
+BUILT: dict[str, ModelSpec] = {
+    "unet": ModelSpec(
+        era="U2", generator="unet", c_outer=4, encoder_attention="eca", decoder_attention="spatial", bottleneck_cbam=True,
+        physics="rectangular", patch_weighting="probe", output_mode="real_imag", single_probe_mode=True, **SMALL,
+    ),
+    "fno": ModelSpec(generator="fno", output_mode="amp_phase", input_transform="log1p", **SPECTRAL),
+    "fno_vanilla": ModelSpec(generator="fno_vanilla", output_mode="amp_phase_logits", input_transform="instancenorm", **SPECTRAL),
+    "neuralop_uno": ModelSpec(era="J", generator="neuralop_uno", N=128, gridsize=1, output_mode="real_imag"),
+    "cnn, rectangular, several datasets": ModelSpec(
+        generator="cnn", physics="rectangular", output_mode="real_imag", num_datasets=3, patch_weighting="probe",
+        batch_norm=True, encoder_attention="cbam", decoder_attention="eca", shared_decoder=True, **J, **SMALL,
+    ),
+}  # fmt: skip
+MORE: dict[str, ModelSpec] = {
+    "A2": ModelSpec(era="A2", generator="cnn", c_outer=4, encoder_attention="cbam", decoder_attention="cbam", **SMALL),
+    "V": ModelSpec(era="V", generator="cnn", c_outer=4, physics="rectangular", patch_weighting="uniform", **SMALL),
+    "U": ModelSpec(
+        era="U", generator="unet", c_outer=4, physics="rectangular", patch_weighting="probe", output_mode="real_imag",
+        shared_decoder=True, **SMALL,
+    ),
+    "J0": ModelSpec(era="J0", generator="cnn", c_outer=4, probe_scale=4.0, patch_weighting="uniform", **SMALL),
+    "supervised": ModelSpec(generator="cnn", supervised=True, **J, **SMALL),
+    "object_big off": ModelSpec(generator="cnn", object_big=False, era="J", border_mask=True, amp_channels=1, c_outer=1, **SMALL),
+    "soft probe mask, gain, trainable scale": ModelSpec(
+        generator="cnn", probe_mask="disk", amplitude_physics_gain=2.0, intensity_scale_trainable=True, intensity_scale=3.0, **J, **SMALL
+    ),
+    "parity delta": ModelSpec(generator="cnn", parity_scale_mode="tied", parity_fixed_delta=0.2, **J, **SMALL),
+    "N 128, gridsize 3": ModelSpec(era="B", generator="cnn", N=128, gridsize=3, n_filters_scale=1, c_outer=4, encoder_attention="cbam"),
+    "N 256": ModelSpec(
+        era="J", generator="cnn", N=256, gridsize=1, n_filters_scale=1, c_outer=1, encoder_attention="cbam",
+        bottleneck_cbam=True, border_mask=True,
+    ),
+    "ffno, instance norm, logits": ModelSpec(generator="ffno", output_mode="amp_phase_logits", input_transform="instancenorm", **SPECTRAL),
+    "fno, sqrt, real_imag": ModelSpec(generator="fno", output_mode="real_imag", input_transform="sqrt", learned_input_channels=2, **SPECTRAL),
+}  # fmt: skip
+
+
+@functools.cache
+def built(name: str) -> tuple[PtychoModel, dict[str, dict[str, bytes]]]:
+    """Return a model with random weights and both its exports."""
+    spec = {**BUILT, **MORE}[name]
+    torch.manual_seed(3)
+    model = PtychoModel(spec).eval().requires_grad_(False)
+    artifacts = {}
+    for graph in c.GRAPHS:
+        inputs, outputs = graph_io(spec, graph)
+        module = build_graph(model, graph)
+        metadata = dict.fromkeys(c.META_KEYS, "x") | {"graph": graph}
+        artifacts[graph] = {
+            "onnx": export_onnx(module, inputs, outputs, metadata),
+            "torchscript": export_torchscript(module, inputs),
+        }
+    return model, artifacts
+
+
+def check(name: str) -> None:
+    model, artifacts = built(name)
+    for files in artifacts.values():
+        assert left_to_the_cpu(onnx.load_from_string(files["onnx"])) == []
+    report = run_parity(dict.fromkeys(c.GRAPHS, model), model.spec, artifacts, batches=(1, 3), devices=("cpu",))
+    assert report.passed, report.summary()
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_family_stays_on_the_gpu_and_equals_eager(name: str) -> None:
+    check(name)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", MORE)
+def test_variant_stays_on_the_gpu_and_equals_eager(name: str) -> None:
+    check(name)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_shared_bundles_stay_on_the_gpu(name: str, exported: Callable[[str], ExportResult]) -> None:
+    stored = members(exported(GOLDEN[name]).bundle)
+    for graph in c.GRAPHS:
+        assert left_to_the_cpu(onnx.load_from_string(stored[c.onnx_member(graph)])) == []
+
+
+def operators(data: bytes) -> str:
+    counts: dict[str, int] = {}
+    for node in onnx.load_from_string(data).graph.node:
+        counts[node.op_type] = counts.get(node.op_type, 0) + 1
+    return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
+
+
+def test_table_of_operators_is_up_to_date(exported: Callable[[str], ExportResult]) -> None:
+    told = dict(re.findall(r"^\| (.+?) \| (?:diffraction_to_obj|autoencoder) \| (.+?) \|$", TABLE.read_text(), re.M))
+    assert {
+        line.split(" | ")[0].strip("| ") for line in TABLE.read_text().splitlines() if " | autoencoder | " in line
+    } == {*GOLDEN, *BUILT}
+    assert told
+    for name in GOLDEN:
+        stored = members(exported(GOLDEN[name]).bundle)
+        for graph in c.GRAPHS:
+            assert f"| {name} | {graph} | {operators(stored[c.onnx_member(graph)])} |" in TABLE.read_text()
+    for name in BUILT:
+        for graph, files in built(name)[1].items():
+            assert f"| {name} | {graph} | {operators(files['onnx'])} |" in TABLE.read_text()
+
+
+def test_every_generator_is_in_the_table() -> None:
+    assert {spec.generator for spec in BUILT.values()} | {"ffno"} == set(GENERATORS)
