@@ -231,13 +231,15 @@ class _Detector:
 
     def era(self, generator: str, supervised: bool) -> str:
         guess = self.era_from_keys(generator, supervised)
+        possible = self.possible_eras(generator, supervised)
+        if "era" in self.override and self.override["era"] not in possible:
+            raise EvidenceConflictError(
+                f"{self.label}: the {self.override_source['era']} says era = {self.override['era']!r}, "
+                f"the weights allow only {', '.join(possible)}"
+            )
         if isinstance(guess, Settled):
             return str(self.settle("era", guess, contradictable=guess.source == "weights"))
         if "era" in self.override:
-            if self.override["era"] not in guess:
-                raise EvidenceConflictError(
-                    f"{self.label}: the {self.override_source['era']} says era = {self.override['era']!r}, the weights allow only {', '.join(guess)}"
-                )
             return str(self.settle("era"))
         if guess == ("A2", "B"):
             # The network is the same in both; only the physics of the autoencoder differs.
@@ -246,6 +248,19 @@ class _Detector:
                 self.settle("era", Settled("B", "assumed", "A2 or B: the network is the same, the physics is not"))
             )
         raise self.ambiguous(guess)
+
+    def possible_eras(self, generator: str, supervised: bool) -> tuple[str, ...]:
+        """Return the eras whose modules have these keys, whatever the records say."""
+        if generator == "unet":
+            return "U", "U2"
+        keys = self.weights.physics_keys
+        if keys == {"rect_scaler.s1", "rect_scaler.s2"}:
+            return ("V",)
+        if keys == {"alpha", "beta"}:
+            return "A2", "B"
+        if keys or generator != "cnn":
+            return "J0", "J"
+        return ("A", "A2", "B", "J0", "J") if supervised else ("A",)
 
     def ambiguous(self, eras: tuple[str, ...]) -> AmbiguousArchitectureError:
         choices = " or ".join(f'{{"era": "{era}"}}' for era in eras)
