@@ -94,7 +94,7 @@ class _Settling:
         if isinstance(value, Array):
             if value.array is None:
                 raise DamagedBundleError("a numpy array without data")
-            self._count(value.array.size)
+            self._count(value.array.size // 4)
             return value.array
         made = None if self._finish is None else self._finish(value)
         if made is not None:

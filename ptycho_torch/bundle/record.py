@@ -110,6 +110,8 @@ def resolve(path: str | Path) -> tuple[Path, str]:
             )
     if zipped.is_file():
         return zipped, "zip"
+    if given.exists() and not given.is_dir():
+        raise NotABundleError(f"{given}: is neither a file nor a folder; give a bundle, checkpoint or run directory")
     raise FileNotFoundError(f"{given}: no such bundle (nor {zipped.name})")
 
 

@@ -91,16 +91,16 @@ class _Tensor:
     def array(self) -> np.ndarray:
         """Return the values, read-only; tensors of one storage share its memory."""
         itemsize = self._storage.dtype.itemsize
-        try:
-            if 0 in self._shape:
-                return np.zeros(self._shape, self._storage.dtype)
+        if 0 not in self._shape:
             return np.lib.stride_tricks.as_strided(
                 self._storage.values()[self._offset :],
                 shape=self._shape,
                 strides=tuple(s * itemsize for s in self._stride),
                 writeable=False,
             )
-        except (ValueError, OverflowError) as error:
+        try:
+            return np.zeros(self._shape, self._storage.dtype)
+        except ValueError as error:
             raise DamagedBundleError(f"a tensor of shape {self._shape}, which no machine can hold") from error
 
 
