@@ -58,7 +58,7 @@ def load_plain(
             value = {key: item for key, item in value.items() if key not in without}
         return _Settling(finish).settle(value, 0)
     except BundleError as error:
-        if str(error).startswith(where):
+        if str(error).startswith(f"{where}: "):
             raise  # the archive's own reader has said where
         raise type(error)(f"{where}: holds {error}; refused, nothing in it was run") from error
 

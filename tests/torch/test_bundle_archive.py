@@ -1,0 +1,150 @@
+"""Archives: read by exact name, in memory, within limits."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ptycho_torch.bundle import archive, limits
+from ptycho_torch.errors import BundleError, DamagedBundleError, LimitExceededError, NotABundleError, UnsafeContentError
+
+
+def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as made:
+        for name, data in members.items():
+            made.writestr(name, data)
+    return buffer.getvalue()
+
+
+def test_members_have_their_names_sizes_and_contents_in_order() -> None:
+    members = archive.open_zip(zipped({"b": b"second", "a/x": b"", "c": b"\0" * 9}), "t.zip")
+    assert list(members) == ["b", "a/x", "c"]
+    assert members.sizes_bytes == {"b": 6, "a/x": 0, "c": 9}
+    assert [members[name] for name in members] == [b"second", b"", b"\0" * 9]
+    assert bytes(members.buffer("b")) == b"second"
+
+
+def test_looking_for_a_member_does_not_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    members = archive.open_zip(zipped({"a": b"1"}), "t.zip")
+    monkeypatch.setattr(archive.zipfile.ZipFile, "open", lambda *_: pytest.fail("read"))
+    assert "a" in members
+    assert "b" not in members
+    with pytest.raises(KeyError):
+        members.buffer("b")
+
+
+def test_a_plain_archive_in_memory_is_read_without_copying() -> None:
+    data = zipped({"x/data.pkl": b"pickle", "x/data/0": b"1234"}, zipfile.ZIP_STORED)
+    view = archive.open_zip(data, "t", plain=True).buffer("x/data/0")
+    assert view.obj is data
+    assert view.readonly
+    assert bytes(view) == b"1234"
+
+
+def test_entries_for_folders_are_passed_over() -> None:
+    assert list(archive.open_zip(zipped({"a/": b"", "a/x": b"1"}), "t.zip")) == ["a/x"]
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../x", "/x", "C:x", "a\\x", "a//x", "./x", "a/./x", ".", "..", ""])
+def test_names_that_point_elsewhere_are_refused(name: str) -> None:
+    with pytest.raises(UnsafeContentError, match="points outside the archive"):
+        archive.check_names([name], "t.zip")
+
+
+@given(st.text(min_size=1, max_size=20))
+def test_a_name_is_either_refused_or_stays_below_its_folder(name: str) -> None:
+    try:
+        archive.check_names([name], "t.zip")
+    except BundleError:
+        return
+    base = Path("/base/folder")
+    assert (base / name).is_relative_to(base)
+    assert ".." not in (base / name).parts
+    assert "\0" not in name
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("a", "a"), ("Manifest.dill", "manifest.dill"), ("caf\u00e9", "cafe\u0301"), ("a", "a/")]
+)
+def test_names_that_a_file_system_takes_for_one_are_refused(first: str, second: str) -> None:
+    with pytest.raises(UnsafeContentError, match=r"occurs twice|only in case"):
+        archive.check_names([first, second], "t.zip")
+
+
+def test_what_is_read_counts_and_not_what_the_header_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = zipped({"a": bytes(5000)}, zipfile.ZIP_STORED)
+    monkeypatch.setattr(limits, "MAX_MEMBER_BYTES", 4999)
+    with pytest.raises(LimitExceededError, match="'a' unpacks to more than any bundle's"):
+        archive.open_zip(data, "t.zip")["a"]
+
+
+def test_reading_a_member_twice_costs_its_size_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_TOTAL_BYTES", 5000)
+    members = archive.open_zip(zipped({"a": bytes(3000), "b": bytes(2001)}), "t.zip")
+    assert len(members["a"]) == len(members["a"]) == 3000
+    with pytest.raises(LimitExceededError, match="'b' unpacks to more"):
+        members["b"]
+
+
+def test_zeros_that_unpack_to_a_few_megabytes_are_allowed() -> None:
+    assert len(archive.open_zip(zipped({"zeros": bytes(4_000_000)}), "t.zip")["zeros"]) == 4_000_000
+
+
+def test_no_zip_a_cut_zip_and_a_corrupt_member_are_told_apart() -> None:
+    data = zipped({"a": bytes(range(256)) * 8})
+    with pytest.raises(NotABundleError, match="not a zip archive; expected a PtychoPINN"):
+        archive.open_zip(b"hello", "t.zip")
+    with pytest.raises(DamagedBundleError, match="cut short or corrupt"):
+        archive.open_zip(data[:-30], "t.zip")
+    corrupt = bytearray(data)
+    corrupt[60] ^= 0xFF
+    with pytest.raises(DamagedBundleError, match="member 'a' is cut short or corrupt"):
+        archive.open_zip(bytes(corrupt), "t.zip")["a"]
+
+
+def test_a_folder_has_the_members_of_the_zip_it_came_from(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(b"22")
+    members = archive.open_folder(tmp_path)
+    assert {name: members[name] for name in members} == {"a/x": b"1", "b": b"22"}
+    assert members.sizes_bytes == {"a/x": 1, "b": 2}
+
+
+def test_a_link_put_in_after_the_listing_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"1")
+    members = archive.open_folder(tmp_path)
+    (tmp_path / "x").unlink()
+    (tmp_path / "x").symlink_to("/etc/passwd")
+    with pytest.raises(DamagedBundleError, match="'x' cannot be read"):
+        members["x"]
+
+
+def test_a_file_removed_after_the_listing_is_told(tmp_path: Path) -> None:
+    (tmp_path / "x").write_bytes(b"1")
+    members = archive.open_folder(tmp_path)
+    (tmp_path / "x").unlink()
+    with pytest.raises(DamagedBundleError, match="'x' cannot be read \\(No such file"):
+        members["x"]
+
+
+def test_more_files_than_a_bundle_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_MEMBERS", 3)
+    for n in range(4):
+        (tmp_path / str(n)).touch()
+    with pytest.raises(LimitExceededError, match="holds more than 3 files"):
+        archive.open_folder(tmp_path)
+    with pytest.raises(LimitExceededError, match="holds 4 members; a bundle has at most 3"):
+        archive.open_zip(zipped(dict.fromkeys("abcd", b"")), "t.zip")
+
+
+def test_a_directory_larger_than_any_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_DIRECTORY_BYTES", 70_000)  # zipfile looks through 64 KB for the end record
+    with pytest.raises(LimitExceededError, match="its directory says it has"):
+        archive.open_zip(zipped({f"{n:060}": b"" for n in range(1000)}), "t.zip")
