@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_torch.bundle import is_own_member, limits, read_bundle, resolve
-from ptycho_torch.bundle.archive import Members, open_folder, open_regular, open_zip, single_file
+from ptycho_torch.bundle.archive import open_zip
+from ptycho_torch.bundle.files import open_folder, open_regular, single_file
 from ptycho_torch.bundle.machine import Findings
+from ptycho_torch.bundle.members import Members
 from ptycho_torch.bundle.pickles import load_plain, look_through
 from ptycho_torch.bundle.tensors import TensorFile, load_tensors
 from ptycho_torch.bundle.text import shown

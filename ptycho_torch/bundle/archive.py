@@ -1,25 +1,22 @@
-"""Read the members of a zip, a folder or a single file in memory, by exact name, within limits. Nothing is ever unpacked."""
+"""Read the members of a zip in memory, by exact name, within limits. Nothing is ever unpacked to disk."""
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import struct
-import unicodedata
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import BinaryIO
 
 from ptycho_torch.bundle import limits
+from ptycho_torch.bundle.directory import check_directory
+from ptycho_torch.bundle.members import CHUNK_BYTES, Members, check_names
 from ptycho_torch.bundle.text import shown
 from ptycho_torch.errors import DamagedBundleError, LimitExceededError, NotABundleError, UnsafeContentError
 
-_CHUNK_BYTES = 1 << 18
-_DRIVE = re.compile(r"^[A-Za-z]:")
 _SUPPORTED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 # What zipfile raises for bytes that are no archive, or that contradict themselves.
@@ -36,61 +33,6 @@ _UNREADABLE = (
     AttributeError,
     IndexError,
 )
-
-
-class Members(Mapping[str, bytes]):
-    """The members of one archive: names and sizes at once, contents when asked for."""
-
-    def __init__(
-        self,
-        label: str,
-        sizes_bytes: dict[str, int],
-        chunks: Callable[[str], Iterator[bytes]],
-        view: Callable[[str], memoryview] | None = None,
-    ) -> None:
-        """Take the archive's name for messages, its members in order, and how to read one.
-
-        Args:
-            label: the archive's name.
-            sizes_bytes: what the directory says each member has.
-            chunks: reads a member piece by piece, checking what it reads against the limits.
-            view: for an archive in memory, gives a member without copying it.
-        """
-        self.label = label
-        self.sizes_bytes = sizes_bytes
-        self._chunks = chunks
-        self._view = view
-
-    def chunks(self, name: str) -> Iterator[bytes]:
-        """Return a member's content piece by piece; raises `DamagedBundleError` or `LimitExceededError` underway."""
-        if name not in self.sizes_bytes:
-            raise KeyError(name)
-        return self._chunks(name)
-
-    def buffer(self, name: str) -> memoryview:
-        """Return a member's content, read-only, in memory once: a view of an archive in memory, else its own copy."""
-        if self._view is not None:
-            return self._view(name)
-        grown = bytearray()
-        for chunk in self.chunks(name):
-            grown += chunk
-        return memoryview(grown).toreadonly()
-
-    def __getitem__(self, name: str) -> bytes:
-        """Return a member's content; raises `DamagedBundleError` or `LimitExceededError` where it cannot be had."""
-        return b"".join(self.chunks(name))
-
-    def __contains__(self, name: object) -> bool:
-        """Say whether a member is there, without reading it."""
-        return name in self.sizes_bytes
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over the names, in the archive's order."""
-        return iter(self.sizes_bytes)
-
-    def __len__(self) -> int:
-        """Return the number of members."""
-        return len(self.sizes_bytes)
 
 
 class _Budget:
@@ -146,33 +88,6 @@ class _ShortReads(io.RawIOBase):
         return True
 
 
-def check_names(names: list[str], label: str) -> None:
-    """Refuse names that point outside the archive or that two file systems would take for one another."""
-    if len(names) > limits.MAX_MEMBERS:
-        raise LimitExceededError(f"{label}: holds {len(names)} members; a bundle has at most {limits.MAX_MEMBERS}")
-    seen: dict[str, str] = {}
-    for name in names:
-        parts = name.removesuffix("/").split("/")
-        if "\0" in name or "\\" in name or name.startswith("/") or _DRIVE.match(name) or {"", ".", ".."} & set(parts):
-            raise UnsafeContentError(f"{label}: member name {shown(ascii(name))} points outside the archive; refused")
-        if len(parts) > limits.MAX_FOLDER_DEPTH:
-            raise LimitExceededError(f"{label}: member name {shown(ascii(name))} is nested too deep; refused")
-        folded = unicodedata.normalize("NFC", name.removesuffix("/")).casefold()
-        if folded in seen:
-            how = "occurs twice" if seen[folded] == name else f"differs from {shown(ascii(seen[folded]))} only in case"
-            raise UnsafeContentError(f"{label}: member name {shown(ascii(name))} {how}; refused")
-        seen[folded] = name
-
-
-def open_regular(path: Path) -> io.BufferedReader:
-    """Open a file for reading; raises `DamagedBundleError` for what is no regular file (a pipe would block, a device never end)."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise DamagedBundleError(f"{path}: is no regular file; give a bundle, checkpoint or run directory")
-    return open(handle, "rb")  # noqa: PTH123  # a handle, no path
-
-
 def open_zip(data: memoryview | bytes | BinaryIO, label: str, *, plain: bool = False) -> Members:
     """Return the members of a zip in memory or in an open file.
 
@@ -207,6 +122,7 @@ def open_zip(data: memoryview | bytes | BinaryIO, label: str, *, plain: bool = F
         ) from error
     guarded.limited = False
     infos = archive.infolist()
+    check_directory(file, len(infos), label)
     check_names([info.orig_filename for info in infos], label)
     infos = [info for info in infos if not info.is_dir()]
     _check_entries(infos, label, plain=plain)
@@ -281,7 +197,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str, bu
     total = 0
     try:
         with archive.open(info) as member:
-            while chunk := member.read(_CHUNK_BYTES):
+            while chunk := member.read(CHUNK_BYTES):
                 total += len(chunk)
                 budget.spend(info.filename, total, info.compress_size)
                 yield chunk
@@ -314,61 +230,3 @@ def _view_member(data: memoryview, info: zipfile.ZipInfo, label: str) -> memoryv
     if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
         raise DamagedBundleError(f"{label}: member {name} is cut short or corrupt (wrong checksum); copy it again")
     return content
-
-
-def open_folder(folder: Path) -> Members:
-    """Return the files below a folder as members; links are refused, and so is what is no regular file."""
-    sizes: dict[str, int] = {}
-    pending = [folder]
-    while pending:
-        here = pending.pop()
-        for entry in sorted(os.scandir(here), key=lambda entry: entry.name):
-            path = Path(entry.path)
-            name = path.relative_to(folder).as_posix()
-            if entry.is_symlink():
-                raise UnsafeContentError(f"{folder}: {shown(ascii(name))} is a symbolic link; refused")
-            if entry.is_dir(follow_symlinks=False):
-                pending.append(path)
-            elif entry.is_file(follow_symlinks=False):
-                sizes[name] = entry.stat(follow_symlinks=False).st_size
-            else:
-                raise UnsafeContentError(f"{folder}: {shown(ascii(name))} is no regular file; refused")
-            if len(sizes) + len(pending) > limits.MAX_MEMBERS:
-                raise LimitExceededError(f"{folder}: holds more than {limits.MAX_MEMBERS} files")
-            if name.count("/") >= limits.MAX_FOLDER_DEPTH:
-                raise LimitExceededError(f"{folder}: {shown(ascii(name))} is nested too deep; refused")
-    sizes = dict(sorted(sizes.items()))
-    check_names(list(sizes), str(folder))
-
-    def chunks(name: str) -> Iterator[bytes]:
-        return _read_file(folder / name, f"{folder}: {shown(ascii(name))}")
-
-    return Members(str(folder), sizes, chunks)
-
-
-def _read_file(path: Path, where: str) -> Iterator[bytes]:
-    total = 0
-    try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
-        with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise UnsafeContentError(f"{where} is no regular file; refused")
-            while chunk := file.read(_CHUNK_BYTES):
-                total += len(chunk)
-                if total > limits.MAX_MEMBER_BYTES:
-                    raise LimitExceededError(f"{where} is larger than any bundle's member")
-                yield chunk
-    except OSError as error:
-        raise DamagedBundleError(f"{where} cannot be read ({error.strerror})") from error
-
-
-def single_file(file: BinaryIO, name: str) -> Members:
-    """Return an open file as the only member of an archive."""
-    size_bytes = file.seek(0, os.SEEK_END)
-
-    def chunks(_: str) -> Iterator[bytes]:
-        file.seek(0)
-        while chunk := file.read(_CHUNK_BYTES):
-            yield chunk
-
-    return Members(name, {name: size_bytes}, chunks)

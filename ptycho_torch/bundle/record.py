@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ptycho_torch.bundle import limits
-from ptycho_torch.bundle.archive import Members, open_folder, open_regular, open_zip, single_file
+from ptycho_torch.bundle.archive import open_zip
+from ptycho_torch.bundle.files import open_folder, open_regular, single_file
+from ptycho_torch.bundle.members import Members
 from ptycho_torch.bundle.numbers import check_numbers
 from ptycho_torch.bundle.pickles import load_plain
 from ptycho_torch.bundle.tensors import StateDict, check_weights, load_tensors

@@ -19,7 +19,7 @@ from ptycho_torch.bundle import BundleRecord, Sentinel, read_bundle
 from ptycho_torch.errors import BundleError
 
 # Seeds that once ended in another way.
-REGRESSIONS: list[tuple[str, str, int]] = []
+REGRESSIONS = [("changed", "small", 1_002_915)]  # a directory said to be shorter than it is lost members
 SECONDS_PER_CASE = 5.0
 
 
@@ -85,10 +85,8 @@ def check(how: str, kind: str, seed: int, folder: Path) -> str:
         assert str(error).isprintable(), (how, kind, seed, str(error))
         outcome = type(error).__name__
     else:
-        same = (
-            contents(found)[: -1 if kind == "checkpoint" else None]
-            == expected(kind)[: -1 if kind == "checkpoint" else None]
-        )
+        kept = -1 if kind == "checkpoint" else None  # a checkpoint's last item is its own digest
+        same = contents(found)[:kept] == expected(kind)[:kept]
         # A sealed archive is a bundle of its own: what is read from it is plain data, and may differ.
         assert same or how == "resealed", (how, kind, seed)
         outcome = "equal" if same else "read"
@@ -125,7 +123,7 @@ LONG += [
 def test_a_changed_bundle_is_equal_or_refused(how: str, kind: str, count: int, tmp_path: Path) -> None:
     counts = run(how, kind, range(count), tmp_path)
     assert sum(counts.values()) == count
-    assert len(counts) > 1, counts
+    assert len(counts) > 1 or count < 50, counts
 
 
 @pytest.mark.long

@@ -10,33 +10,33 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_torch.bundle import archive, limits
+from ptycho_torch.bundle import archive, files, limits, members
 from ptycho_torch.errors import BundleError, DamagedBundleError, LimitExceededError, NotABundleError, UnsafeContentError
 
 
-def zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zipped(found: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as made:
-        for name, data in members.items():
+        for name, data in found.items():
             made.writestr(name, data)
     return buffer.getvalue()
 
 
 def test_members_have_their_names_sizes_and_contents_in_order() -> None:
-    members = archive.open_zip(zipped({"b": b"second", "a/x": b"", "c": b"\0" * 9}), "t.zip")
-    assert list(members) == ["b", "a/x", "c"]
-    assert members.sizes_bytes == {"b": 6, "a/x": 0, "c": 9}
-    assert [members[name] for name in members] == [b"second", b"", b"\0" * 9]
-    assert bytes(members.buffer("b")) == b"second"
+    found = archive.open_zip(zipped({"b": b"second", "a/x": b"", "c": b"\0" * 9}), "t.zip")
+    assert list(found) == ["b", "a/x", "c"]
+    assert found.sizes_bytes == {"b": 6, "a/x": 0, "c": 9}
+    assert [found[name] for name in found] == [b"second", b"", b"\0" * 9]
+    assert bytes(found.buffer("b")) == b"second"
 
 
 def test_looking_for_a_member_does_not_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    members = archive.open_zip(zipped({"a": b"1"}), "t.zip")
+    found = archive.open_zip(zipped({"a": b"1"}), "t.zip")
     monkeypatch.setattr(archive.zipfile.ZipFile, "open", lambda *_: pytest.fail("read"))
-    assert "a" in members
-    assert "b" not in members
+    assert "a" in found
+    assert "b" not in found
     with pytest.raises(KeyError):
-        members.buffer("b")
+        found.buffer("b")
 
 
 def test_a_plain_archive_in_memory_is_read_without_copying() -> None:
@@ -54,13 +54,13 @@ def test_entries_for_folders_are_passed_over() -> None:
 @pytest.mark.parametrize("name", ["../x", "a/../x", "/x", "C:x", "a\\x", "a//x", "./x", "a/./x", ".", "..", ""])
 def test_names_that_point_elsewhere_are_refused(name: str) -> None:
     with pytest.raises(UnsafeContentError, match="points outside the archive"):
-        archive.check_names([name], "t.zip")
+        members.check_names([name], "t.zip")
 
 
 @given(st.text(min_size=1, max_size=20))
 def test_a_name_is_either_refused_or_stays_below_its_folder(name: str) -> None:
     try:
-        archive.check_names([name], "t.zip")
+        members.check_names([name], "t.zip")
     except BundleError:
         return
     base = Path("/base/folder")
@@ -74,7 +74,7 @@ def test_a_name_is_either_refused_or_stays_below_its_folder(name: str) -> None:
 )
 def test_names_that_a_file_system_takes_for_one_are_refused(first: str, second: str) -> None:
     with pytest.raises(UnsafeContentError, match=r"occurs twice|only in case"):
-        archive.check_names([first, second], "t.zip")
+        members.check_names([first, second], "t.zip")
 
 
 def test_what_is_read_counts_and_not_what_the_header_says(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,10 +86,10 @@ def test_what_is_read_counts_and_not_what_the_header_says(monkeypatch: pytest.Mo
 
 def test_reading_a_member_twice_costs_its_size_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "MAX_TOTAL_BYTES", 5000)
-    members = archive.open_zip(zipped({"a": bytes(3000), "b": bytes(2001)}), "t.zip")
-    assert len(members["a"]) == len(members["a"]) == 3000
+    found = archive.open_zip(zipped({"a": bytes(3000), "b": bytes(2001)}), "t.zip")
+    assert len(found["a"]) == len(found["a"]) == 3000
     with pytest.raises(LimitExceededError, match="'b' unpacks to more"):
-        members["b"]
+        found["b"]
 
 
 def test_zeros_that_unpack_to_a_few_megabytes_are_allowed() -> None:
@@ -112,26 +112,26 @@ def test_a_folder_has_the_members_of_the_zip_it_came_from(tmp_path: Path) -> Non
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x").write_bytes(b"1")
     (tmp_path / "b").write_bytes(b"22")
-    members = archive.open_folder(tmp_path)
-    assert {name: members[name] for name in members} == {"a/x": b"1", "b": b"22"}
-    assert members.sizes_bytes == {"a/x": 1, "b": 2}
+    found = files.open_folder(tmp_path)
+    assert {name: found[name] for name in found} == {"a/x": b"1", "b": b"22"}
+    assert found.sizes_bytes == {"a/x": 1, "b": 2}
 
 
 def test_a_link_put_in_after_the_listing_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"1")
-    members = archive.open_folder(tmp_path)
+    found = files.open_folder(tmp_path)
     (tmp_path / "x").unlink()
     (tmp_path / "x").symlink_to("/etc/passwd")
     with pytest.raises(DamagedBundleError, match="'x' cannot be read"):
-        members["x"]
+        found["x"]
 
 
 def test_a_file_removed_after_the_listing_is_told(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"1")
-    members = archive.open_folder(tmp_path)
+    found = files.open_folder(tmp_path)
     (tmp_path / "x").unlink()
     with pytest.raises(DamagedBundleError, match="'x' cannot be read \\(No such file"):
-        members["x"]
+        found["x"]
 
 
 def test_more_files_than_a_bundle_has_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_more_files_than_a_bundle_has_are_refused(tmp_path: Path, monkeypatch: p
     for n in range(4):
         (tmp_path / str(n)).touch()
     with pytest.raises(LimitExceededError, match="holds more than 3 files"):
-        archive.open_folder(tmp_path)
+        files.open_folder(tmp_path)
     with pytest.raises(LimitExceededError, match="holds 4 members; a bundle has at most 3"):
         archive.open_zip(zipped(dict.fromkeys("abcd", b"")), "t.zip")
 
@@ -148,3 +148,31 @@ def test_a_directory_larger_than_any_is_not_read(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(limits, "MAX_DIRECTORY_BYTES", 70_000)  # zipfile looks through 64 KB for the end record
     with pytest.raises(LimitExceededError, match="its directory says it has"):
         archive.open_zip(zipped({f"{n:060}": b"" for n in range(1000)}), "t.zip")
+
+
+def test_an_archive_that_contradicts_itself_is_refused() -> None:
+    data = zipped({"a": b"1", "b": b"2"})
+    end = data.rindex(b"PK\x05\x06")
+    fewer = data[: end + 8] + b"\x01\x00\x01\x00" + data[end + 12 :]
+    for changed, what in [
+        (fewer, "its end says 1 members, its directory has 2"),
+        (b"prefix" + data, "its directory is not where its end says"),
+        (data + b"suffix", "something follows its end"),
+        (data[:end] + b"gap" + data[end:], "its directory is not where its end says|Bad magic"),
+    ]:
+        with pytest.raises(
+            (DamagedBundleError, NotABundleError), match=f"cut short or corrupt .{what}|not a zip archive"
+        ):
+            archive.open_zip(changed, "t.zip")
+
+
+def test_large_archives_endings_are_read_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)  # makes zipfile write the 64-bit ending
+    data = zipped({"a": b"1", "b": b"2"})
+    monkeypatch.undo()
+    assert b"PK\x06\x06" in data
+    assert list(archive.open_zip(data, "t.zip")) == ["a", "b"]
+    changed = bytearray(data)
+    changed[data.index(b"PK\x06\x06") + 32] = 1
+    with pytest.raises(DamagedBundleError, match="its end says 1 members"):
+        archive.open_zip(bytes(changed), "t.zip")
