@@ -22,9 +22,7 @@ TORCHSCRIPT_FILE: Final = "model.torchscript.pt"
 # Tensor names. C = gridsize**2 patterns of a group, N pixels a side, M = probe modes. Axis order is batch, channel, row, column.
 DIFFRACTION: Final = "diffraction"  # [batch, C, N, N] float32, amplitudes (counts where exports.json says so)
 INPUT_SCALE: Final = "input_scale_factor"  # [batch, 1, 1, 1] float32, fixed per scan
-POSITIONS: Final = (
-    "positions"  # [batch, C, 1, 2] float32, (x, y) offset of each pattern from its group's centre, pixels
-)
+POSITIONS: Final = "positions"  # [batch, C, 1, 2] float32, (x, y) offset of each pattern from its group's centre, pixels, times positions_sign(era)
 PROBE_REAL: Final = "probe_real"  # [modes, N, N] float32
 PROBE_IMAG: Final = "probe_imag"  # [modes, N, N] float32
 OUTPUT_SCALE: Final = "output_scale_factor"  # [batch, 1, 1, 1] float32
@@ -162,6 +160,11 @@ class ExportsInfo(TypedDict):
     graphs: dict[str, GraphInfo]
     golden: FileInfo
     parity: ParityInfo
+
+
+def positions_sign(era: str) -> float:
+    """Return the sign of the offsets fed to `positions`: models since 2026-06 (V, J0, J) were trained on the negative ones."""
+    return -1.0 if era in ("V", "J0", "J") else 1.0
 
 
 def onnx_member(graph: str) -> str:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptycho_runtime import contract as c
+from ptycho_runtime.metrics import difference, errors
 
 FACTOR = 4.0  # a float32 runtime may err this many times as much as eager float32 does
+CREST = 8.0  # largest over root mean square that rounding errors have
 FLOOR_ULPS = 8.0  # of the output's largest magnitude
 RULE = f"error ≤ {FACTOR:g} × eager float32's own against float64 (floor {FLOOR_ULPS:g} float32 ulps of the largest magnitude)"
 
@@ -21,37 +23,15 @@ class Budget:
     rel_l2: float
 
 
-def difference(name: str, result: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return result − reference in float64; phases are wrapped to (−π, π]."""
-    delta: np.ndarray = result.astype(np.float64) - reference
-    if name == c.PHASE:
-        # Only heads that give an angle can differ by a turn; a raw head that did would be 2π off and is left so.
-        wrapped = np.angle(np.exp(1j * delta))
-        delta = np.where(np.abs(np.abs(reference) - np.pi) < 1e-3, wrapped, delta)
-    return delta
-
-
-def errors(name: str, result: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """Return (largest absolute, relative L2) error of one output against its float64 reference."""
-    delta = difference(name, result, reference)
-    norm = float(np.linalg.norm(reference))
-    absolute = float(np.abs(delta).max(initial=0.0))
-    length = float(np.linalg.norm(delta))
-    return absolute, length / norm if norm > 0.0 else (0.0 if length == 0.0 else float("inf"))
-
-
-def budget(name: str, eager32: np.ndarray, reference: np.ndarray, largest_e32: float = 0.0) -> Budget:
+def budget(name: str, eager32: np.ndarray, reference: np.ndarray) -> Budget:
     """Return what a float32 runtime may err, from eager float32's own error and the floor.
 
-    Args:
-        name: the output's.
-        eager32: eager float32's result for the same inputs.
-        reference: the float64 result.
-        largest_e32: eager float32's largest absolute error over all inputs of the check. The maximum over a few patterns is an
-            extreme that luck decides; over all of them it is a property of the network.
+    The maximum over few numbers is an extreme that luck decides, so eager float32's own is taken as at least `CREST` times the
+    root mean square of its error.
     """
     absolute, relative = errors(name, eager32, reference)
-    absolute = max(absolute, largest_e32)
+    rms = float(np.sqrt(np.mean(difference(name, eager32, reference) ** 2))) if reference.size else 0.0
+    absolute = max(absolute, CREST * rms)
     ulp = float(np.spacing(np.float32(np.abs(reference).max(initial=0.0))))
     norm = float(np.linalg.norm(reference))
     floor_relative = FLOOR_ULPS * ulp * np.sqrt(reference.size) / norm if norm > 0.0 else 0.0

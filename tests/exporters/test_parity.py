@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters.parity import ParityReport, ParityRow  # noqa: E402
 from exporters.parity.inputs import EDGES, make_pool  # noqa: E402
 from exporters.parity.matrix import judge, run_parity  # noqa: E402
-from exporters.parity.metrics import budget, errors, field_errors  # noqa: E402
+from exporters.parity.metrics import budget, field_errors  # noqa: E402
+from ptycho_runtime.metrics import errors  # noqa: E402
 from ptycho_torch.errors import BundleError  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 

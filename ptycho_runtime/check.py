@@ -1,0 +1,87 @@
+"""Repeat the parity verdict on this host: the stored inputs, this runtime and device, the stored float64 reference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptycho_runtime import contract as c
+from ptycho_runtime.bundle import Export, load_golden
+from ptycho_runtime.errors import CheckFailedError, DamagedExportError
+from ptycho_runtime.metrics import errors
+from ptycho_runtime.session import GraphSession
+
+
+@dataclass(frozen=True)
+class CheckRow:
+    """One output of one graph on this host."""
+
+    graph: str
+    output: str
+    device: str
+    max_abs: float
+    allowed_max_abs: float
+    rel_l2: float
+    allowed_rel_l2: float
+    reason: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Say whether both errors are allowed."""
+        return not self.reason and self.max_abs <= self.allowed_max_abs and self.rel_l2 <= self.allowed_rel_l2
+
+
+def check_host(export: Export, device: str = "auto") -> list[CheckRow]:
+    """Return one row for each output of each graph.
+
+    Raises:
+        NotExportedError: the export has no `golden.npz`.
+        DamagedExportError: `golden.npz` lacks arrays.
+        DeviceUnavailableError: the device cannot be used.
+    """
+    golden = load_golden(export)
+    rows = []
+    for graph, model in export.graphs.items():
+        session = GraphSession(model, device)
+        try:
+            feed = {name: golden[f"{graph}.input.{name}"] for name in session.inputs}
+            wanted = {name: golden[f"{graph}.reference.{name}"] for name in session.outputs}
+            allowed = {name: golden[f"{graph}.allowed.{name}"] for name in session.outputs}
+        except KeyError as error:
+            raise DamagedExportError(
+                f"{export.path.name}: {c.GOLDEN_NPZ} lacks {error}; export the bundle again"
+            ) from error
+        found = session.run(feed)
+        for name, reference in wanted.items():
+            rows.append(_row(graph, name, session.device, found[name], reference, allowed[name]))
+    return rows
+
+
+def _row(graph: str, name: str, device: str, found: np.ndarray, reference: np.ndarray, allowed: np.ndarray) -> CheckRow:
+    limits = float(allowed[0]), float(allowed[1])
+    if found.shape != reference.shape or not np.isfinite(found).all():
+        return CheckRow(
+            graph,
+            name,
+            device,
+            np.inf,
+            limits[0],
+            np.inf,
+            limits[1],
+            f"{found.shape} with values that are not finite, or of another shape",
+        )
+    max_abs, rel_l2 = errors(name, found, reference)
+    return CheckRow(graph, name, device, max_abs, limits[0], rel_l2, limits[1])
+
+
+def raise_unless_passed(rows: list[CheckRow], label: str) -> None:
+    """Raise `CheckFailedError` naming the worst output; no rows at all is a failure too."""
+    failed = [row for row in rows if not row.passed]
+    if failed or not rows:
+        what = "nothing was compared"
+        for row in failed[:1]:
+            figures = f"max abs {row.max_abs:.2e} (allowed {row.allowed_max_abs:.2e})"
+            figures += f", relative L2 {row.rel_l2:.2e} (allowed {row.allowed_rel_l2:.2e})"
+            what = f"{row.graph} {row.output} on {row.device}: {row.reason or figures}"
+        raise CheckFailedError(f"{label}: this host does not compute what was exported: {what}")

@@ -1,0 +1,113 @@
+"""Which device runs the graphs, proven rather than assumed, and how many threads this process may use."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnxruntime
+
+from ptycho_runtime.errors import DeviceUnavailableError
+
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+_DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version")
+_FIX = "pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime brings the wheel and its CUDA libraries"
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session, the device it truly runs on, and in one line why it is not another."""
+
+    session: onnxruntime.InferenceSession
+    device: str
+    note: str = ""
+
+
+def open_session(model: bytes, device: str = "auto", *, tf32: bool = False, threads: int | None = None) -> Opened:
+    """Return a session on a device on which every node of the graph runs.
+
+    Args:
+        model: an ONNX file's content.
+        device: `cpu`, `cuda` or `tensorrt`, or `auto`: CUDA where it truly works, else the CPU with a note that says why.
+        tf32: let CUDA round the factors of products to 10 bits; off by default.
+        threads: for the CPU; what this process may use where None.
+
+    Raises:
+        DeviceUnavailableError: a device that was asked for by name cannot be used, or would hand nodes to the CPU.
+    """
+    if device == "cpu":
+        return Opened(_session(model, "cpu", tf32, threads), "cpu")
+    wanted = "cuda" if device == "auto" else device
+    reason = why_not(wanted)
+    if not reason:
+        try:
+            return Opened(_session(model, wanted, tf32, threads), wanted)
+        except (RuntimeError, ValueError) as error:
+            reason = f"onnxruntime refused the session: {' '.join(str(error).split())[:300]}"
+    if device != "auto":
+        raise DeviceUnavailableError(f"{device} cannot be used: {reason}")
+    return Opened(_session(model, "cpu", tf32, threads), "cpu", f"running on the CPU: {reason}")
+
+
+def why_not(device: str) -> str:
+    """Return why a GPU device cannot be used on this host, with the fix; empty where nothing speaks against it."""
+    if not any(Path(name).exists() for name in _DRIVER_FILES):
+        return "no NVIDIA driver is loaded (no /dev/nvidiactl)"
+    if PROVIDERS[device] not in onnxruntime.get_available_providers():
+        return f"this onnxruntime {onnxruntime.__version__} has no {PROVIDERS[device]}; {_FIX}"
+    return ""
+
+
+def _session(model: bytes, device: str, tf32: bool, threads: int | None) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or usable_threads()
+    provider_options: dict[str, str] = {}
+    if device != "cpu":
+        # Finds the CUDA libraries of pip packages without importing torch.
+        onnxruntime.preload_dlls()
+        # A node without a kernel is an error instead of a silent detour over the CPU.
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    if device == "cuda":
+        provider_options = {"use_tf32": "1" if tf32 else "0", "cudnn_conv_algo_search": "HEURISTIC"}
+    session = onnxruntime.InferenceSession(model, options, providers=[(PROVIDERS[device], provider_options)])
+    if session.get_providers()[0] != PROVIDERS[device]:
+        raise RuntimeError(f"the session came up on {session.get_providers()[0]}; {_FIX}")
+    return session
+
+
+def usable_threads() -> int:
+    """Return how many threads this process may keep busy: its affinity, and the CPU quota of its control group."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on this platform
+        allowed = os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, cgroup_cpus())))
+
+
+def cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Return the CPU quota of this process's control group (version 2 or 1) in CPUs; infinity without one."""
+    folders = {root}
+    try:
+        for line in own.read_text().splitlines():
+            folders.add(root / line.rpartition(":")[2].lstrip("/"))
+    except OSError:
+        pass
+    quota = math.inf
+    for folder in folders:
+        try:
+            limit, period = (folder / "cpu.max").read_text().split()
+            quota = min(quota, math.inf if limit == "max" else int(limit) / int(period))
+        except (OSError, ValueError):
+            continue
+    try:
+        limit, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        quota = min(quota, int(limit) / int(period) if int(limit) > 0 else math.inf)
+    except (OSError, ValueError):
+        pass
+    return quota
