@@ -16,7 +16,7 @@ from ptycho_torch.bundle.standins import Array, Dtype, Function, Global, check_k
 from ptycho_torch.bundle.text import shown
 from ptycho_torch.errors import BundleError, DamagedBundleError, LimitExceededError, UnsafeContentError
 
-_MAX_LISTED = 1000  # globals and calls kept for a report
+_MAX_LISTED = 20_000  # globals and calls kept for a report
 
 
 class Findings:
