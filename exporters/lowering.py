@@ -23,6 +23,7 @@ from exporters.fourier_layers import AxisFilter, Float64Array, PlaneFilter, cons
 from ptycho_torch.models.attention import ChannelGate
 from ptycho_torch.models.blocks import OutputHead, PoolBlock
 from ptycho_torch.models.cnn import Decoder, SharedDecoder
+from ptycho_torch.models.lifter import INPUT_NORM_EPS, InputTransform
 from ptycho_torch.models.spectral import FactorizedSpectralConv, SpectralConv2d
 from ptycho_torch.models.uno import CentredSpectralConv, Lifting, Pointwise, Skip
 
@@ -198,9 +199,31 @@ class ImageNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise `x` (B, channels, N, N)."""
-        centred = x - x.mean((2, 3), keepdim=True)
-        variance = (centred * centred).mean((2, 3), keepdim=True)
+        centred = x - image_mean(x)
+        variance = image_mean(centred * centred)
         return centred * (self.weight / torch.sqrt(variance + self.eps)) + self.bias
+
+
+class NormalisedInput(nn.Module):
+    """The `instancenorm` input transform with means that stay accurate."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` (B, channels, N, N)."""
+        centred = x - image_mean(x)
+        return centred / torch.sqrt(image_mean(centred * centred) + INPUT_NORM_EPS)
+
+
+def image_mean(x: Tensor) -> Tensor:
+    """Return each image's mean, (B, channels, 1, 1): along rows, then along columns.
+
+    Runtimes add up all N² numbers one after the other in float32; of a diffraction pattern, where few pixels hold nearly
+    everything, that loses a digit.
+    """
+    return x.mean(3, keepdim=True).mean(2, keepdim=True)
+
+
+def _lower_input_transform(layer: InputTransform) -> nn.Module:
+    return NormalisedInput() if layer.kind == "instancenorm" else layer
 
 
 class ConstantGate(nn.Module):
@@ -266,6 +289,7 @@ REPLACEMENTS: Final[dict[type[nn.Module], Callable[..., nn.Module]]] = {
     Skip: _lower_skip,
     Pointwise: _lower_pointwise,
     nn.InstanceNorm2d: ImageNorm,
+    InputTransform: _lower_input_transform,
     ChannelGate: _lower_channel_gate,
     Decoder: _without_idle_attention,
     SharedDecoder: _without_idle_attention,

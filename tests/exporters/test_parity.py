@@ -77,10 +77,13 @@ class TestJudge:
 
 class TestBudget:
     def test_four_times_eager_float32s_own_error(self) -> None:
-        reference = np.ones(10)
-        assert budget("object_real", np.full(10, 1 + 1e-3, np.float32), reference).max_abs == pytest.approx(
-            4e-3, rel=1e-3
-        )
+        reference, eager32 = np.ones(1000), np.ones(1000, np.float32)
+        eager32[7] += 1e-3
+        assert budget("object_real", eager32, reference).max_abs == pytest.approx(4e-3, rel=1e-3)
+
+    def test_a_lucky_maximum_counts_as_eight_times_the_root_mean_square(self) -> None:
+        eager32 = np.full(1000, 1.0 + 2.0**-20, np.float32)
+        assert budget("object_real", eager32, np.ones(1000)).max_abs == pytest.approx(32 * 2.0**-20)
 
     def test_floor_is_eight_ulps_of_the_largest_magnitude(self) -> None:
         reference = np.array([0.0, 3.0])
