@@ -9,11 +9,24 @@ from pathlib import Path
 from typing import Literal
 
 import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as _state
 
 from ptycho_runtime.errors import DeviceUnavailableError
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
-DEVICES = ("auto", "cpu", "cuda", "tensorrt")
+# What onnxruntime raises; its classes have no common base but Exception.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    *(
+        getattr(_state, name)
+        for name in (
+            "EPFail", "EngineError", "Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "ModelLoaded",
+            "NoModel", "NoSuchFile", "NotImplemented", "RuntimeException",
+        )
+        if hasattr(_state, name)
+    ),
+)  # fmt: skip
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 _DRIVER_FILES = ("/dev/nvidiactl", "/dev/dxg", "/proc/driver/nvidia/version")
 _FIX = "pip install 'onnxruntime-gpu[cuda,cudnn]' in place of onnxruntime brings the wheel and its CUDA libraries"
@@ -47,7 +60,7 @@ def open_session(model: bytes, device: str = "auto", *, tf32: bool = False, thre
     if not reason:
         try:
             return Opened(_session(model, wanted, tf32, threads), wanted)
-        except (RuntimeError, ValueError) as error:
+        except ORT_ERRORS as error:
             reason = f"onnxruntime refused the session: {' '.join(str(error).split())[:300]}"
     if device != "auto":
         raise DeviceUnavailableError(f"{device} cannot be used: {reason}")

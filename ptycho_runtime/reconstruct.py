@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -95,8 +95,9 @@ def reconstruct(
     stitcher = Stitcher(scan.positions_px, export.N, weights, crop_px)
     found = np.full(len(scan), np.nan) if autoencoder is not None and scan.probe is not None else None
     done, in_session = 0, 0.0
+    reader = _read_ahead(scan, groups, export, batch)
     try:
-        for members, patterns in _read_ahead(scan, groups, export, batch):
+        for members, patterns in reader:
             before = time.perf_counter()
             scales = np.full((len(members), 1, 1, 1), factor, np.float32)
             feed = {c.DIFFRACTION: patterns, c.INPUT_SCALE: scales}
@@ -114,6 +115,8 @@ def reconstruct(
     except KeyboardInterrupt:
         if not done:
             raise
+    finally:
+        reader.close()
     return Reconstruction(
         canvas=stitcher.result(),
         scan=scan,
@@ -128,7 +131,9 @@ def reconstruct(
     )
 
 
-def _read_ahead(scan: Scan, groups: np.ndarray, export: Export, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _read_ahead(
+    scan: Scan, groups: np.ndarray, export: Export, batch: int
+) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
     """Yield (group members (b, C), patterns (b, C, N, N)) read by a thread that stays a few batches ahead."""
     ready: queue.Queue[tuple[np.ndarray, np.ndarray] | Exception | None] = queue.Queue(_QUEUE)
     stop = threading.Event()

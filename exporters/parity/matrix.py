@@ -15,11 +15,13 @@ from exporters.parity.metrics import Budget, budget, field_errors
 from exporters.parity.report import ParityReport, ParityRow, host_facts
 from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
 from ptycho_runtime.contract import TensorInfo
+from ptycho_runtime.devices import ORT_ERRORS
 from ptycho_runtime.metrics import errors
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
 BATCHES = (1, 3, 16, 33)
+FAILURES: tuple[type[Exception], ...] = (*ORT_ERRORS, TypeError, KeyError)
 POOL_GROUPS = 8  # at least: the edges are among them
 DEVICES = ("cpu", "cuda", "tensorrt")
 
@@ -121,7 +123,7 @@ def _rows(
             for batch in batches:
                 try:
                     found = runner.run(pool.slice(0, batch))
-                except (RuntimeError, ValueError, TypeError, KeyError) as error:
+                except FAILURES as error:
                     row(
                         batch,
                         "failed",
@@ -145,7 +147,7 @@ def _rows(
         rows.clear()
         for batch in batches:
             row(batch, "not run", str(error))
-    except (RuntimeError, ValueError, KeyError) as error:
+    except FAILURES as error:
         rows.clear()
         for batch in batches:
             row(

@@ -18,6 +18,7 @@ import torch
 
 from exporters.graphs import eager_outputs
 from ptycho_runtime import contract as c
+from ptycho_runtime.devices import ORT_ERRORS
 from ptycho_torch.models.module import PtychoModel
 
 Feed = Mapping[str, np.ndarray]
@@ -132,7 +133,7 @@ class OnnxRunner(_Base):
             provider_options = {"use_tf32": "1" if tf32 else "0"} if device == "cuda" else {}
         try:
             self.session = onnxruntime.InferenceSession(data, options, providers=[(provider, provider_options)])
-        except (RuntimeError, ValueError) as error:
+        except ORT_ERRORS as error:
             raise NotRunnable(f"onnxruntime refused the session: {str(error).splitlines()[0]}") from error
         self.provider, self.device, self.tf32 = provider, device, tf32
 

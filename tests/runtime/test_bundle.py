@@ -1,0 +1,182 @@
+"""Only what the exporter wrote is opened: no pickle, sha256 first, nothing outside the file, no custom operators."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sample_bundles import DEMO, changed, members
+
+import ptycho_runtime
+from ptycho_runtime import contract as c
+from ptycho_runtime.bundle import open_export
+from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
+from ptycho_runtime.onnxfile import look_into
+
+onnx = pytest.importorskip("onnx")
+
+
+def reworked(demo: Path, target: Path, change: Any) -> Path:
+    """Copy an export with its ONNX model changed and `exports.json` made to agree."""
+    import hashlib
+
+    stored = members(demo)
+    name = c.onnx_member("diffraction_to_obj")
+    model = onnx.load_from_string(stored[name])
+    change(model)
+    data = model.SerializeToString()
+    info = json.loads(stored[c.EXPORTS_JSON])
+    info["graphs"]["diffraction_to_obj"]["files"]["onnx"] |= {
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "size_bytes": len(data),
+    }
+    return changed(demo, target, {name: data, c.EXPORTS_JSON: json.dumps(info).encode()})
+
+
+def test_what_an_export_says(demo: Path) -> None:
+    export = open_export(demo)
+    assert (export.N, export.gridsize, export.C, export.domain, export.era) == (64, 1, 1, "amplitude", "J")
+    assert set(export.graphs) == set(c.GRAPHS)
+    assert export.scale_formula == "half_n_over_rms"
+    assert export.positions_sign == -1.0
+
+
+def test_bare_onnx_file_describes_itself(demo: Path) -> None:
+    export = open_export(demo.parent / "diffraction_to_obj" / "model.onnx")
+    whole = open_export(demo)
+    assert (export.N, export.gridsize, export.domain, export.era, export.scale_formula) == (
+        whole.N, whole.gridsize, whole.domain, whole.era, whole.scale_formula,
+    )  # fmt: skip
+    assert list(export.graphs) == ["diffraction_to_obj"]
+
+
+def test_absent_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        open_export(tmp_path / "none.zip")
+
+
+def test_bundle_that_was_never_exported() -> None:
+    with pytest.raises(NotExportedError, match=r"holds no exports\.json; export the bundle with ptycho-export first"):
+        open_export(DEMO)
+
+
+def test_changed_model_is_not_opened(demo: Path, tmp_path: Path) -> None:
+    name = c.onnx_member("diffraction_to_obj")
+    data = bytearray(members(demo)[name])
+    data[len(data) // 2] ^= 1
+    with pytest.raises(DamagedExportError, match=r"model\.onnx is not the file that was exported"):
+        open_export(changed(demo, tmp_path / "w.zip", {name: bytes(data)}))
+
+
+@pytest.mark.parametrize("cut", [0.2, 0.6, 0.99])
+def test_cut_bundle(cut: float, demo: Path, tmp_path: Path) -> None:
+    data = demo.read_bytes()
+    (tmp_path / "w.zip").write_bytes(data[: int(len(data) * cut)])
+    with pytest.raises(DamagedExportError, match="cut short or corrupt"):
+        open_export(tmp_path / "w.zip")
+
+
+def test_weights_in_another_file(demo: Path, tmp_path: Path) -> None:
+    def outside(model: Any) -> None:
+        tensor = model.graph.initializer[0]
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        entry = tensor.external_data.add()
+        entry.key, entry.value = "location", "../../etc/passwd"
+
+    with pytest.raises(UnsafeGraphError, match="keeps weights in another file"):
+        open_export(reworked(demo, tmp_path / "w.zip", outside))
+
+
+def test_custom_operator(demo: Path, tmp_path: Path) -> None:
+    def custom(model: Any) -> None:
+        model.graph.node[0].domain = "com.example"
+
+    with pytest.raises(UnsafeGraphError, match=r"custom operator com\.example\."):
+        open_export(reworked(demo, tmp_path / "w.zip", custom))
+
+
+def test_function_of_its_own(demo: Path, tmp_path: Path) -> None:
+    def function(model: Any) -> None:
+        model.functions.add().name = "f"
+
+    with pytest.raises(UnsafeGraphError, match="functions of its own"):
+        open_export(reworked(demo, tmp_path / "w.zip", function))
+
+
+def test_custom_operator_inside_a_branch() -> None:
+    inner = onnx.helper.make_graph([onnx.helper.make_node("Evil", ["x"], ["y"], domain="com.example")], "b", [], [])
+    branch = onnx.helper.make_node("If", ["c"], ["y"], then_branch=inner, else_branch=inner)
+    value = [onnx.helper.make_tensor_value_info("x", 1, [1])]
+    model = onnx.helper.make_model(onnx.helper.make_graph([branch], "g", value, value))
+    with pytest.raises(UnsafeGraphError, match=r"com\.example\.Evil"):
+        look_into(model.SerializeToString(), "m.onnx")
+
+
+@pytest.mark.parametrize("what", ["input", "output"])
+def test_graph_that_is_not_the_contracts(what: str, demo: Path, tmp_path: Path) -> None:
+    def rename(model: Any) -> None:
+        getattr(model.graph, what)[0].name = "image"
+
+    with pytest.raises(UnsafeGraphError, match=f"has the {what}s image"):
+        open_export(reworked(demo, tmp_path / "w.zip", rename))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda info: info.update(schema="else"),
+        lambda info: info.update(graphs={}),
+        lambda info: info.update(graphs={"other": {}}),
+        lambda info: info["spec"].update(N="64; rm -rf"),
+        lambda info: info["spec"].update(N=10**9),
+        lambda info: info["input_scale"].update(formula="guess"),
+        lambda info: info["input_scale"].update(value=-1.0),
+        lambda info: info["data"].update(domain="unknown"),
+        lambda info: info.pop("spec"),
+        lambda info: info["graphs"]["autoencoder"]["files"]["onnx"].update(path="../../other"),
+        lambda info: info["graphs"]["autoencoder"]["files"]["onnx"].update(size_bytes=10**15),
+    ],
+)
+def test_garbled_exports_json(change: Any, demo: Path, tmp_path: Path) -> None:
+    info = json.loads(members(demo)[c.EXPORTS_JSON])
+    change(info)
+    with pytest.raises((DamagedExportError, NotExportedError)):
+        open_export(changed(demo, tmp_path / "w.zip", {c.EXPORTS_JSON: json.dumps(info).encode()}))
+
+
+def test_exports_json_that_is_no_json(demo: Path, tmp_path: Path) -> None:
+    with pytest.raises(DamagedExportError, match="is no JSON"):
+        open_export(changed(demo, tmp_path / "w.zip", {c.EXPORTS_JSON: b"\x80\x04."}))
+
+
+def test_random_damage_to_a_model_never_escapes(demo: Path) -> None:
+    data = members(demo)[c.onnx_member("diffraction_to_obj")]
+    random = np.random.default_rng(8)
+    for _ in range(300):
+        bad = bytearray(data[:4000] + data[-4000:])
+        for at in random.integers(0, len(bad), 5):
+            bad[at] = random.integers(0, 256)
+        try:
+            look_into(bytes(bad), "m")
+        except ptycho_runtime.ReconstructionError:
+            continue
+
+
+def test_golden_with_a_pickle_inside_is_refused(demo: Path, tmp_path: Path) -> None:
+    import hashlib
+    import io
+
+    from ptycho_runtime.bundle import load_golden
+
+    buffer = io.BytesIO()
+    np.savez(buffer, a=np.array([{"x": 1}], dtype=object))
+    info = json.loads(members(demo)[c.EXPORTS_JSON])
+    info["golden"] |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "size_bytes": len(buffer.getvalue())}
+    path = changed(
+        demo, tmp_path / "w.zip", {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()}
+    )
+    with pytest.raises(DamagedExportError, match="cannot be read"):
+        load_golden(open_export(path))

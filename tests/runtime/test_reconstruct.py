@@ -1,0 +1,218 @@
+"""The demo's scan gives its sample back; pieces work together and fail loudly."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sample_bundles import ROOT, golden
+
+import ptycho_runtime
+from ptycho_runtime.products import write_product
+from ptycho_runtime.reconstruct import reconstruct
+from ptycho_runtime.scans import read_scan
+
+SCAN = ROOT / "examples" / "demo" / "scan.npz"
+
+
+@pytest.fixture(scope="module")
+def model(demo: Path) -> ptycho_runtime.Reconstructor:
+    return ptycho_runtime.open(demo, "cpu")
+
+
+@pytest.fixture(scope="module")
+def result(model: ptycho_runtime.Reconstructor) -> Any:
+    return model.reconstruct(read_scan(SCAN, 64))
+
+
+def aligned(result: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return (object, truth, mask) with global phase, phase ramp and sub-pixel shift taken out."""
+    from scipy.ndimage import fourier_shift
+    from skimage.registration import phase_cross_correlation
+
+    canvas = result.canvas
+    rows = np.arange(canvas.object.shape[0]) + round(canvas.y0_px)
+    columns = np.arange(canvas.object.shape[1]) + round(canvas.x0_px)
+    truth = result.scan.truth[np.ix_(rows, columns)]
+    mask = canvas.coverage > 0.2 * canvas.coverage.max()
+    ratio = np.where(mask, canvas.object * np.conj(truth), 0)
+    step_y = np.angle((ratio[1:] * np.conj(ratio[:-1])).sum())
+    step_x = np.angle((ratio[:, 1:] * np.conj(ratio[:, :-1])).sum())
+    y, x = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    flat = canvas.object * np.exp(-1j * (step_y * y + step_x * x))
+    flat = flat * np.exp(-1j * np.angle((flat * np.conj(truth))[mask].sum()))
+    middle = slice(40, -40), slice(40, -40)
+    shift = phase_cross_correlation(np.angle(truth[middle]), np.angle(flat[middle]), upsample_factor=20)[0]
+    assert np.abs(shift).max() <= 1.0, "the object lies where the scan says"
+    moved = np.fft.ifft2(fourier_shift(np.fft.fft2(np.where(mask, flat, truth)), shift))
+    return moved, truth, mask
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def ring_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return the Fourier ring correlation of two square images, one value a ring of one pixel."""
+    window = np.outer(np.hanning(len(a)), np.hanning(len(a)))
+    fa, fb = (np.fft.fftshift(np.fft.fft2((i - i.mean()) * window)) for i in (a, b))
+    y, x = np.indices(a.shape) - len(a) // 2
+    ring = np.hypot(y, x).astype(int).ravel()
+    total = [np.bincount(ring, v.ravel()) for v in ((fa * np.conj(fb)).real, np.abs(fa) ** 2, np.abs(fb) ** 2)]
+    return (total[0] / np.sqrt(total[1] * total[2]))[: len(a) // 2]
+
+
+def test_stitched_demo_shows_the_sample(result: Any, record_property: Any) -> None:
+    found, truth, mask = aligned(result)
+    phase, amplitude = (
+        correlation(np.angle(found)[mask], np.angle(truth)[mask]),
+        correlation(np.abs(found)[mask], np.abs(truth)[mask]),
+    )
+    square = slice(48, 176), slice(48, 176)
+    frc = ring_correlation(np.angle(found[square]), np.angle(truth[square]))
+    record_property("phase_correlation", phase)
+    record_property("frc", frc.tolist())
+    assert phase >= 0.95
+    assert amplitude >= 0.95
+    assert frc[1:9].mean() >= 0.9
+
+
+def test_patches_equal_ptychopinns(model: ptycho_runtime.Reconstructor) -> None:
+    wanted = golden("cnn-2026-07-n64-g1-demo")
+    found = model.predict(wanted["x"], wanted["input_scale_factor"].ravel())
+    assert found.dtype == np.complex64
+    assert np.linalg.norm(found - wanted["object_patches"]) <= 1e-5 * np.linalg.norm(wanted["object_patches"])
+
+
+def test_groups_of_four(group_model: Path) -> None:
+    four = ptycho_runtime.open(group_model, "cpu")
+    wanted = golden("cnn-2026-07-n64-g2")
+    found = four.predict(wanted["x"], wanted["input_scale_factor"].ravel())
+    assert np.linalg.norm(found - wanted["object_patches"]) <= 1e-5 * np.linalg.norm(wanted["object_patches"])
+    stitched = four.reconstruct(read_scan(SCAN, 64))
+    assert stitched.done == stitched.groups == 400
+    assert np.isfinite(stitched.object).all()
+    assert stitched.quality is not None
+    assert np.isfinite(stitched.quality.residual).all()
+
+
+def test_scan_by_batches_of_any_size_is_the_same(model: ptycho_runtime.Reconstructor, result: Any) -> None:
+    other = reconstruct(model.export, model.patches, read_scan(SCAN, 64), batch=37)
+    assert np.abs(other.object - result.object).max() <= 1e-5
+
+
+def test_residual_marks_a_pattern_that_does_not_belong(model: ptycho_runtime.Reconstructor, tmp_path: Path) -> None:
+    with np.load(SCAN) as data:
+        arrays = dict(data)
+    arrays["diff3d"] = arrays["diff3d"].copy()
+    arrays["diff3d"][123] = np.roll(arrays["diff3d"][123], 17, axis=1)
+    np.savez(tmp_path / "s.npz", **arrays)
+    found = model.reconstruct(read_scan(tmp_path / "s.npz", 64))
+    assert found.quality is not None
+    assert found.quality.flagged[123]
+    assert found.quality.residual[123] == np.nanmax(found.quality.residual)
+    assert found.quality.flagged.sum() <= 8
+
+
+def test_ctrl_c_keeps_what_is_finished(model: ptycho_runtime.Reconstructor, tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        if done >= 64:
+            raise KeyboardInterrupt
+
+    found = model.reconstruct(read_scan(SCAN, 64), progress=stop)
+    assert found.partial
+    assert 64 <= found.done < 400
+    write_product(found, tmp_path / "p.npz")
+    with np.load(tmp_path / "p.npz") as data:
+        assert bool(data["partial"])
+        assert np.abs(data["object"]).max() > 0.1
+    assert "scan reader" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_threads_may_share_a_model(model: ptycho_runtime.Reconstructor) -> None:
+    x = golden("cnn-2026-07-n64-g1-demo")["x"]
+    expected = model.predict(x, 0.03)
+    found: list[np.ndarray] = []
+    threads = [threading.Thread(target=lambda: found.append(model.predict(x, 0.03))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert all(np.array_equal(f, expected) for f in found)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (3, 64, 64), (3, 1, 64, 64)])
+def test_predict_gives_back_the_shape_it_got(shape: tuple[int, ...], model: ptycho_runtime.Reconstructor) -> None:
+    assert model.predict(np.ones(shape)).shape == shape
+
+
+@pytest.mark.parametrize(
+    "bad", [np.ones((2, 32, 32)), np.ones((1, 4, 64, 64)), np.full((64, 64), np.nan), -np.ones((64, 64)), np.ones(64)]
+)
+def test_predict_refuses(bad: np.ndarray, model: ptycho_runtime.Reconstructor) -> None:
+    with pytest.raises(ptycho_runtime.ReconstructionError):
+        model.predict(bad)
+
+
+class TestProducts:
+    def test_npz_holds_the_object(self, result: Any, tmp_path: Path) -> None:
+        written = write_product(result, tmp_path / "o.npz")
+        assert [p.name for p in written] == ["o.npz", "o.png"]
+        with np.load(tmp_path / "o.npz") as data:
+            assert np.iscomplexobj(data["object"])
+            assert np.array_equal(data["object"], result.object)
+            assert not data["partial"]
+
+    def test_ptychodus_product(self, result: Any, tmp_path: Path) -> None:
+        h5py = pytest.importorskip("h5py")
+        write_product(result, tmp_path / "o.h5")
+        with h5py.File(tmp_path / "o.h5") as file:
+            assert {"name", "comments", "detector_object_distance_m", "probe_energy_eV", "exposure_time_s"} <= set(
+                file.attrs
+            )
+            needed = {
+                "probe_position_indexes",
+                "probe_position_x_m",
+                "probe_position_y_m",
+                "probe",
+                "object",
+                "object_layer_spacing_m",
+                "loss_values",
+            }
+            assert needed <= set(file)
+            assert np.array_equal(file["object"][0], result.object)
+            assert file["probe"].ndim == 4
+            assert file["probe_position_indexes"][()].tolist() == list(range(400))
+            # Ptychodus: x_px = (x_m − center_x_m)/pixel_width_m + W/2
+            attributes = file["object"].attrs
+            pixel = (file["probe_position_x_m"][0] - attributes["center_x_m"]) / attributes["pixel_width_m"] + file[
+                "object"
+            ].shape[-1] / 2
+            assert pixel == pytest.approx(result.scan.positions_px[0, 0] - result.canvas.x0_px)
+            assert file["pattern_residual"].shape == (400,)
+
+    def test_cxi_and_tiff_and_png(self, result: Any, tmp_path: Path) -> None:
+        h5py = pytest.importorskip("h5py")
+        from PIL import Image
+
+        for name in ("o.cxi", "o.tif", "p.png"):
+            write_product(result, tmp_path / name)
+        with h5py.File(tmp_path / "o.cxi") as file:
+            assert np.array_equal(file["entry_1/image_1/data"][()], result.object)
+        with Image.open(tmp_path / "o.tif") as image:
+            assert image.n_frames == 2
+            assert np.allclose(np.asarray(image), np.abs(result.object))
+        with Image.open(tmp_path / "p.png") as image:
+            assert image.width > image.height > 300
+
+    def test_other_suffixes_and_places_are_refused(self, result: Any, tmp_path: Path) -> None:
+        with pytest.raises(ptycho_runtime.OutputError, match="expected one of"):
+            write_product(result, tmp_path / "o.txt")
+        (tmp_path / "file").touch()
+        with pytest.raises(ptycho_runtime.OutputError, match="cannot be written"):
+            write_product(result, tmp_path / "file" / "o.npz")
+        assert [p.name for p in tmp_path.iterdir()] == ["file"]
