@@ -15,7 +15,7 @@ READY  := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help export verify inspect test test-all lint clean install
+.PHONY: help export verify reconstruct inspect test test-all lint clean install
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ export: $(READY) ## export BUNDLE (default: the demo) to artifacts/<bundle name>
 
 verify: $(READY) ## repeat the parity check on an exported bundle (default: the exported demo)
 	$(PYTHON) -m exporters verify $(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip)
+
+reconstruct: $(READY) ## run the exported BUNDLE on SCAN without PyTorch (default: the demo)
+	$(if $(filter command line environment,$(origin BUNDLE)),,test -f artifacts/wts.h5/wts.h5.zip || $(PYTHON) -m exporters export $(BUNDLE))
+	$(PYTHON) -m ptycho_runtime reconstruct $(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip) $(SCAN) -o $(or $(OUT),artifacts/reconstruction.h5)
 
 inspect: $(READY) ## say what BUNDLE is
 	$(PYTHON) -m exporters inspect $(BUNDLE)

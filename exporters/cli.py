@@ -1,4 +1,4 @@
-"""The command line: `ptycho-export export|verify|inspect`. One line per error, exit codes a script can use."""
+"""The command line: `ptycho-export export|verify|inspect|scan`. One line per error, exit codes a script can use."""
 
 from __future__ import annotations
 
@@ -209,6 +209,25 @@ def inspect(
 
     code, _, failed = guarded(bundle, run)
     sys.exit(failed or code)
+
+
+@cli.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def scan(files: tuple[str, ...], as_json: bool) -> None:
+    """Say what each bundle or checkpoint would have executed, and whether it can be read safely. Runs nothing in it.
+
+    Exit code 0 where all files are accepted, 2 where one is not.
+    """
+    from exporters.scan_report import scan_file
+
+    results = [scan_file(path) for path in expand(files)]
+    if as_json:
+        click.echo(json.dumps([result.to_dict() for result in results], indent=1, ensure_ascii=False))
+    else:
+        for result in results:
+            click.echo(result.text())
+    sys.exit(max(result.exit_code for result in results))
 
 
 def expand(arguments: tuple[str, ...]) -> list[str]:

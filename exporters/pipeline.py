@@ -18,6 +18,7 @@ from exporters.onnx import export_onnx
 from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
 from exporters.parity.matrix import BATCHES
 from exporters.torchscript import export_torchscript
+from exporters.torchscript_check import check_torchscript
 from ptycho_runtime import contract as c
 from ptycho_torch import params as params_module
 from ptycho_torch.architecture import Architecture, Detection, detect
@@ -222,6 +223,8 @@ def verify_bundle(
         artifacts[graph] = {}
         for kind, info in exports["graphs"][graph]["files"].items():
             artifacts[graph][kind] = stored_member(record, info, problems)
+        # PyTorch runs what a TorchScript file says, so it is looked through first.
+        check_torchscript(artifacts[graph]["torchscript"], f"{record.path.name}: {c.torchscript_member(graph)}")
     golden = stored_member(record, exports["golden"], problems)
     report = run_parity(
         models,

@@ -165,6 +165,29 @@ class TestInspect:
         assert "Traceback" not in done.stderr
 
 
+class TestScan:
+    def test_accepted_file(self) -> None:
+        result = run("scan", DEMO)
+        assert result.exit_code == 0
+        assert "accepted" in result.stdout
+
+    def test_hostile_file_among_good_ones(self, tmp_path: Path) -> None:
+        import os
+        import pickle
+
+        class Evil:
+            def __reduce__(self) -> tuple[object, tuple[str]]:
+                return os.system, (f"touch {tmp_path / 'canary'}",)
+
+        bad = changed(DEMO, tmp_path / "bad.zip", {"manifest.dill": pickle.dumps(Evil())})
+        result = run("scan", DEMO, bad, "--json")
+        assert result.exit_code == 2
+        good, evil = json.loads(result.stdout)
+        assert (good["verdict"], evil["verdict"]) == ("accepted", "unsafe")
+        assert "system" in json.dumps(evil)
+        assert not (tmp_path / "canary").exists()
+
+
 class TestSeveral:
     def test_patterns_are_expanded_in_order(self, tmp_path: Path) -> None:
         for name in ("b.zip", "a.zip"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import shutil
 import xml.etree.ElementTree as ET
@@ -18,8 +19,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
 from exporters.errors import NotExportedError  # noqa: E402
 from exporters.parity import DeviceRequiredError, ParityError  # noqa: E402
+from exporters.torchscript import reproducible  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
-from ptycho_torch.errors import ConfigurationError, DamagedBundleError, OutputNotWritableError  # noqa: E402
+from ptycho_torch.errors import ConfigurationError, DamagedBundleError, OutputNotWritableError, UnsafeContentError  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
 SMALL = "ffno-2026-07-n64-g1"
@@ -158,6 +160,20 @@ class TestVerify:
         assert "relative L2" in report.summary()
         assert (f"{graph}/model.onnx is not the file that was exported" in report.summary()) == (digest == "kept")
         assert {r.graph for r in report.failures()} == {graph}
+
+    def test_torchscript_that_would_write_a_file_is_not_run(self, exported: Exported, tmp_path: Path) -> None:
+        class Evil(torch.nn.Module):
+            def forward(
+                self, diffraction: torch.Tensor, input_scale_factor: torch.Tensor
+            ) -> tuple[torch.Tensor, torch.Tensor]:
+                return diffraction, torch.from_file("/etc/hostname", False, 1, dtype=torch.uint8)
+
+        scripted = torch.jit.script(Evil())
+        buffer = io.BytesIO()
+        torch.jit.save(scripted, buffer)
+        new = {"diffraction_to_obj/model.torchscript.pt": reproducible(buffer.getvalue())}
+        with pytest.raises(UnsafeContentError, match="from_file"):
+            verify_bundle(changed(exported(SMALL).bundle, tmp_path / "w.zip", new))
 
     def test_golden_of_other_weights(self, exported: Exported, tmp_path: Path) -> None:
         bundle = exported(SMALL).bundle
