@@ -12,7 +12,6 @@ from sample_bundles import ROOT
 import ptycho_runtime
 from ptycho_runtime.scans import read_scan
 
-
 PIXEL_M = 2.0**-26  # divides without rounding, so that both canvases are the same
 
 
