@@ -25,7 +25,7 @@ from ptycho_torch.architecture import Architecture, Detection, detect
 from ptycho_torch.bundle import BundleRecord, read_bundle
 from ptycho_torch.bundle.writer import write_file
 from ptycho_torch.errors import DamagedBundleError, EvidenceConflictError
-from ptycho_torch.model_manager import build_model, bundle_params, require_torch, with_params
+from ptycho_torch.model_manager import build_models, bundle_params, require_torch, with_params
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
@@ -161,7 +161,7 @@ def load_for_export(record: BundleRecord, architecture: Architecture | None) -> 
         notices.append(f"autoencoder is not exported: {refusal}")
     values = bundle_params(record, detections["diffraction_to_obj"])
     params_module.update_legacy_dict(params_module.cfg, values)
-    models = {role: build_model(record, role, detections[role]) for role in wanted}
+    models = build_models(record, {role: detections[role] for role in wanted})
     return Loaded(record, first, models, values, notices)
 
 

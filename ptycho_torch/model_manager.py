@@ -71,7 +71,7 @@ def load_torch_bundle(
             raise refusals[0]
         values = bundle_params(record, detections[wanted[0]])
         params_module.update_legacy_dict(cfg, values)
-        models = {role: build_model(record, role, detections[role]) for role in wanted}
+        models = build_models(record, detections)
     return models, values
 
 
@@ -118,10 +118,32 @@ def bundle_params(record: BundleRecord, detection: Detection) -> dict[str, Any]:
     return values
 
 
-def build_model(record: BundleRecord, role: str, detection: Detection) -> PtychoModel:
+def build_models(record: BundleRecord, detections: Mapping[str, Detection]) -> dict[str, PtychoModel]:
+    """Return a module for each role; raises as `build_model` does. The record's weights become the modules'.
+
+    Where both roles have the same weights (a sentinel stands for one), the second module gets a copy, so that the modules
+    stay independent and no third copy is ever in memory.
+    """
+    taken: set[int] = set()
+    models = {}
+    for role, detection in detections.items():
+        identity = id(role_weights(record, role))
+        models[role] = build_model(record, role, detection, copy=identity in taken)
+        taken.add(identity)
+    return models
+
+
+def build_model(record: BundleRecord, role: str, detection: Detection, *, copy: bool = True) -> PtychoModel:
     """Return a role's module with its weights loaded strictly, in eval mode; the random generators stay untouched.
 
-    Raises `WeightMismatchError` naming the first keys that do not fit.
+    Args:
+        record: what `read_bundle` returned.
+        role: `diffraction_to_obj` or `autoencoder`.
+        detection: the architecture of its weights.
+        copy: copy the numbers; without, they are the record's own, which must then not be used again.
+
+    Raises:
+        WeightMismatchError: names the first keys that do not fit.
     """
     import torch
 
@@ -131,12 +153,14 @@ def build_model(record: BundleRecord, role: str, detection: Detection) -> Ptycho
         model = PtychoModel(detection.spec, detection.probe_mask)
     if detection.spec.parity_scale_mode != "off":
         model.log_scale_delta = torch.nn.Parameter(torch.tensor(detection.spec.parity_fixed_delta, device="cpu"))
-    load_weights(model, role_weights(record, role), f"{record.path.name}: {role}")
+    load_weights(model, role_weights(record, role), f"{record.path.name}: {role}", copy=copy)
     return model.eval().requires_grad_(False)
 
 
-def load_weights(model: PtychoModel, weights: StateDict, where: str) -> None:
+def load_weights(model: PtychoModel, weights: StateDict, where: str, *, copy: bool = True) -> None:
     """Put a state_dict into a module: every key once, every shape and dtype as built, all aliases of a tensor equal."""
+    import warnings
+
     import numpy as np
     import torch
 
@@ -163,8 +187,14 @@ def load_weights(model: PtychoModel, weights: StateDict, where: str) -> None:
         raise WeightMismatchError(f"{where}: weights do not fit the architecture: {'; '.join(problems[:5])}{more}")
     made: dict[int, torch.Tensor] = {}
     tensors = {}
-    for key, value in weights.items():
-        tensors[key] = made.setdefault(id(expected[key]), torch.from_numpy(np.array(value)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # nobody else will read it
+        for key, value in weights.items():
+            if id(expected[key]) not in made:
+                made[id(expected[key])] = torch.from_numpy(
+                    np.array(value) if copy or not value.flags.c_contiguous else value
+                )
+            tensors[key] = made[id(expected[key])]
     model.load_state_dict(tensors, strict=not optional, assign=True)
 
 
@@ -347,6 +377,7 @@ def spec_metadata(spec: ModelSpec, probe_mask: np.ndarray | None = None) -> dict
 __all__ = [
     "BundleError",
     "build_model",
+    "build_models",
     "bundle_params",
     "create_torch_model_with_gridsize",
     "load_torch_bundle",

@@ -236,7 +236,7 @@ class TestRefusals:
 
         seen = {}
 
-        def fail(*_: object) -> None:
+        def fail(*_: object, **__: object) -> None:
             seen.update(params.cfg)
             raise WeightMismatchError("sabotaged")
 
@@ -247,6 +247,17 @@ class TestRefusals:
             load_torch_bundle(DEMO)
         assert seen["N"] == 64, "params.cfg is applied before a model is built"
         assert params_cfg == before
+
+
+def test_models_of_one_sentinel_bundle_are_independent() -> None:
+    models, _ = load_torch_bundle(DEMO)
+    first, second = (next(models[role].parameters()) for role in ("autoencoder", "diffraction_to_obj"))
+    assert torch.equal(first, second)
+    with torch.no_grad():
+        first.add_(1.0)
+    assert not torch.equal(first, second)
+    again, _ = load_torch_bundle(DEMO)
+    assert torch.equal(next(again["autoencoder"].parameters()), second)
 
 
 class TestSaveTorchBundle:
