@@ -15,7 +15,7 @@ READY  := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help export verify reconstruct inspect test test-all lint clean install
+.PHONY: help export verify verify-cuda reconstruct inspect test test-all lint clean install
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ export: $(READY) ## export BUNDLE (default: the demo) to artifacts/<bundle name>
 
 verify: $(READY) ## repeat the parity check on an exported bundle (default: the exported demo)
 	$(PYTHON) -m exporters verify $(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip)
+
+verify-cuda: $(READY) ## the same on a GPU host: every CUDA row must have run
+	$(PYTHON) -m exporters verify --require cuda $(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip)
 
 reconstruct: $(READY) ## run the exported BUNDLE on SCAN without PyTorch (default: the demo)
 	$(if $(filter command line environment,$(origin BUNDLE)),,test -f artifacts/wts.h5/wts.h5.zip || $(PYTHON) -m exporters export $(BUNDLE))

@@ -212,6 +212,24 @@ def inspect(
 
 
 @cli.command()
+@click.argument("first", type=click.Path(path_type=Path))
+@click.argument("second", type=click.Path(path_type=Path))
+def compare(first: Path, second: Path) -> None:
+    """Say what changed between two parity.json reports: versions, verdicts, errors."""
+
+    def run(progress: Callable[[str], None]) -> list[str]:
+        from exporters.parity.markdown import compare as differences
+        from exporters.parity.report import read_report
+
+        return differences(read_report(first), read_report(second))
+
+    lines, _, code = guarded(str(first), run)
+    if lines is not None:
+        click.echo("\n".join(lines) or "no change beyond rounding")
+    sys.exit(code)
+
+
+@cli.command()
 @click.argument("files", nargs=-1, required=True, metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 def scan(files: tuple[str, ...], as_json: bool) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exporters.parity import ParityReport
 from exporters.parity.html import to_html
+from exporters.parity.markdown import to_markdown
 from ptycho_runtime import contract as c
 from ptycho_torch.bundle import BundleRecord, is_own_member
 from ptycho_torch.bundle.writer import write_file, write_zip
@@ -16,6 +17,7 @@ from ptycho_torch.errors import ConfigurationError, OutputNotWritableError
 DEFAULT_ROOT = Path("artifacts")
 PARITY_JSON = "parity.json"
 PARITY_JUNIT = "parity.junit.xml"
+PARITY_MARKDOWN = "parity.md"
 REPORT_HTML = "report.html"
 PARAMS_BEFORE = "params_snapshot_before.json"
 PARAMS_AFTER = "params_snapshot_after.json"
@@ -97,6 +99,7 @@ def store_reports(folder: Path, report: ParityReport) -> None:
     """Write the parity report beside the bundle, for people and for machines."""
     write_file(folder / PARITY_JSON, report.to_json().encode())
     write_file(folder / PARITY_JUNIT, report.to_junit().encode())
+    write_file(folder / PARITY_MARKDOWN, to_markdown(report).encode())
     write_file(folder / REPORT_HTML, to_html(report).encode())
 
 

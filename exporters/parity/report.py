@@ -7,6 +7,7 @@ import platform
 import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -15,6 +16,7 @@ from rich.table import Table
 
 from exporters.parity.metrics import RULE
 from ptycho_runtime import contract as c
+from ptycho_torch.errors import BundleError
 
 SCHEMA = "ptycho-export/parity"
 SCHEMA_VERSION = 1
@@ -108,7 +110,7 @@ class ParityReport:
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("verdict", overflow="fold")
         graph = ""
-        for rows in self._folded():
+        for rows in self.folded():
             first = rows[0]
             if first.graph != graph:
                 graph = first.graph
@@ -126,7 +128,8 @@ class ParityReport:
             table.add_row(first.runtime, first.device, *numbers, f"{share:.2f}", verdict)
         return table
 
-    def _folded(self) -> list[list[ParityRow]]:
+    def folded(self) -> list[list[ParityRow]]:
+        """Return the rows by graph, runtime, device and precision; each list holds its batches."""
         groups: dict[tuple[str, ...], list[ParityRow]] = {}
         for row in self.rows:
             groups.setdefault((row.graph, row.runtime, row.device, row.precision), []).append(row)
@@ -213,6 +216,21 @@ class ParityReport:
         }
         ElementTree.indent(suite)
         return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def read_report(path: Path) -> ParityReport:
+    """Return the report in a `parity.json`.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        BundleError: it is no parity report.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such report")
+    try:
+        return ParityReport.from_json(path.read_text(encoding="utf-8"))
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{path}: is no parity report of ptycho-export ({error})") from error
 
 
 def _finite(value: Any) -> Any:

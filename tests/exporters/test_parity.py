@@ -12,8 +12,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters.parity import ParityReport, ParityRow  # noqa: E402
 from exporters.parity.inputs import EDGES, make_pool  # noqa: E402
+from exporters.parity.markdown import compare, to_markdown  # noqa: E402
 from exporters.parity.matrix import judge, run_parity  # noqa: E402
 from exporters.parity.metrics import budget, field_errors  # noqa: E402
+from exporters.parity.report import read_report  # noqa: E402
 from ptycho_runtime.metrics import errors  # noqa: E402
 from ptycho_torch.errors import BundleError  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
@@ -174,3 +176,41 @@ class TestInputs:
 def test_no_batches_is_an_error() -> None:
     with pytest.raises(ValueError, match="at least one"):
         run_parity({}, SPEC, {}, batches=())
+
+
+class TestMarkdownAndCompare:
+    def report(self, **changes: Any) -> ParityReport:
+        figures = {
+            "share": 0.5,
+            "max_abs": 1e-7,
+            "rel_l2": 1e-7,
+            "allowed_max_abs": 2e-7,
+            "allowed_rel_l2": 2e-7,
+            **changes,
+        }
+        rows = [row(runtime=runtime, outputs={"x": dict(figures)}) for runtime in ("onnx", "torchscript")]
+        rows.append(row(device="cuda", verdict="not run", reason="no CUDA device"))
+        return ParityReport("b", rows, (), {"platform": "here", "packages": {"torch": "2.13"}})
+
+    def test_table_has_figures_and_reasons(self) -> None:
+        text = to_markdown(self.report())
+        assert "| g | onnx | cpu | 1 | 1.0e-07 | 1.0e-07 | 0.50 | passed |" in text
+        assert "not run: no CUDA device" in text
+
+    def test_equal_reports_differ_in_nothing(self) -> None:
+        assert compare(self.report(), self.report(max_abs=1.5e-7)) == []
+
+    def test_changes_are_named(self) -> None:
+        other = self.report(rel_l2=1e-5)
+        other.host["packages"]["torch"] = "2.14"
+        other.rows[0].verdict, other.rows[0].reason = "failed", "x is NaN"
+        lines = compare(self.report(), other)
+        assert "verdict: passed → failed" in lines
+        assert "torch: 2.13 → 2.14" in lines
+        assert "g onnx cpu float32 batch 1: passed → failed (x is NaN)" in lines
+        assert "g torchscript cpu float32 batch 1: x rel_l2 1.0e-07 → 1.0e-05" in lines
+
+    def test_report_file_that_is_none(self, tmp_path: Any) -> None:
+        (tmp_path / "r.json").write_text("{}")
+        with pytest.raises(BundleError, match="is no parity report"):
+            read_report(tmp_path / "r.json")

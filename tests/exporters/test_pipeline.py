@@ -118,7 +118,12 @@ class TestFailedParity:
             ParityError, match=r"parity failed: \w+ onnx on cpu, batch \d+: \w+ max abs .* no export was stored"
         ):
             export_bundle(bundle_path(SMALL), tmp_path, batches=(1,))
-        assert sorted(p.name for p in tmp_path.iterdir()) == ["parity.json", "parity.junit.xml", "report.html"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            "parity.json",
+            "parity.junit.xml",
+            "parity.md",
+            "report.html",
+        ]
         assert json.loads((tmp_path / "parity.json").read_text())["verdict"] == "failed"
         assert params_cfg == before
 
