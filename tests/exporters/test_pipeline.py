@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import pickle
 import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -198,8 +199,8 @@ class TestVerify:
             verify_bundle(path)
 
     def test_original_weights_that_changed_since(self, exported: Exported, tmp_path: Path) -> None:
-        stored = members(exported(SMALL).bundle)
-        new = {"manifest.dill": stored["manifest.dill"] + b" "}
+        manifest = pickle.loads(members(exported(SMALL).bundle)["manifest.dill"])  # the project's own test file
+        new: dict[str, bytes | None] = {"manifest.dill": pickle.dumps({**manifest, "note": "edited"})}
         with pytest.raises(DamagedBundleError, match="members changed since they were exported"):
             verify_bundle(changed(exported(SMALL).bundle, tmp_path / "w.zip", new))
 

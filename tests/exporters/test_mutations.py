@@ -1,0 +1,228 @@
+"""Sabotage: each way of exporting wrongly must be caught by parity, and the figure says by how much.
+
+The TorchScript file carries the sabotage in most cases (tracing takes a second, exporting to ONNX takes four); both formats are
+judged by the same code.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from sample_bundles import bundle_path
+from tampering import with_flipped_weight
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from exporters.graphs import build_graph, graph_io  # noqa: E402
+from exporters.onnx import export_onnx  # noqa: E402
+from exporters.parity import ParityReport, run_parity  # noqa: E402
+from exporters.torchscript import export_torchscript  # noqa: E402
+from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_torch import load_torch_bundle  # noqa: E402
+
+# The trained demo: a barely trained network answers its input so weakly that rounding it to bfloat16 changes nothing that
+# float32 could tell. What needs a group of patterns is tried on one that has them.
+TRAINED, GROUPED = "cnn-2026-07-n64-g1-demo", "cnn-2026-07-n64-g2"
+BATCHES = (1, 8)
+Module = torch.nn.Module
+
+
+@functools.cache
+def honest(name: str) -> tuple[dict[str, Any], dict[str, dict[str, bytes]]]:
+    """Return the eager models and both formats of both graphs."""
+    models, _ = load_torch_bundle(bundle_path(name))
+    spec = models["autoencoder"].spec
+    files = {}
+    for graph in c.GRAPHS:
+        inputs, outputs = graph_io(spec, graph)
+        module = build_graph(models[graph], graph)
+        metadata = dict.fromkeys(c.META_KEYS, "x") | {"graph": graph}
+        files[graph] = {
+            "onnx": export_onnx(module, inputs, outputs, metadata),
+            "torchscript": export_torchscript(module, inputs),
+        }
+    return models, files
+
+
+def judged(graph: str, name: str, **changed: bytes) -> ParityReport:
+    models, files = honest(name)
+    return run_parity(
+        models, models[graph].spec, {graph: {**files[graph], **changed}}, batches=BATCHES, devices=("cpu",)
+    )
+
+
+class Wrapped(Module):
+    """A graph with its inputs or outputs tampered with."""
+
+    def __init__(
+        self, graph: Module, before: Callable[..., Any] | None = None, after: Callable[..., Any] | None = None
+    ) -> None:
+        super().__init__()
+        self.graph, self.before, self.after = graph, before, after
+
+    def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        outputs = self.graph(*(self.before(*inputs) if self.before else inputs))
+        return tuple(self.after(*outputs)) if self.after else outputs
+
+
+def on_inputs(change: Callable[..., Any]) -> Callable[[Module], Module]:
+    return lambda graph: Wrapped(graph, before=change)
+
+
+def on_outputs(change: Callable[..., Any]) -> Callable[[Module], Module]:
+    return lambda graph: Wrapped(graph, after=change)
+
+
+def replace_layers(kind: type[Module], make: Callable[[Module], Module], count: int = 1) -> Callable[[Module], Module]:
+    def sabotage(graph: Module) -> Module:
+        for name, layer in [(n, m) for n, m in graph.named_modules() if isinstance(m, kind)][:count]:
+            parent, _, leaf = name.rpartition(".")
+            setattr(graph.get_submodule(parent), leaf, make(layer))
+        return graph
+
+    return sabotage
+
+
+def edit(change: Callable[[Module], Any]) -> Callable[[Module], Module]:
+    def sabotage(graph: Module) -> Module:
+        with torch.no_grad():
+            change(graph)
+        return graph
+
+    return sabotage
+
+
+def largest_convolution(graph: Module) -> Any:
+    return max((m for m in graph.modules() if isinstance(m, torch.nn.Conv2d)), key=lambda m: m.weight.numel())
+
+
+def largest_weight(graph: Module) -> torch.Tensor:
+    weight = largest_convolution(graph).weight.view(-1)
+    return weight[weight.abs().argmax()]
+
+
+def shift_pad(graph: Module) -> Module:
+    convolution = largest_convolution(graph)
+    convolution.padding = (0, 0)
+    parents = [(m, n) for m in graph.modules() for n, child in m.named_children() if child is convolution]
+    setattr(*parents[0], torch.nn.Sequential(torch.nn.ZeroPad2d((2, 0, 1, 1)), convolution))
+    return graph
+
+
+class Half(Module):
+    def __init__(self, layer: Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x.half().float())
+
+
+def stale(graph: Module) -> Module:
+    """One layer as it was a step of training earlier."""
+    layer = largest_convolution(graph)
+    torch.manual_seed(0)
+    layer.weight.mul_(1 + 1e-4 * torch.randn_like(layer.weight))
+    return graph
+
+
+SABOTAGES: dict[str, tuple[str, Callable[[Module], Module]]] = {
+    "transposed input": ("diffraction_to_obj", on_inputs(lambda x, s: (x.transpose(2, 3), s))),
+    "transposed output": ("diffraction_to_obj", on_outputs(lambda re, im: (re.transpose(2, 3), im.transpose(2, 3)))),
+    "dropped scale": ("diffraction_to_obj", on_inputs(lambda x, s: (x, s * 0 + 1))),
+    "scale applied twice": ("diffraction_to_obj", on_inputs(lambda x, s: (x * s, s))),
+    "scale recomputed per batch": ("diffraction_to_obj", on_inputs(lambda x, s: (x, s * 0 + 32 / x.square().sum((2, 3)).mean().sqrt()))),
+    "swapped outputs": ("diffraction_to_obj", on_outputs(lambda re, im: (im, re))),
+    "conjugated object": ("diffraction_to_obj", on_outputs(lambda re, im: (re, -im))),
+    "swapped patterns of a group": ("diffraction_to_obj", on_inputs(lambda x, s: (x.flip(1), s))),
+    "pad off by one": ("diffraction_to_obj", edit(shift_pad)),
+    "another activation": ("diffraction_to_obj", replace_layers(torch.nn.ReLU, lambda _: torch.nn.LeakyReLU(0.01))),
+    "one layer in float16": ("diffraction_to_obj", replace_layers(torch.nn.Conv2d, Half)),
+    "float16 result": ("diffraction_to_obj", on_outputs(lambda re, im: (re.half().float(), im.half().float()))),
+    "bfloat16 input": ("diffraction_to_obj", on_inputs(lambda x, s: (x.bfloat16().float(), s))),
+    "stale weights of one layer": ("diffraction_to_obj", edit(stale)),
+    "one bias lost": ("diffraction_to_obj", edit(lambda g: largest_convolution(g).bias.zero_())),
+    "one weight lost": ("diffraction_to_obj", edit(lambda g: largest_weight(g).zero_())),
+    "constant-folded batch": ("diffraction_to_obj", on_inputs(lambda x, s: (x[:1].expand_as(x), s))),
+    "train mode": ("diffraction_to_obj", on_inputs(lambda x, s: (torch.nn.functional.dropout(x, 0.01, True), s))),
+    "wrong fftshift": ("autoencoder", on_outputs(lambda d, a, p: (torch.fft.fftshift(d, (-2, -1)), a, p))),
+    "shift by one pixel": ("autoencoder", on_outputs(lambda d, a, p: (d.roll(1, -1), a, p))),
+    "positions with the other sign": ("autoencoder", on_inputs(lambda x, s, pos, *rest: (x, s, -pos, *rest))),
+    "rows and columns of positions swapped": ("autoencoder", on_inputs(lambda x, s, pos, *rest: (x, s, pos.flip(-1), *rest))),
+    "conjugated probe": ("autoencoder", on_inputs(lambda x, s, pos, re, im, out: (x, s, pos, re, -im, out))),
+    "one probe mode dropped": ("autoencoder", on_inputs(lambda x, s, pos, re, im, out: (x, s, pos, re[:1], im[:1], out))),
+    "intensity in place of amplitude": ("autoencoder", on_outputs(lambda d, a, p: (d * d, a, p))),
+    "output scale multiplied": ("autoencoder", on_inputs(lambda x, s, pos, re, im, out: (x, s, pos, re, im, 1 / out))),
+    "exact sampling positions": ("autoencoder", on_inputs(lambda x, s, pos, *rest: (x, s, pos + 1e-5, *rest))),
+    "phase by a turn": ("autoencoder", on_outputs(lambda d, a, p: (d, a, p + 2 * torch.pi))),
+}  # fmt: skip
+
+
+QUICK = ("dropped scale", "stale weights of one layer", "one layer in float16", "wrong fftshift")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in SABOTAGES]
+)
+def test_sabotage_is_caught(name: str, record_property: Any) -> None:
+    graph, sabotage = SABOTAGES[name]
+    bundle = GROUPED if graph == "autoencoder" or "group" in name else TRAINED
+    models, _ = honest(bundle)
+    with torch.no_grad():
+        module = sabotage(build_graph(copy.deepcopy(models[graph]), graph))
+    report = judged(graph, bundle, torchscript=export_torchscript(module, graph_io(models[graph].spec, graph)[0]))
+    failed = report.failures()
+    assert failed, f"{name} passed"
+    assert {row.runtime for row in failed} == {"torchscript"}
+    output, share = max((row.worst() for row in failed), key=lambda worst: worst[1])
+    record_property("caught_by", f"{output}: {share:.3g} times the allowed error" if share else failed[0].reason)
+    assert share > 2.0 or failed[0].reason
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("graph", c.GRAPHS)
+def test_honest_export_passes(graph: str) -> None:
+    assert judged(graph, GROUPED).passed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("graph", c.GRAPHS)
+def test_flipped_onnx_weight_is_caught(graph: str) -> None:
+    report = judged(graph, GROUPED, onnx=with_flipped_weight(honest(GROUPED)[1][graph]["onnx"]))
+    assert {row.runtime for row in report.failures()} == {"onnx"}
+
+
+def changed_onnx(change: Callable[[onnx.ModelProto], Any]) -> bytes:
+    model = onnx.load_from_string(honest(TRAINED)[1]["diffraction_to_obj"]["onnx"])
+    change(model)
+    return model.SerializeToString()
+
+
+def quantised(model: onnx.ModelProto) -> None:
+    tensor = max(model.graph.initializer, key=lambda t: len(t.raw_data))
+    values = numpy_helper.to_array(tensor)
+    step = np.abs(values).max() / 127
+    tensor.CopyFrom(numpy_helper.from_array((np.round(values / step) * step).astype(np.float32), tensor.name))
+
+
+def unscaled(model: onnx.ModelProto) -> None:
+    """Let the first node that takes the scale take the diffraction alone."""
+    node = next(n for n in model.graph.node if c.INPUT_SCALE in n.input)
+    node.input[:] = [c.DIFFRACTION, c.DIFFRACTION]
+
+
+@pytest.mark.parametrize("change", [quantised, unscaled])
+def test_changed_onnx_file_is_caught(change: Callable[[onnx.ModelProto], Any]) -> None:
+    report = judged("diffraction_to_obj", TRAINED, onnx=changed_onnx(change))
+    assert {row.runtime for row in report.failures()} == {"onnx"}
+
+
+def test_at_least_fifteen_ways() -> None:
+    assert len(SABOTAGES) >= 15
