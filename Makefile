@@ -45,10 +45,10 @@ inspect: $(READY) ## say what BUNDLE is
 	$(PYTHON) -m exporters inspect $(BUNDLE)
 
 test: $(READY) ## run the tests (under ten minutes on two cores)
-	$(PYTHON) -m pytest -q -m "not long"
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -m "not long" -n 2 --dist loadfile
 
 test-all: $(READY) ## run the long tests too
-	$(PYTHON) -m pytest -q
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --dist loadfile
 
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check .

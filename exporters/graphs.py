@@ -98,7 +98,7 @@ class PatchGraph(nn.Module):
         super().__init__()
         self.spec = model.spec
         self.network = lower(model.model.autoencoder)
-        delta = float(model.log_scale_delta) if model.spec.parity_scale_mode != "off" else 0.0
+        delta = float(model.log_scale_delta.detach()) if model.spec.parity_scale_mode != "off" else 0.0
         spec = model.spec
         self.input_gain = math.exp(-delta) if spec.parity_scale_mode in ("tied", "fixed", "input") else 1.0
         self.output_gain = math.exp(delta) if spec.parity_scale_mode in ("tied", "fixed", "output") else 1.0
