@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,25 +22,15 @@ NAME = "ffno-2026-07-n64-g1"
 
 def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
     (folder / "test_own.py").write_text("def test_own():\n    assert True\n")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        "-v",
-        "--ptycho-batches",
-        "1",
-        *map(str, arguments),
-    ]
-    if (
-        "ptycho-export"
-        not in subprocess.run(
-            [sys.executable, "-m", "pytest", "--version", "--version"], capture_output=True, text=True, check=False
-        ).stderr
-    ):
-        command[3:3] = ["-p", "exporters.pytest_plugin"]  # an installation from before the entry point
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    command = [sys.executable, "-m", "pytest", "-p", "exporters.pytest_plugin", "-p", "no:cacheprovider", "-v"]
+    # By name, so that it is there once, whether or not the installation's entry point brings it too.
+    environment = {
+        "PYTHONPATH": str(ROOT),
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(folder),
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+    }
+    command += ["--ptycho-batches", "1", *map(str, arguments)]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
 
 
@@ -66,3 +57,8 @@ def test_absent_bundle_fails(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "readable FAILED" in done.stdout
     assert "no such bundle" in done.stdout
+
+
+def test_installation_declares_it() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["entry-points"]["pytest11"]
+    assert declared == {"ptycho-export": "exporters.pytest_plugin"}
