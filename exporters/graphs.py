@@ -42,7 +42,7 @@ def graph_io(spec: ModelSpec, graph: str) -> tuple[list[c.TensorInfo], list[c.Te
     if graph == "diffraction_to_obj":
         return inputs, [_info(c.OBJECT_REAL, patch), _info(c.OBJECT_IMAG, patch)]
     heads = (c.OBJECT_REAL, c.OBJECT_IMAG) if spec.generator == "unet" else (c.AMPLITUDE, c.PHASE)
-    raw = spec.supervised or spec.generator == "unet" or raw_heads(spec)
+    raw = spec.generator == "unet" or raw_heads(spec)
     outputs = [_info(heads[0], [batch, first if raw else outs, size, size]), _info(heads[1], patch)]
     if spec.supervised:
         return inputs, outputs
@@ -76,6 +76,9 @@ def eager_outputs(model: PtychoModel, graph: str, feed: Mapping[str, Tensor]) ->
         return {c.OBJECT_REAL: patches.real, c.OBJECT_IMAG: patches.imag}
     if spec.supervised:
         first, second = model.network_output(x, scale)
+        if not raw_heads(spec):
+            patches = model.patches(first, second)
+            first, second = patches.abs(), patches.angle()
         return {c.AMPLITUDE: first, c.PHASE: second}
     probe = torch.complex(feed[c.PROBE_REAL], feed[c.PROBE_IMAG])[None, None]
     ids = feed.get(c.EXPERIMENT_ID)
@@ -151,7 +154,7 @@ class AutoencoderGraph(PatchGraph):
         """Return the outputs that `graph_io` lists."""
         first, second = self.heads(diffraction, input_scale_factor)
         if self.physics is None:
-            return first, second
+            return (first, second) if raw_heads(self.spec) else self.polar(self.patches(first, second))
         assert (
             positions is not None
             and probe_real is not None
@@ -162,8 +165,12 @@ class AutoencoderGraph(PatchGraph):
         predicted = self.physics(patches, positions, (probe_real, probe_imag), output_scale_factor, experiment_id)
         if self.spec.generator == "unet" or raw_heads(self.spec):
             return predicted, first, second
+        return predicted, *self.polar(patches)
+
+    def polar(self, patches: Pair) -> Pair:
+        """Return amplitude and phase (rad) of the object patches."""
         real, imag = patches
-        return predicted, torch.sqrt(real * real + imag * imag), atan2(imag, real)
+        return torch.sqrt(real * real + imag * imag), atan2(imag, real)
 
 
 class RealPhysics(nn.Module):

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ptycho_torch.bundle import ARCHITECTURE, BundleRecord, Sentinel, StateDict
+from ptycho_torch.era_evidence import config_eras, era_evidence, possible_eras
 from ptycho_torch.errors import (
     AmbiguousArchitectureError,
     BundleError,
@@ -116,10 +117,19 @@ class _Detector:
         holder = hyper if record.checkpoint is not None else (record.metadata or {})
         sealed = holder.get("model_spec") if isinstance(holder.get("model_spec"), dict) else {}
         self.model_config = _dictionary(holder.get("model_config")) or _dictionary((sealed or {}).get("model_config"))
+        overrides = _dictionary(holder.get("generator_overrides"))
+        self.model_config = {**self.model_config, **{k: v for k, v in overrides.items() if k in self.model_config}}
         self.data_config = _dictionary(holder.get("data_config"))
         self.training_extras = {**(sealed or {}), **{k: v for k, v in holder.items() if not isinstance(v, dict)}}
         self.found: dict[str, Settled] = {}
-        self.notices: list[str] = []
+        unknown = sorted(str(key) for key in overrides if key not in self.model_config)
+        self.notices: list[str] = (
+            [
+                f"the checkpoint's generator_overrides name {', '.join(unknown)}, which says nothing known; weights decide"
+            ]
+            if unknown
+            else []
+        )
         self.refusal: BundleError | None = None
         self.probe_mask: np.ndarray | None = None
 
@@ -155,6 +165,10 @@ class _Detector:
         value = self.params.get(key)
         return None if value is None else Settled(convert(value) if convert else value, "params", key)
 
+    def extra(self, key: str) -> Settled | None:
+        value = self.training_extras.get(key)
+        return None if value is None else Settled(value, self.config_source, key)
+
     # -- the whole -------------------------------------------------------------------------------------------------
 
     def run(self) -> Detection:
@@ -165,7 +179,7 @@ class _Detector:
         size = self.settle("N", weights.size(), self.data("N", _whole), self.param("N", _whole))
         gridsize = self.settle("gridsize", self.data("grid_size", _first), self.param("gridsize", _whole))
         _check_range(self.label, size, gridsize)
-        supervised = self.supervised()
+        supervised = self.supervised(generator)
         era = self.era(generator, supervised)
         self.channels(generator, gridsize)
         if generator in ("cnn", "unet"):
@@ -176,6 +190,10 @@ class _Detector:
             self.settle("num_datasets", Settled(1, "weights"))
         else:
             self.physics(era, generator)
+        new = era in ("J0", "J")
+        domain = self.data("measurement_domain", _domain)
+        self.settle("measurement_domain", domain, Settled("amplitude", "assumed" if new else "weights"))
+        self.parity_delta()
         self.scaling(era, supervised)
         unsettled = [name for name in self.override if name not in self.found]
         for name in unsettled:
@@ -221,46 +239,65 @@ class _Detector:
             return None
         return Settled(named, self.config_source, "architecture")
 
-    def supervised(self) -> bool:
+    def supervised(self, generator: str) -> bool:
+        said = self.config("mode", lambda mode: mode == "Supervised")
         if self.weights.has_physics:
-            return bool(self.settle("supervised", Settled(False, "weights", "forward_model keys are there")))
-        said = self.config("mode", lambda mode: mode == "Supervised") or self.param(
-            "model_type", lambda kind: kind == "supervised"
-        )
+            return bool(self.settle("supervised", Settled(False, "weights", "forward_model keys are there"), said))
+        if generator not in ("cnn", "unet"):
+            # Every release that has spectral generators stores its physics, so its absence speaks.
+            return bool(self.settle("supervised", Settled(True, "weights", "no forward_model keys"), said))
+        said = said or self.param("model_type", lambda kind: kind == "supervised")
         return bool(self.settle("supervised", said, Settled(False, "assumed")))
 
     def era(self, generator: str, supervised: bool) -> str:
-        guess = self.era_from_keys(generator, supervised)
-        possible = self.possible_eras(generator, supervised)
+        possible = possible_eras(self.weights, generator, supervised)
+        if not possible:
+            held = ", ".join(sorted(self.weights.physics_keys)) or "nothing"
+            raise WeightMismatchError(
+                f"{self.label}: a {generator} network beside a forward_model that holds {held}, which no era of "
+                "PtychoPINN stores; the state_dict is incomplete or of another program"
+            )
         if "era" in self.override and self.override["era"] not in possible:
             raise EvidenceConflictError(
                 f"{self.label}: the {self.override_source['era']} says era = {self.override['era']!r}, "
                 f"the weights allow only {', '.join(possible)}"
             )
-        if isinstance(guess, Settled):
-            return str(self.settle("era", guess, contradictable=guess.source == "weights"))
+        recorded = config_eras(self.model_config)
+        if not set(possible) & set(recorded):
+            raise EvidenceConflictError(
+                f"{self.label}: the {self.config_source}'s model_config has the fields of era {' or '.join(recorded)}, "
+                f"the weights the keys of era {' or '.join(possible)}; take the {self.config_source} that belongs to them"
+            )
         if "era" in self.override:
             return str(self.settle("era"))
-        if guess == ("A2", "B"):
+        found = era_evidence(possible, generator, self.model_config, self.config_source, self.params)
+        if isinstance(found, Settled):
+            if generator == "unet":
+                self.unet_era()
+            return str(self.settle("era", found, contradictable=found.source == "weights"))
+        if found == ("A2", "B"):
             # The network is the same in both; only the physics of the autoencoder differs.
-            self.refusal = self.ambiguous(guess)
+            self.refusal = self.ambiguous(found)
             return str(
                 self.settle("era", Settled("B", "assumed", "A2 or B: the network is the same, the physics is not"))
             )
-        raise self.ambiguous(guess)
+        raise self.ambiguous(found)
 
-    def possible_eras(self, generator: str, supervised: bool) -> tuple[str, ...]:
-        """Return the eras whose modules have these keys, whatever the records say."""
-        if generator == "unet":
-            return "U", "U2"
-        keys = self.weights.physics_keys
-        if keys == {"rect_scaler.s1", "rect_scaler.s2"}:
-            return ("V",)
-        if keys == {"alpha", "beta"}:
-            return "A2", "B"
-        if keys or generator != "cnn":
-            return "J0", "J"
-        return ("A", "A2", "B", "J0", "J") if supervised else ("A",)
+    def unet_era(self) -> None:
+        """Say what taking a UNet as U2 leaves open; refuse what the eras then compute differently."""
+        self.notices.append(
+            "the UNet eras U and U2 differ only in how several probe modes add; taken as U2 with one probe mode"
+        )
+        trainable = self.config("intensity_scale_trainable", bool)
+        if trainable is not None and trainable.value and "intensity_scale_trainable" not in self.override:
+            # U replaces the scale factors by the model's own scale, U2 does not.
+            refusal = self.ambiguous(("U", "U2"))
+            if self.model_config.get("intensity_scale", 1.0) != 1.0:
+                raise refusal
+            self.refusal = refusal
+        elif "training_patch_weighting" in self.model_config:
+            # U and U2 have no choice of weights; the branch that has one moves patches the other way.
+            self.refusal = self.ambiguous(("U2", "V"))
 
     def ambiguous(self, eras: tuple[str, ...]) -> AmbiguousArchitectureError:
         choices = " or ".join(f'{{"era": "{era}"}}' for era in eras)
@@ -268,54 +305,6 @@ class _Detector:
             f"{self.label}: the evidence fits the eras {', '.join(eras)}, which compute different things; "
             f"settle it with --architecture FILE.json (or architecture=) holding {choices}"
         )
-
-    def era_from_keys(self, generator: str, supervised: bool) -> Settled | tuple[str, ...]:
-        weights = self.weights
-        keys = weights.physics_keys
-        if generator == "unet":
-            self.notices.append(
-                "the UNet eras U and U2 differ only in how several probe modes add; taken as U2 with one probe mode"
-            )
-            return Settled(self.override.get("era", "U2"), "assumed", "U or U2")
-        if keys == {"rect_scaler.s1", "rect_scaler.s2"}:
-            return Settled("V", "weights", "rect_scaler alone, no merge_blocks")
-        if supervised:
-            return self.era_from_records() or ("A", "B", "J0", "J")
-        if not keys:
-            return Settled("A", "weights", "no forward_model keys")
-        if keys == {"alpha", "beta"}:
-            if self.model_config:
-                return Settled(
-                    "B" if "architecture" in self.model_config else "A2", self.config_source, "architecture field"
-                )
-            if self.params:
-                return Settled("B" if "architecture" in self.params else "A2", "params", "architecture key")
-            return ("A2", "B")
-        if keys == {"alpha", "beta", "rect_scaler.s1", "rect_scaler.s2"}:
-            decided = self.era_from_records()
-            if decided is not None and decided.value in ("J0", "J"):
-                return decided
-            if generator != "cnn":
-                return Settled("J", "assumed", "J0 and J have the same generators")
-            return ("J0", "J")
-        raise WeightMismatchError(
-            f"{self.label}: forward_model holds {', '.join(sorted(keys))}, which no era of PtychoPINN stores"
-        )
-
-    def era_from_records(self) -> Settled | None:
-        new = ("use_legacy_decoder_channel_override", "rect_s1s2_init", "object_layout")
-        if self.model_config:
-            if any(key in self.model_config for key in new):
-                return Settled("J", self.config_source, "fields of J")
-            if "learned_input_channels" in self.model_config:
-                return Settled("J0", self.config_source, "fields of J0")
-            return Settled("B" if "architecture" in self.model_config else "A", self.config_source, "fields of the era")
-        if not self.params:
-            return None
-        for key, era in (("object_layout", "J"), ("learned_input_channels", "J0"), ("architecture", "B")):
-            if key in self.params:
-                return Settled(era, "params", f"has {key}")
-        return Settled("A", "params", "has no architecture")
 
     def channels(self, generator: str, gridsize: int) -> None:
         count = gridsize**2
@@ -358,6 +347,14 @@ class _Detector:
             f"{self.label}: object_layout {layout!r} with training_canvas {canvas!r} is no layout PtychoPINN has"
         )
 
+    def configured_attention(self, place: str) -> Settled | None:
+        """Return the attention that the configuration switches on in the encoder or the decoder."""
+        kinds = ("cbam", "eca") if place == "encoder" else ("eca", "spatial", "cbam")  # the first that is on wins
+        if not any(f"{kind}_{place}" in self.model_config for kind in kinds):
+            return None
+        on = [kind for kind in kinds if self.model_config.get(f"{kind}_{place}")]
+        return Settled(on[0] if on else "none", self.config_source, f"…_{place}")
+
     def convolutional(self, era: str, generator: str, supervised: bool) -> None:
         weights, settle = self.weights, self.settle
         settle(
@@ -378,21 +375,28 @@ class _Detector:
         settle("c_outer", weights.outer_channels())
         settle("border_mask", Settled(era == "J", self.found["era"].source, "era"), contradictable=False)
         settle("batch_norm", Settled(weights.batch_norm, "weights"), self.config("batch_norm", bool))
-        settle("encoder_attention", Settled(weights.encoder_attention(), "weights"))
+        settle(
+            "encoder_attention", Settled(weights.encoder_attention(), "weights"), self.configured_attention("encoder")
+        )
         settle("bottleneck_cbam", Settled(weights.bottleneck_cbam, "weights"), self.config("cbam_bottleneck", bool))
         kind, kernel = weights.decoder_attention()
-        settle("decoder_attention", Settled(kind, "weights"))
+        told = self.configured_attention("decoder")
+        if weights.shared_decoder and kind == "none":
+            told = None  # not every shared decoder stores the attention it was configured with
+        settle("decoder_attention", Settled(kind, "weights"), told)
         if kind == "spatial":
             settle("decoder_spatial_kernel", Settled(kernel, "weights"), self.config("decoder_spatial_kernel", _whole))
         if generator == "unet":
             settle("output_mode", Settled("real_imag", "weights", "era"))
+        elif era == "V":
+            settle("output_mode", Settled("real_imag", "assumed", "rectangular physics is trained with no other"))
         elif era in ("J0", "J") and not supervised:
-            told = (
-                Settled(self.training_extras["generator_output"], self.config_source)
-                if "generator_output" in self.training_extras
-                else None
+            settle(
+                "output_mode",
+                self.extra("generator_output"),
+                self.config("cnn_output_mode"),
+                Settled("amp_phase", "assumed"),
             )
-            settle("output_mode", told, self.config("cnn_output_mode"), Settled("amp_phase", "assumed"))
         else:
             settle("output_mode", Settled("amp_phase", "weights", "era"))
 
@@ -402,15 +406,14 @@ class _Detector:
             self.settle("output_mode", Settled("real_imag", "weights", "the only one it has"))
             return
         for name, value in weights.spectral_sizes(generator).items():
-            self.settle(name, Settled(value, "weights"), contradictable=name in self.override)
+            self.settle(name, Settled(value, "weights"), self.config(name, _whole))
         self.settle(
             "learned_input_channels",
             Settled(weights.input_channels() // gridsize**2, "weights"),
             self.config("learned_input_channels", _whole),
         )
         self.settle("input_transform", self.config("fno_input_transform"), Settled("none", "assumed"))
-        told = self.training_extras.get("generator_output")
-        mode = Settled(told, self.config_source, "generator_output") if told else self.config("generator_output_mode")
+        mode = self.extra("generator_output") or self.config("generator_output_mode")
         if weights.has_amp_phase_heads:
             self.settle("output_mode", Settled("amp_phase", "weights", "output_amp"), mode)
             return
@@ -434,7 +437,7 @@ class _Detector:
             settle("physics", Settled("amplitude", "weights", "era"))
         weighting = self.config("training_patch_weighting") or self.param("training_patch_weighting")
         if era in ("U", "U2"):
-            settle("patch_weighting", Settled("probe", "weights", "era"))
+            settle("patch_weighting", Settled("probe", self.found["era"].source, "era"))
         elif era == "V":
             settle("patch_weighting", weighting, Settled("probe", "assumed"))
         elif era in ("J0", "J"):
@@ -456,16 +459,32 @@ class _Detector:
             Settled(self.weights.datasets(), "weights"),
             self.config("num_datasets", _whole) if era != "A" else None,
         )
-        self.parity_delta()
-        domain = self.data("measurement_domain", _domain)
-        settle("measurement_domain", domain, Settled("amplitude", "assumed" if era in ("J0", "J") else "weights"))
+        if era in ("A", "A2", "U", "U2", "V"):
+            settle("max_position_jitter_px", self.config("max_position_jitter", _whole), Settled(10, "assumed"))
+        if self.found["physics"].value == "rectangular" and self.found["output_mode"].value != "real_imag":
+            self.refusal = UnsupportedArchitectureError(
+                f"{self.label}: rectangular physics with output mode {self.found['output_mode'].value!r}; PtychoPINN "
+                "refuses it without real_imag, so the autoencoder is none that was trained"
+            )
 
     def settle_probe_mask(self, era: str) -> None:
         told = self.model_config.get("probe_mask_tensor")
         told = told if isinstance(told, np.ndarray) else self.model_config.get("probe_mask")
         if isinstance(told, np.ndarray):
-            self.probe_mask = told
+            size = self.found["N"].value
+            self.probe_mask = told.reshape(told.shape[-2:]) if 0 < told.size <= size**2 else told
             self.settle("probe_mask", Settled("tensor", self.config_source, f"shape {told.shape}"))
+            if (
+                told.dtype.kind not in "biuf"
+                or told.ndim < 2
+                or told.shape[-2:] != (size, size)
+                or self.probe_mask.ndim > 3
+            ):
+                self.refusal = UnsupportedArchitectureError(
+                    f"{self.label}: its probe mask is {told.dtype.name} of shape {told.shape}; expected real numbers, "
+                    f"({size}, {size}) or (modes, {size}, {size}), so the autoencoder cannot be rebuilt"
+                )
+                self.probe_mask = np.ones((size, size), np.float32)
         elif told is True and era in ("J0", "J"):
             self.settle("probe_mask", Settled("disk", self.config_source))
             sigma, diameter = (
@@ -479,10 +498,17 @@ class _Detector:
                 )
         else:
             self.settle("probe_mask", Settled("none", self.config_source if self.model_config else "assumed"))
+            if self.found["probe_mask"].value == "tensor":
+                self.refusal = ConfigurationError(
+                    f"{self.label}: probe_mask is 'tensor' but the mask itself is in neither checkpoint nor metadata, "
+                    "so the autoencoder cannot be rebuilt"
+                )
+                size = self.found["N"].value
+                self.probe_mask = np.ones((size, size), np.float32)
 
     def parity_delta(self) -> None:
-        mode = self.training_extras.get("parity_scale_mode")
-        told = Settled(mode, self.config_source) if mode is not None else None
+        told = self.extra("parity_scale_mode")
+        mode = None if told is None else told.value
         if self.weights.has_parity_delta:
             if told is None and "parity_scale_mode" not in self.override:
                 raise AmbiguousArchitectureError(
@@ -508,10 +534,18 @@ class _Detector:
         trainable = self.config("intensity_scale_trainable", bool) or Settled(
             False, "assumed", "training leaves it off"
         )
+        if trainable.value and era == "U2":
+            trainable = Settled(False, self.found["era"].source, "U2 never replaces the scale factors")
+        elif trainable.value and era == "V" and "intensity_scale_trainable" not in self.override:
+            raise AmbiguousArchitectureError(
+                f"{self.label}: intensity_scale_trainable is on, and whether era V then replaces the scale factors is not "
+                'known; settle it with --architecture FILE.json holding {"intensity_scale_trainable": true} or false'
+            )
         scale = self.config("intensity_scale", float) or Settled(1.0, "assumed")
         told = self.params.get("intensity_scale")
         reload_differs = (
-            not self.model_config
+            self.is_bundle
+            and not self.model_config
             and not supervised
             and era in ("B", "J0", "J")
             and bool(self.params.get("intensity_scale.trainable"))
@@ -522,17 +556,22 @@ class _Detector:
             "scaling", Settled("as-trained", "assumed" if reload_differs else "weights"), contradictable=False
         )
         if mode == "as-reloaded":
-            if not reload_differs:
+            stored = self.override_source.get("scaling") == ARCHITECTURE  # saved from a module rebuilt that way
+            if not reload_differs and not stored:
                 raise EvidenceConflictError(
                     f"{self.label}: scaling 'as-reloaded' was asked for, but PtychoPINN's reload of this bundle computes the same as training"
                 )
-            trainable, scale = Settled(True, "params"), Settled(float(told or 1.0), "params")
+            if not stored:
+                trainable, scale = Settled(True, "params"), Settled(float(told or 1.0), "params")
         elif reload_differs:
             self.notices.append(
                 f"PtychoPINN's own reload of this bundle computes something else than the trained module (it multiplies by intensity_scale {told:g} "
                 'and ignores the scale factors); exported as trained, {"scaling": "as-reloaded"} gives the other'
             )
-        self.settle("intensity_scale_trainable", trainable)
+        if self.settle("intensity_scale_trainable", trainable) and self.found["parity_scale_mode"].value != "off":
+            raise UnsupportedArchitectureError(
+                f"{self.label}: both a trained intensity scale and log_scale_delta; how PtychoPINN combines them is not known"
+            )
         self.settle("intensity_scale", scale)
 
 

@@ -264,6 +264,7 @@ def save_torch_bundle(
 
     Raises:
         MissingModelsError: one of the two models is absent.
+        ConfigurationError: a probe mask that the era's bundles cannot hold.
         OutputNotWritableError: the folder cannot be written; an older file stays as it was.
         RuntimeError: PyTorch is not installed.
     """
@@ -304,9 +305,17 @@ def save_torch_bundle(
 def _metadata(model: Any) -> dict[str, Any] | None:
     """Return what PtychoPINN's later eras store beside the weights, for the fields that params.dill cannot hold."""
     spec = getattr(model, "spec", None)
-    if not isinstance(spec, ModelSpec) or spec.era not in ("J0", "J"):
+    if not isinstance(spec, ModelSpec):
         return None
-    return spec_metadata(spec, getattr(model, "probe_mask_tensor", None))
+    mask = model.model.forward_model.probe_mask.cpu().numpy() if spec.probe_mask == "tensor" else None
+    if spec.era not in ("J0", "J"):
+        if mask is not None:
+            raise ConfigurationError(
+                f"a model of era {spec.era} with a probe mask of its own; bundles of that era have no place for the mask, "
+                "only checkpoints have"
+            )
+        return None
+    return spec_metadata(spec, mask)
 
 
 def spec_metadata(spec: ModelSpec, probe_mask: np.ndarray | None = None) -> dict[str, Any]:
@@ -344,6 +353,8 @@ def spec_metadata(spec: ModelSpec, probe_mask: np.ndarray | None = None) -> dict
         "probe_mask_sigma": 1.0,
         "probe_mask_diameter": None,
         "cbam_bottleneck": spec.bottleneck_cbam,
+        **{f"{kind}_encoder": spec.encoder_attention == kind for kind in ("cbam", "eca")},
+        **{f"{kind}_decoder": spec.decoder_attention == kind for kind in ("cbam", "eca", "spatial")},
         "decoder_spatial_kernel": spec.decoder_spatial_kernel,
         "object_big": spec.object_big,
         "probe_big": spec.probe_big,

@@ -17,7 +17,7 @@ ERA_NOTES: dict[str, str] = {
     "A": "2025-11: plain CNN, amplitude physics",
     "A2": "2025-11 to 2026-01: CNN with CBAM encoder, alpha/beta, central-mask reassembly on a padded canvas",
     "B": "2026-02: CNN as A2, reassembly without padding",
-    "V": "2026-06: CNN with rectangular physics and a padded canvas",
+    "V": "2026-06, varpro branch: rectangular physics and a padded canvas, probe or uniform weights",
     "U": "2026-04: UNet, real/imaginary heads, rectangular physics, coherent probe modes",
     "U2": "2026-04 to 2026-07: as U, incoherent probe modes",
     "J0": "2026-07: skip-free CNN and spectral generators, no border mask",
@@ -67,6 +67,7 @@ class ModelSpec:
     physics: Literal["amplitude", "rectangular"] = "amplitude"
     patch_weighting: Literal["central_mask", "probe", "uniform"] = "central_mask"
     max_neighbor_distance_px: float = 3.0
+    max_position_jitter_px: int = 10  # widens the canvas in eras A, A2, U, U2 and V; the others ignore it
     probe_scale: float = 1.0
     probe_mask: Literal["none", "disk", "tensor"] = "none"
     amplitude_physics_gain: float = 1.0
@@ -112,6 +113,8 @@ class ModelSpec:
         _within("decoder_spatial_kernel", self.decoder_spatial_kernel, 1, 31)
         if not 0.0 <= self.max_neighbor_distance_px <= self.N:
             raise ConfigurationError(f"max_neighbor_distance_px is {self.max_neighbor_distance_px}; expected 0 to N")
+        if self.max_position_jitter_px % 2 or not 0 <= self.max_position_jitter_px <= self.N:
+            raise ConfigurationError(f"max_position_jitter_px is {self.max_position_jitter_px}; expected 0 to N, even")
         if not self.probe_scale > 0.0 or not self.intensity_scale > 0.0:
             raise ConfigurationError("probe_scale and intensity_scale must be positive")
 
@@ -142,7 +145,7 @@ class ModelSpec:
         """Side M of the canvas on which a group's patches are reassembled, in pixels."""
         overlap = -(-self.max_neighbor_distance_px // 1)
         q = int(overlap + overlap % 2)
-        jitter = 10 if self.era in ("A", "A2", "U", "U2", "V") else 0
+        jitter = self.max_position_jitter_px if self.era in ("A", "A2", "U", "U2", "V") else 0
         return self.N + (self.gridsize - 1) * q + jitter
 
     def to_json(self) -> dict[str, Any]:

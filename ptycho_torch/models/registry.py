@@ -15,7 +15,8 @@ from ptycho_torch.models.unet import UNet
 from ptycho_torch.models.uno import NeuralOperatorUNO
 from ptycho_torch.spec import ModelSpec
 
-UNET_ERAS = ("U", "U2")
+UNET_ERAS = ("U", "U2")  # they have no other network
+VARPRO_ERA = "V"  # rectangular physics around either network
 GENERATOR_ERAS = ("J0", "J")
 
 GENERATORS: Mapping[str, Callable[[ModelSpec], nn.Module]] = MappingProxyType(
@@ -46,10 +47,10 @@ def build_network(spec: ModelSpec) -> nn.Module:
 
 
 def _refuse_impossible(spec: ModelSpec) -> None:
-    if (spec.generator == "unet") != (spec.era in UNET_ERAS):
+    if (spec.generator == "unet") != (spec.era in UNET_ERAS) and (spec.generator, spec.era) != ("unet", VARPRO_ERA):
         raise ConfigurationError(
             f"generator {spec.generator!r} in era {spec.era!r}: the UNet belongs to eras {' and '.join(UNET_ERAS)}, "
-            "and they have no other network"
+            f"which have no other network, and to {VARPRO_ERA}"
         )
     if spec.generator in ("cnn", "unet"):
         width = 32 * spec.n_filters_scale

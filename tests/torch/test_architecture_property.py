@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from spec_strategies import MASK, record, specs  # noqa: E402
+from spec_strategies import MASK, hyper_parameters, record, release_params, specs  # noqa: E402
 
 from ptycho_torch import load_torch_bundle, read_bundle, save_torch_bundle  # noqa: E402
 from ptycho_torch.architecture import detect  # noqa: E402
@@ -23,12 +23,6 @@ from ptycho_torch.spec import ModelSpec  # noqa: E402
 
 QUICK = settings(max_examples=16, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 LONG = settings(QUICK, max_examples=1000)
-# Keys of params.dill by which releases are told apart.
-RELEASE_KEYS = {
-    "A": {}, "A2": {}, "B": {"architecture": "cnn"}, "V": {"architecture": "cnn"}, "U": {"architecture": "cnn"}, "U2": {"architecture": "cnn"},
-    "J0": {"architecture": "cnn", "learned_input_channels": 1},
-    "J": {"architecture": "cnn", "learned_input_channels": 1, "object_layout": "grouped_patches"},
-}  # fmt: skip
 
 
 def buildable(spec: ModelSpec) -> ModelSpec:
@@ -61,23 +55,25 @@ def same_from_metadata(spec: ModelSpec) -> None:
 
 def refused_or_assumed(spec: ModelSpec) -> None:
     spec = buildable(spec)
-    params: dict[str, Any] = {
-        "N": spec.N,
-        "gridsize": spec.gridsize,
-        "object.big": spec.object_big,
-        "probe.big": spec.probe_big,
-        "amp_activation": spec.amp_activation,
-        "model_type": "supervised" if spec.supervised else "pinn",
-        **RELEASE_KEYS[spec.era],
-    }
     try:
-        found = detect(record(spec, params=params))
+        found = detect(record(spec, params=release_params(spec)))
     except AmbiguousArchitectureError as error:
         assert f'"{spec.era}"' in str(error) or "parity_scale_mode" in str(error)
         return
     silent = set(differences(spec, found.spec)) - set(found.assumed)
     # One probe mode is exported where the two eras that add modes differently cannot be told apart.
     assert silent <= ({"era"} if found.notices else set()), (silent, found.notices)
+
+
+def refused_or_assumed_from_checkpoint(spec: ModelSpec) -> None:
+    spec = buildable(spec)
+    try:
+        found = detect(record(spec, kind="ckpt", checkpoint={"hyper_parameters": hyper_parameters(spec)}))
+    except AmbiguousArchitectureError:
+        return
+    silent = set(differences(spec, found.spec)) - set(found.assumed)
+    one_network = spec.supervised and {spec.era, found.spec.era} == {"A", "A2"}  # they differ in their physics alone
+    assert silent <= ({"era"} if found.notices or one_network else set()), (differences(spec, found.spec), found.notices)
 
 
 def differences(first: ModelSpec, second: ModelSpec) -> dict[str, tuple[Any, Any]]:
@@ -102,9 +98,21 @@ def test_without_metadata_what_differs_is_refused_or_reported_as_assumed(spec: M
     refused_or_assumed(spec)
 
 
+@given(specs())
+@QUICK
+def test_a_checkpoint_gives_its_spec_back_or_says_what_it_leaves_open(spec: ModelSpec) -> None:
+    refused_or_assumed_from_checkpoint(spec)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
-    ("check", "drawn"), [(same, specs()), (same_from_metadata, specs(("J0", "J"))), (refused_or_assumed, specs())]
+    ("check", "drawn"),
+    [
+        (same, specs()),
+        (same_from_metadata, specs(("J0", "J"))),
+        (refused_or_assumed, specs()),
+        (refused_or_assumed_from_checkpoint, specs()),
+    ],
 )
 def test_the_same_for_many_more(check: Any, drawn: Any) -> None:
     LONG(given(drawn)(check))()
