@@ -73,7 +73,10 @@ def refused_or_assumed_from_checkpoint(spec: ModelSpec) -> None:
         return
     silent = set(differences(spec, found.spec)) - set(found.assumed)
     one_network = spec.supervised and {spec.era, found.spec.era} == {"A", "A2"}  # they differ in their physics alone
-    assert silent <= ({"era"} if found.notices or one_network else set()), (differences(spec, found.spec), found.notices)
+    assert silent <= ({"era"} if found.notices or one_network else set()), (
+        differences(spec, found.spec),
+        found.notices,
+    )
 
 
 def differences(first: ModelSpec, second: ModelSpec) -> dict[str, tuple[Any, Any]]:
