@@ -23,6 +23,7 @@ from ptycho_torch.bundle import read_bundle, resolve
 from ptycho_torch.model_manager import require_torch
 
 if TYPE_CHECKING:
+    from exporters.parity import ParityReport
     from exporters.pipeline import ExportResult
 
 EXIT_BUG, EXIT_INPUT, EXIT_PARITY, EXIT_DEVICE = 1, 2, 3, 4
@@ -45,6 +46,9 @@ _scan = click.option(
     "--scan",
     type=click.Path(path_type=Path),
     help="PtychoPINN .npz whose patterns the parity check uses in place of simulated ones.",
+)
+_bisect = click.option(
+    "--bisect", is_flag=True, help="Compare layer by layer even if parity passes; where it fails that is done anyway."
 )
 _architecture = click.option(
     "--architecture", type=click.Path(path_type=Path), help="JSON file that settles what the bundle leaves open."
@@ -73,6 +77,7 @@ def cli() -> None:
 @_scan
 @_require
 @_batches
+@_bisect
 def export(
     bundles: tuple[str, ...],
     out: Path | None,
@@ -82,6 +87,7 @@ def export(
     scan: Path | None,
     require: tuple[str, ...],
     batches: str,
+    bisect: bool,
 ) -> None:
     """Export each BUNDLE, prove the exports equal to the original, and store them beside its weights.
 
@@ -92,7 +98,9 @@ def export(
     folders = output_folders(paths, out)
     outcomes: list[tuple[str, str, str, int]] = []
     for path in paths:
-        outcomes.append(_export_one(path, folders.get(path), in_place, architecture, params, scan, require, sizes))
+        outcomes.append(
+            _export_one(path, folders.get(path), in_place, architecture, params, scan, require, sizes, bisect)
+        )
     if len(paths) > 1:
         table = Table(title="Exports")
         for heading in ("bundle", "verdict", "result"):
@@ -112,6 +120,7 @@ def _export_one(
     scan: Path | None,
     require: tuple[str, ...],
     batches: tuple[int, ...],
+    bisect: bool,
 ) -> tuple[str, str, str, int]:
     def run(progress: Callable[[str], None]) -> ExportResult:
         require_torch("export")
@@ -128,6 +137,7 @@ def _export_one(
                 scan=scan,
                 require=require,
                 batches=batches,
+                bisect=bisect,
                 progress=progress,
             )
         finally:
@@ -139,7 +149,7 @@ def _export_one(
         return path, "failed", message, code
     for notice in result.notices:
         _err.print(f"[yellow]notice:[/] {notice}", soft_wrap=True)
-    _out.print(result.report.table())
+    _print_report(result.report)
     _out.print(f"stored: {result.bundle}", soft_wrap=True)
     _out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
     return path, "passed", str(result.bundle), 0
@@ -153,7 +163,10 @@ def _export_one(
 @_scan
 @_require
 @_batches
-def verify(bundle: str, report: Path | None, scan: Path | None, require: tuple[str, ...], batches: str) -> None:
+@_bisect
+def verify(
+    bundle: str, report: Path | None, scan: Path | None, require: tuple[str, ...], batches: str, bisect: bool
+) -> None:
     """Repeat the parity check on the exports stored in BUNDLE, against its original weights."""
     sizes = batch_sizes(batches)
 
@@ -162,14 +175,55 @@ def verify(bundle: str, report: Path | None, scan: Path | None, require: tuple[s
         from exporters.pipeline import raise_unless_passed, verify_bundle
         from exporters.store import store_reports
 
-        found = verify_bundle(bundle, scan=scan, require=require, batches=sizes, progress=progress)
+        found = verify_bundle(bundle, scan=scan, require=require, batches=sizes, bisect=bisect, progress=progress)
         if report is not None:
             store_reports(report, found)
-        _out.print(found.table())
+        _print_report(found)
         raise_unless_passed(found, "do not use these exports; export the bundle again")
         return 0
 
     sys.exit(guarded(bundle, run)[2])
+
+
+def _print_report(report: ParityReport) -> None:
+    from exporters.parity.terminal import layer_table, stitched_table
+
+    _out.print(report.table())
+    if report.stitched:
+        _out.print(stitched_table(report.stitched))
+    for found in report.divergence:
+        _out.print(layer_table(found))
+
+
+@cli.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--bundle",
+    type=click.Path(path_type=Path),
+    help="Exported bundle whose file is run  [default: the file kept in FILE, else the one .zip beside it]",
+)
+def replay(file: Path, bundle: Path | None) -> None:
+    """Run the worst input of a parity check again: FILE is a worst.GRAPH.npz that export or verify left."""
+
+    def run(progress: Callable[[str], None]) -> bool:
+        require_torch("replay")
+        from exporters.replay import replay_file
+
+        progress("running")
+        row, same = replay_file(file, bundle)
+        for name, found in row.outputs.items():
+            if name != "object":
+                _out.print(
+                    f"{row.graph} {row.runtime} on {row.device}, {name}: max abs {found['max_abs']:.2e} "
+                    f"(allowed {found['allowed_max_abs']:.2e}), relative L2 {found['rel_l2']:.2e} "
+                    f"(allowed {found['allowed_rel_l2']:.2e})",
+                    soft_wrap=True,
+                )
+        _out.print(f"{row.verdict}{': ' + row.reason if row.reason else ''}; {same}", soft_wrap=True)
+        return row.verdict == "passed"
+
+    passed, _, code = guarded(str(file), run)
+    sys.exit(code or (0 if passed else EXIT_PARITY))
 
 
 @cli.command()

@@ -17,6 +17,7 @@ from exporters.graphs import build_graph, graph_io
 from exporters.onnx import export_onnx
 from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
 from exporters.parity.matrix import BATCHES
+from exporters.parity.stitched import GRAPH, compare_stitched
 from exporters.torchscript import export_torchscript
 from exporters.torchscript_check import check_torchscript
 from ptycho_runtime import contract as c
@@ -66,6 +67,7 @@ def export_bundle(
     scan: str | Path | None = None,
     require: Iterable[str] = (),
     batches: Iterable[int] = BATCHES,
+    bisect: bool = False,
     progress: Progress | None = None,
 ) -> ExportResult:
     """Export both models of a bundle, prove them equal to the original, and store them beside it.
@@ -79,6 +81,7 @@ def export_bundle(
         scan: a PtychoPINN `.npz` whose patterns the parity check uses in place of simulated ones.
         require: devices (`cuda`, `tensorrt`) on which the proof must have run.
         batches: batch sizes of the parity check.
+        bisect: compare the ONNX files with the eager models layer by layer even if they pass.
         progress: called with a short text at each step.
 
     Raises:
@@ -120,8 +123,10 @@ def export_bundle(
             batches=batches,
             scan=None if scan is None else Path(scan),
             require=require,
+            bisect=bisect,
             progress=progress,
         )
+        _add_stitched(report, loaded, artifacts, scan, scale, say)
         store.store_reports(folder, report)
         raise_unless_passed(report, f"no export was stored, the report is in {folder}")
         say("storing")
@@ -135,6 +140,21 @@ def export_bundle(
         write_file(folder / store.ARCHIVE_TREE, store.archive_tree(record, files).encode())
         store.store_bundle(record, target, files)
     return ExportResult(target, folder, report, loaded.spec, tuple(artifacts), loaded.notices)
+
+
+def _add_stitched(
+    report: ParityReport,
+    loaded: Loaded,
+    artifacts: Mapping[str, Mapping[str, bytes]],
+    scan: str | Path | None,
+    scale: c.InputScaleInfo,
+    say: Progress,
+) -> None:
+    """Compare stitched objects too, where there is a scan and the files can be run at all."""
+    if scan is None or GRAPH not in artifacts or any(row.graph == GRAPH for row in report.failures()):
+        return
+    say("stitching the scan with each runtime")
+    report.stitched = compare_stitched(loaded.models[GRAPH], artifacts[GRAPH], Path(scan), scale)
 
 
 def load_for_export(record: BundleRecord, architecture: Architecture | None) -> Loaded:
@@ -182,6 +202,7 @@ def verify_bundle(
     scan: str | Path | None = None,
     require: Iterable[str] = (),
     batches: Iterable[int] = BATCHES,
+    bisect: bool = False,
     progress: Progress | None = None,
 ) -> ParityReport:
     """Repeat the parity check on a bundle's stored files, against its original weights.
@@ -191,6 +212,7 @@ def verify_bundle(
         scan: a PtychoPINN `.npz` whose patterns are used in place of simulated ones.
         require: devices on which the proof must run; see `ParityReport.missing_devices`.
         batches: batch sizes.
+        bisect: compare the ONNX files with the eager models layer by layer even if they pass.
         progress: called with a short text at each step.
 
     Returns:
@@ -234,8 +256,10 @@ def verify_bundle(
         batches=batches,
         scan=None if scan is None else Path(scan),
         require=require,
+        bisect=bisect,
         progress=progress,
     )
+    _add_stitched(report, loaded, artifacts, scan, describe.input_scale(loaded.spec, record), say)
     say("golden reference")
     problems += golden_problems(golden, make_golden(models, loaded.spec))
     report.problems += problems

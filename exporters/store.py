@@ -9,6 +9,7 @@ from pathlib import Path
 from exporters.parity import ParityReport
 from exporters.parity.html import to_html
 from exporters.parity.markdown import to_markdown
+from exporters.parity.pictures import pictures
 from ptycho_runtime import contract as c
 from ptycho_torch.bundle import BundleRecord, is_own_member
 from ptycho_torch.bundle.writer import write_file, write_zip
@@ -96,11 +97,14 @@ def _members(record: BundleRecord, files: Mapping[str, bytes]) -> Iterator[tuple
 
 
 def store_reports(folder: Path, report: ParityReport) -> None:
-    """Write the parity report beside the bundle, for people and for machines."""
+    """Write the parity report beside the bundle, for people and for machines, and the worst inputs for `replay`."""
     write_file(folder / PARITY_JSON, report.to_json().encode())
     write_file(folder / PARITY_JUNIT, report.to_junit().encode())
     write_file(folder / PARITY_MARKDOWN, to_markdown(report).encode())
-    write_file(folder / REPORT_HTML, to_html(report).encode())
+    evidence = report.evidence
+    write_file(folder / REPORT_HTML, to_html(report, () if evidence is None else pictures(evidence)).encode())
+    for name, data in ({} if evidence is None else evidence.replay_files()).items():
+        write_file(folder / name, data)
 
 
 def archive_tree(record: BundleRecord, files: Mapping[str, bytes]) -> str:

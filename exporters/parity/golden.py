@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
@@ -13,7 +12,7 @@ from exporters.parity.inputs import Pool, make_pool
 from exporters.parity.matrix import in_chunks
 from exporters.parity.metrics import budget
 from exporters.parity.runners import EagerRunner
-from ptycho_torch.bundle.writer import zip_bytes
+from ptycho_torch.bundle.writer import npz_bytes
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
@@ -38,10 +37,4 @@ def make_golden(models: Mapping[str, PtychoModel], spec: ModelSpec) -> bytes:
             allowed = budget(name, eager32[name], value)
             arrays[f"{graph}.reference.{name}"] = value
             arrays[f"{graph}.allowed.{name}"] = np.array([allowed.max_abs, allowed.rel_l2])
-    return zip_bytes((f"{name}.npy", _npy(array)) for name, array in sorted(arrays.items()))
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
+    return npz_bytes(dict(sorted(arrays.items())))

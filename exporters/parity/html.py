@@ -6,17 +6,18 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
+from exporters.parity.bisect import Divergence
 from exporters.parity.metrics import RULE
 from exporters.parity.report import ParityReport, ParityRow
 
 _STYLE = """
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1c2024; background: #fff; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 78rem; padding: 0 1rem; color: #1c2024; background: #fff; }
 h1 { font-size: 1.5rem; margin-bottom: .2rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .verdict { padding: .6rem .9rem; border-radius: .4rem; font-weight: 600; }
 .passed { background: #e2f4e6; color: #14532d; } .failed { background: #fde4e1; color: #7f1d1d; } .skipped { color: #6b7280; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #e5e7eb; vertical-align: top; }
-th { font-size: .82rem; color: #4b5563; } td.n, th.n { text-align: right; }
+th { font-size: .82rem; color: #4b5563; } td.n, th.n { text-align: right; white-space: nowrap; }
 td.passed, td.failed { font-weight: 600; }
 .bar { display: inline-block; width: 5rem; height: .55rem; background: #eef0f2; border-radius: .3rem; overflow: hidden; vertical-align: middle; }
 .bar i { display: block; height: 100%; background: #3b7ddd; } .failed .bar i { background: #c0392b; }
@@ -26,9 +27,13 @@ code { font-size: .92em; } figure { margin: 1rem 0; } figure img { max-width: 10
 
 # Column headings; a leading # marks numbers, which are set to the right.
 _MATRIX = (
-    "graph", "runtime", "device", "precision", "#batch", "inputs", "output",
+    "graph", "runtime", "device", "precision", "#batch", "output",
     "#max abs", "#allowed", "#relative L2", "#allowed", "share", "verdict",
 )  # fmt: skip
+_STITCHED = (
+    "runtime", "device", "#1 − FRC", "#allowed", "#1 − SSIM, amplitude", "#allowed", "#1 − SSIM, phase", "#allowed", "verdict",
+)  # fmt: skip
+_LAYERS = ("layer", "#relative L2", "#allowed", "#share", "#growth")
 _OBJECTS = ("graph", "runtime", "device", "#batch", "#amplitude error", "#phase error, rad")
 
 
@@ -52,9 +57,12 @@ def to_html(report: ParityReport, figures: Iterable[tuple[str, str]] = ()) -> st
 <p class="verdict {verdict}">{escape(report.summary())}</p>
 {f"<h2>Stored files that are not what was exported</h2><ul>{problems}</ul>" if problems else ""}
 <p>Reference: {escape(str(report.reference.get("model", "")))}, {escape(str(report.reference.get("groups", "")))} groups of patterns.
-Rule: {escape(RULE)}. The bar shows the larger of the two errors as a share of what is allowed.</p>
+Rule: {escape(RULE)}. The bar shows the larger of the two errors as a share of what is allowed.
+{escape(_batches(report.rows))}</p>
 <h2>Matrix</h2>
-<table>{_head(_MATRIX)}<tbody>{"".join(_row(row) for row in report.rows)}</tbody></table>
+<table>{_head(_MATRIX)}<tbody>{"".join(_rows(rows) for rows in report.folded())}</tbody></table>
+{"".join(_divergence(found) for found in report.divergence)}
+{_stitched(report)}
 {f"<h2>Pictures</h2>{images}" if images else ""}
 <h2>Objects</h2>
 <p>What the errors mean for an image: amplitude error relative to the amplitude, and wrapped phase error weighted by the squared amplitude.</p>
@@ -67,20 +75,72 @@ Rule: {escape(RULE)}. The bar shows the larger of the two errors as a share of w
 """
 
 
+def _stitched(report: ParityReport) -> str:
+    if not report.stitched:
+        return ""
+    rows = ""
+    for row in report.stitched:
+        pairs = zip(row.deficits, row.allowed, strict=True)
+        cells = "".join(f'<td class="n">{found:.1e}</td><td class="n">{limit:.1e}</td>' for found, limit in pairs)
+        verdict = "passed" if row.passed else "failed"
+        rows += f"<tr><td>{row.runtime}</td><td>{row.device}</td>{cells}<td class='{verdict}'>{verdict}</td></tr>"
+    return f"""<h2>Stitched objects</h2>
+<p>The first {report.stitched[0].patterns} patterns of the scan, stitched from each runtime and compared with eager float64: what is missing from 1 in
+the lowest ring of the Fourier ring correlation, and in the structural similarity of amplitude and phase.</p>
+<table>{_head(_STITCHED)}<tbody>{rows}</tbody></table>"""
+
+
+def _divergence(found: Divergence) -> str:
+    rows = ""
+    for layer in found.around():
+        verdict = "failed" if layer.share > 1.0 else ""
+        cells = "".join(
+            f'<td class="n">{value:{form}}</td>'
+            for value, form in (
+                (layer.rel_l2, ".1e"),
+                (layer.allowed_rel_l2, ".1e"),
+                (layer.share, ".3g"),
+                (layer.growth, ".3g"),
+            )
+        )
+        rows += f'<tr class="{verdict}"><td><code>{escape(layer.layer)}</code></td>{cells}</tr>'
+    table = f"<table>{_head(_LAYERS)}<tbody>{rows}</tbody></table>" if rows else ""
+    return f"""<h2>Layer by layer: {escape(found.graph)}</h2>
+<p>{escape(found.summary())}. Each layer of the ONNX file on {escape(found.device)} beside the eager layer of that name,
+in the order they are computed.</p>
+{table}"""
+
+
 def _head(headings: tuple[str, ...]) -> str:
     cells = (f'<th class="n">{h[1:]}</th>' if h.startswith("#") else f"<th>{h}</th>" for h in headings)
     return f"<thead><tr>{''.join(cells)}</tr></thead>"
 
 
+def _batches(rows: list[ParityRow]) -> str:
+    kinds = {row.batch: row.inputs for row in sorted(rows, key=lambda row: row.batch)}
+    return "Batches hold: " + "; ".join(f"{batch}: {inputs}" for batch, inputs in kinds.items()) + "."
+
+
+def _rows(rows: list[ParityRow]) -> str:
+    """Return the table rows of one runtime and device; what did not run is one row for all batches."""
+    first = rows[0]
+    if all(row.verdict == "not run" for row in rows):
+        reason = escape(f"not run: {first.reason}")
+        batches = ", ".join(str(row.batch) for row in rows)
+        return f'<tr>{_names(first)}<td class="n">{batches}</td><td class="skipped" colspan="7">{reason}</td></tr>'
+    return "".join(_row(row) for row in rows)
+
+
+def _names(row: ParityRow) -> str:
+    return "".join(f"<td>{escape(text)}</td>" for text in (row.graph, row.runtime, row.device, row.precision))
+
+
 def _row(row: ParityRow) -> str:
-    head = [row.graph, row.runtime, row.device, row.precision]
-    cells = "".join(f"<td>{escape(text)}</td>" for text in head)
-    cells += f'<td class="n">{row.batch}</td><td>{escape(row.inputs)}</td>'
+    cells = f'{_names(row)}<td class="n">{row.batch}</td>'
     name, share = row.worst()
     if not name:
-        css = "skipped" if row.verdict == "not run" else row.verdict
-        reason = f": {row.reason}" if row.reason else ""
-        return f'<tr>{cells}<td colspan="6"></td><td class="{css}">{escape(row.verdict + reason)}</td></tr>'
+        text = escape(f"{row.verdict}{': ' if row.reason else ''}{row.reason}")
+        return f'<tr class="{row.verdict}">{cells}<td class="{row.verdict}" colspan="7">{text}</td></tr>'
     figures = row.outputs[name]
     numbers = "".join(
         f'<td class="n">{figures[key]:.1e}</td>' for key in ("max_abs", "allowed_max_abs", "rel_l2", "allowed_rel_l2")

@@ -12,12 +12,12 @@ def to_markdown(report: ParityReport) -> str:
     mark = "✅" if report.passed else "❌"
     lines = [f"### {mark} {report.name}: {report.summary()}", ""]
     lines += [
-        "| graph | runtime | device | batches | max abs | relative L2 | share of allowed | verdict |",
-        "|---|---|---|---|---|---|---|---|",
+        "| graph | runtime | device | precision | batches | max abs | relative L2 | share of allowed | verdict |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for rows in report.folded():
         first = rows[0]
-        head = f"| {first.graph} | {first.runtime} | {first.device} "
+        head = f"| {first.graph} | {first.runtime} | {first.device} | {first.precision} "
         if first.verdict == "not run":
             lines.append(f"{head}| – | – | – | – | not run: {first.reason} |")
             continue
@@ -30,6 +30,14 @@ def to_markdown(report: ParityReport) -> str:
         batches = ", ".join(str(row.batch) for row in rows)
         lines.append(f"{head}| {batches} | {' | '.join(numbers)} | {share:.2f} | {verdict} |")
     lines += ["", *(f"- {problem}" for problem in report.problems)]
+    for found in report.divergence:
+        lines += [f"- layer by layer, {found.summary()}"]
+    for row in report.stitched:
+        frc, amplitude, phase = (f"{value:.1e}" for value in row.deficits)
+        verdict = "passed" if row.passed else "**failed**"
+        lines.append(
+            f"- stitched from {row.patterns} patterns, {row.runtime}: 1−FRC {frc}, 1−SSIM {amplitude} (amplitude), {phase} (phase), {verdict}"
+        )
     packages = ", ".join(f"{name} {version}" for name, version in report.host.get("packages", {}).items())
     return "\n".join([*lines, f"{report.host.get('platform', '')}; {packages}"]) + "\n"
 

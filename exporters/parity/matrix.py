@@ -5,25 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from exporters.graphs import graph_io
+from exporters.parity.bisect import Divergence, bisect_graph
+from exporters.parity.evidence import Evidence
 from exporters.parity.inputs import Pool, make_pool
 from exporters.parity.metrics import Budget, budget, field_errors
+from exporters.parity.precision import tf32_eager
 from exporters.parity.report import ParityReport, ParityRow, host_facts
-from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
+from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
 from ptycho_runtime.contract import TensorInfo
-from ptycho_runtime.devices import ORT_ERRORS
 from ptycho_runtime.metrics import errors
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
 BATCHES = (1, 3, 16, 33)
-FAILURES: tuple[type[Exception], ...] = (*ORT_ERRORS, TypeError, KeyError)
 POOL_GROUPS = 8  # at least: the edges are among them
 DEVICES = ("cpu", "cuda", "tensorrt")
+_BISECT_VALUES = (
+    8 * 64 * 64 * 4
+)  # pattern pixels run layer by layer: every intermediate of them is in memory three times
 
 
 def run_parity(
@@ -36,6 +41,7 @@ def run_parity(
     scan: Path | None = None,
     devices: Iterable[str] = DEVICES,
     require: Iterable[str] = (),
+    bisect: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ParityReport:
     """Compare the stored files with the untouched eager models.
@@ -49,6 +55,7 @@ def run_parity(
         scan: a scan whose patterns are used in place of simulated ones.
         devices: which to try; one that is absent gives rows `not run`.
         require: devices that must have run, see `ParityReport.missing_devices`.
+        bisect: look layer by layer where the ONNX files diverge even if they do not fail; those that fail are looked at anyway.
         progress: called with a short text before each runtime.
     """
     batches = tuple(sorted(set(batches)))
@@ -56,6 +63,8 @@ def run_parity(
         raise ValueError("no batch sizes given; expected at least one")
     pool = make_pool(spec, max(*batches, POOL_GROUPS), scan)
     rows: list[ParityRow] = []
+    evidence = Evidence(name, artifacts)
+    divergence: list[Divergence] = []
     for graph, files in artifacts.items():
         inputs, outputs = graph_io(spec, graph)
         feed_names = {info["name"] for info in inputs}
@@ -65,14 +74,38 @@ def run_parity(
         reference = in_chunks(EagerRunner(models[graph], graph, dtype=torch.float64), graph_pool)
         eager32 = in_chunks(EagerRunner(models[graph], graph), graph_pool)
         shapes = {info["name"]: (list(info["shape"]), info["dtype"]) for info in outputs}
-        trials = _trials(models[graph], graph, files, inputs, outputs, devices)
-        for runtime, device, open_runner in trials:
+        limits = {"float32": eager32}
+        for trial in _trials(models[graph], graph, files, inputs, outputs, devices):
             if progress:
-                progress(f"{graph}: {runtime} on {device}")
-            rows += _rows(graph, runtime, device, open_runner, graph_pool, batches, reference, eager32, shapes)
+                progress(f"{graph}: {trial.runtime} on {trial.device}")
+            rows += _rows(graph, trial, graph_pool, batches, reference, limits, shapes, evidence)
+            if trial.precision == "float32" and "tf32" not in limits and torch.cuda.is_available():
+                limits["tf32"] = tf32_eager(models[graph], graph, graph_pool, reference)
+        failed = [r for r in rows if r.graph == graph and r.runtime == "onnx" and r.verdict == "failed"]
+        if failed or bisect:
+            if progress:
+                progress(f"{graph}: layer by layer")
+            batch, device = (failed[0].batch, failed[0].device) if failed else (max(batches), "cpu")
+            groups = max(1, min(batch, _BISECT_VALUES // (spec.C * spec.N**2)))
+            divergence.append(bisect_graph(models[graph], graph, files["onnx"], graph_pool, groups, device))
     return ParityReport(
-        name, rows, tuple(require), host_facts(), {"model": "eager float64 on the CPU", "groups": len(pool)}
+        name,
+        rows,
+        tuple(require),
+        host_facts(),
+        {"model": "eager float64 on the CPU", "groups": len(pool)},
+        divergence=divergence,
+        evidence=evidence,
     )
+
+
+class Trial(NamedTuple):
+    """One row's runtime, device and precision, and how to open it, whether or not this host can run it."""
+
+    runtime: str
+    device: str
+    precision: str
+    open_runner: Callable[[], Runner]
 
 
 def _trials(
@@ -82,15 +115,19 @@ def _trials(
     inputs: list[TensorInfo],
     outputs: list[TensorInfo],
     devices: Iterable[str],
-) -> list[tuple[str, str, Callable[[], Runner]]]:
-    """Return (runtime, device, how to open it) for every row that a report has, whether or not this host can run it."""
-    trials: list[tuple[str, str, Callable[[], Runner]]] = []
+) -> list[Trial]:
+    trials = []
     for device in devices:
-        if device != "tensorrt":
-            trials.append(("eager", device, partial(EagerRunner, model, graph, device)))
-            script = partial(TorchScriptRunner, files["torchscript"], inputs, outputs, device)
-            trials.append(("torchscript", device, script))
-        trials.append(("onnx", device, partial(OnnxRunner, files["onnx"], device)))
+        # TensorRT rounds to TF32 where the GPU has it, and onnxruntime has no option against that.
+        for precision in {"cpu": ("float32",), "tensorrt": ("tf32",)}.get(device, ("float32", "tf32")):
+            tf32 = precision == "tf32"
+            script = files["torchscript"]
+            if device != "tensorrt":
+                eager = partial(EagerRunner, model, graph, device, tf32=tf32)
+                trials.append(Trial("eager", device, precision, eager))
+                stored = partial(TorchScriptRunner, script, inputs, outputs, device, tf32=tf32)
+                trials.append(Trial("torchscript", device, precision, stored))
+            trials.append(Trial("onnx", device, precision, partial(OnnxRunner, files["onnx"], device, tf32=tf32)))
     return trials
 
 
@@ -102,42 +139,44 @@ def in_chunks(runner: Runner, pool: Pool, size: int = 8) -> Outputs:
 
 def _rows(
     graph: str,
-    runtime: str,
-    device: str,
-    open_runner: Callable[[], Runner],
+    trial: Trial,
     pool: Pool,
     batches: tuple[int, ...],
     reference: Outputs,
-    eager32: Outputs,
+    limits: Mapping[str, Outputs],
     shapes: dict[str, tuple[list[int | str], str]],
+    evidence: Evidence,
 ) -> list[ParityRow]:
-    rows = []
+    rows: list[ParityRow] = []
+    runtime, device, precision, open_runner = trial
 
     def row(batch: int, verdict: str, reason: str = "") -> ParityRow:
-        made = ParityRow(graph, runtime, device, "float32", batch, pool.kind(0, batch), verdict, reason)
+        made = ParityRow(graph, runtime, device, precision, batch, pool.kind(0, batch), verdict, reason)
         rows.append(made)
         return made
 
+    def fail(batch: int, what: str, error: Exception) -> None:
+        first = str(error).splitlines()[0] if str(error) else ""
+        row(batch, "failed", f"{what} {type(error).__name__}: {first}")
+
     try:
         with open_runner() as runner:
+            repeats: bool | None = None
             for batch in batches:
+                feed = pool.slice(0, batch)
                 try:
-                    found = runner.run(pool.slice(0, batch))
+                    found = runner.run(feed)
+                    if repeats is None:
+                        repeats = _same_bits(found, runner.run(feed))
                 except FAILURES as error:
-                    row(
-                        batch,
-                        "failed",
-                        f"it raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-                    )
+                    fail(batch, "it raised", error)
                     continue
-                judge(
-                    row(batch, "passed"),
-                    found,
-                    {k: v[:batch] for k, v in reference.items()},
-                    {k: v[:batch] for k, v in eager32.items()},
-                    shapes,
-                )
-            facts = runner.facts()
+                wanted = {k: v[:batch] for k, v in reference.items()}
+                eager = {k: v[:batch] for k, v in limits[precision].items()}
+                made = row(batch, "passed")
+                judge(made, found, wanted, eager, shapes)
+                evidence.add(made, pool.kinds[:batch], feed, found, wanted, eager)
+            facts = runner.facts() | ({} if repeats is None else {"repeats_bit_exact": repeats})
             strangers = [p for p in facts.get("node_providers", {}) if device != "cpu" and p == "CPUExecutionProvider"]
             for made in rows:
                 made.facts = facts
@@ -150,12 +189,12 @@ def _rows(
     except FAILURES as error:
         rows.clear()
         for batch in batches:
-            row(
-                batch,
-                "failed",
-                f"it cannot be opened: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}",
-            )
+            fail(batch, "it cannot be opened:", error)
     return rows
+
+
+def _same_bits(first: Outputs, second: Outputs) -> bool:
+    return first.keys() == second.keys() and all(first[k].tobytes() == second[k].tobytes() for k in first)
 
 
 def judge(

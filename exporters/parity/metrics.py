@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +46,8 @@ def field_errors(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray
     `amplitude_rel` is ‖|o|−|o_ref|‖ / ‖|o_ref|‖; `phase_rad` the amplitude-weighted root mean square of the wrapped phase
     difference, for outputs that hold the object as real and imaginary part or as amplitude and phase.
     """
-    if c.OBJECT_REAL in reference:
-        got = outputs[c.OBJECT_REAL].astype(np.float64) + 1j * outputs[c.OBJECT_IMAG]
-        ref = reference[c.OBJECT_REAL] + 1j * reference[c.OBJECT_IMAG]
-    elif c.AMPLITUDE in reference:
-        got = outputs[c.AMPLITUDE].astype(np.float64) * np.exp(1j * outputs[c.PHASE].astype(np.float64))
-        ref = reference[c.AMPLITUDE] * np.exp(1j * reference[c.PHASE])
-    else:
+    got, ref = object_field(outputs), object_field(reference)
+    if got is None or ref is None:
         return {}
     weight = np.abs(ref) ** 2
     total = float(weight.sum())
@@ -62,3 +58,13 @@ def field_errors(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray
         "amplitude_rel": float(np.linalg.norm(np.abs(got) - np.abs(ref)) / np.sqrt(total)),
         "phase_rad": float(np.sqrt((weight * wrapped**2).sum() / total)),
     }
+
+
+def object_field(outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return the object patches, (batch, C, N, N) complex128; None where the outputs hold none."""
+    field: np.ndarray | None = None
+    if c.OBJECT_REAL in outputs:
+        field = outputs[c.OBJECT_REAL].astype(np.float64) + 1j * outputs[c.OBJECT_IMAG]
+    elif c.AMPLITUDE in outputs:
+        field = outputs[c.AMPLITUDE].astype(np.float64) * np.exp(1j * outputs[c.PHASE].astype(np.float64))
+    return field

@@ -8,15 +8,20 @@ import sys
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from exporters.parity.bisect import Divergence
 from exporters.parity.metrics import RULE
+from exporters.parity.stitched import StitchedRow
 from ptycho_runtime import contract as c
 from ptycho_torch.errors import BundleError
+
+if TYPE_CHECKING:
+    from exporters.parity.evidence import Evidence
 
 SCHEMA = "ptycho-export/parity"
 SCHEMA_VERSION = 1
@@ -55,13 +60,23 @@ class ParityReport:
     host: dict[str, Any] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # stored files that are not what was exported
+    divergence: list[Divergence] = field(
+        default_factory=list
+    )  # layer by layer, of graphs that failed or were asked for
+    stitched: list[StitchedRow] = field(default_factory=list)  # of a scan
+    evidence: Evidence | None = field(default=None, repr=False, compare=False)  # arrays to show and replay
 
     @property
     def passed(self) -> bool:
         """Say whether every row that ran passed and at least one stored file was really compared per graph."""
         compared = {(row.graph, row.runtime) for row in self.rows if row.verdict == "passed" and row.outputs}
         wanted = {(row.graph, runtime) for row in self.rows for runtime in STORED_RUNTIMES}
-        return bool(wanted) and wanted <= compared and not self.failures() and not self.problems
+        return bool(wanted) and wanted <= compared and not self.failures() and not self.problems and self.stitched_well
+
+    @property
+    def stitched_well(self) -> bool:
+        """Say whether no runtime's stitched object differs by more than rounding explains."""
+        return all(row.passed for row in self.stitched)
 
     def failures(self) -> list[ParityRow]:
         """Return the rows that failed."""
@@ -84,15 +99,20 @@ class ParityReport:
             stored = "".join(f"; {problem}" for problem in self.problems)
             what = row.reason
             if not what:
-                name, _ = row.worst()
-                figures = row.outputs[name]
+                figures = row.outputs[name := row.worst()[0]]
                 what = (
                     f"{name} max abs {figures['max_abs']:.2e} (allowed {figures['allowed_max_abs']:.2e}), "
                     f"relative L2 {figures['rel_l2']:.2e} (allowed {figures['allowed_rel_l2']:.2e})"
                 )
-            return f"parity failed: {row.graph} {row.runtime} on {row.device}, batch {row.batch}: {what}{stored}"
+            found = next((d for d in self.divergence if d.graph == row.graph and d.first is not None), None)
+            where = "" if found is None or found.first is None else f"; it diverges first at {found.first.layer}"
+            return f"parity failed: {row.graph} {row.runtime} on {row.device}, batch {row.batch}: {what}{where}{stored}"
         if self.problems:
             return f"parity failed: {'; '.join(self.problems)}"
+        if not self.stitched_well:
+            worst_row = next(row for row in self.stitched if not row.passed)
+            deficits = ", ".join(f"{value:.1e}" for value in worst_row.deficits)
+            return f"parity failed: the object that {worst_row.runtime} stitches differs (1−FRC, 1−SSIM: {deficits})"
         if not self.passed:
             return "parity failed: nothing was compared"
         ran = sum(row.verdict == "passed" for row in self.rows)
@@ -105,28 +125,42 @@ class ParityReport:
         title = f"Parity of {self.name}, batches {', '.join(map(str, batches))}"
         table = Table(title=title, caption=self.summary(), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         table.add_column("runtime", no_wrap=True)
-        table.add_column("device", no_wrap=True)
+        for heading in ("device", "precision"):
+            table.add_column(heading, overflow="fold")
         for heading in ("max abs", "rel. L2", "share"):
             table.add_column(heading, justify="right", no_wrap=True)
         table.add_column("verdict", overflow="fold")
-        graph = ""
-        for rows in self.folded():
-            first = rows[0]
-            if first.graph != graph:
-                graph = first.graph
-                table.add_section()
-                table.add_row(f"[bold]{graph}[/]")
-            if first.verdict == "not run":
-                table.add_row(first.runtime, first.device, "–", "–", "–", f"not run: {first.reason}")
-                continue
-            worst = max(rows, key=lambda row: row.worst()[1])
-            name, share = worst.worst()
-            figures = worst.outputs.get(name, {})
-            failed = [str(row.batch) for row in rows if row.verdict == "failed"]
-            verdict = f"[red]failed[/] (batch {', '.join(failed)})" if failed else "[green]passed[/]"
-            numbers = [f"{figures[key]:.1e}" if key in figures else "–" for key in ("max_abs", "rel_l2")]
-            table.add_row(first.runtime, first.device, *numbers, f"{share:.2f}", verdict)
+        folded = self.folded()
+        for graph in dict.fromkeys(row.graph for row in self.rows):
+            table.add_section()
+            table.add_row(f"[bold]{graph}[/]")
+            absent: dict[str, list[ParityRow]] = {}
+            for rows in folded:
+                if rows[0].graph != graph:
+                    continue
+                if all(row.verdict == "not run" for row in rows):
+                    absent.setdefault(rows[0].reason, []).append(rows[0])
+                else:
+                    table.add_row(*self._line(rows))
+            for reason, group in absent.items():
+                devices, precisions = (
+                    ", ".join(dict.fromkeys(getattr(r, k) for r in group)) for k in ("device", "precision")
+                )
+                runtimes = "all" if len({r.runtime for r in group}) > 1 else group[0].runtime
+                table.add_row(runtimes, devices, precisions, "–", "–", "–", f"not run: {reason}")
         return table
+
+    @staticmethod
+    def _line(rows: list[ParityRow]) -> tuple[str, ...]:
+        """Return one line of the table: the batches of one runtime, device and precision, by the worst of them."""
+        first = rows[0]
+        worst = max(rows, key=lambda row: row.worst()[1])
+        name, share = worst.worst()
+        figures = worst.outputs.get(name, {})
+        failed = [str(row.batch) for row in rows if row.verdict == "failed"]
+        verdict = f"[red]failed[/] (batch {', '.join(failed)})" if failed else "[green]passed[/]"
+        numbers = [f"{figures[key]:.1e}" if key in figures else "–" for key in ("max_abs", "rel_l2")]
+        return first.runtime, first.device, first.precision, *numbers, f"{share:.3g}", verdict
 
     def folded(self) -> list[list[ParityRow]]:
         """Return the rows by graph, runtime, device and precision; each list holds its batches."""
@@ -149,6 +183,8 @@ class ParityReport:
             "reference": self.reference,
             "problems": self.problems,
             "rows": [asdict(row) for row in self.rows],
+            "divergence": [asdict(found) for found in self.divergence],
+            "stitched": [asdict(row) for row in self.stitched],
         }
         return json.dumps(_finite(document), indent=1, sort_keys=False, ensure_ascii=False) + "\n"
 
@@ -168,6 +204,8 @@ class ParityReport:
             document["host"],
             document["reference"],
             document["problems"],
+            [Divergence.from_dict(found) for found in document.get("divergence", [])],
+            [StitchedRow.from_dict(row) for row in document.get("stitched", [])],
         )
 
     def contract_info(self) -> c.ParityInfo:

@@ -23,6 +23,7 @@ from ptycho_torch.models.module import PtychoModel
 
 Feed = Mapping[str, np.ndarray]
 Outputs = dict[str, np.ndarray]
+FAILURES: tuple[type[Exception], ...] = (*ORT_ERRORS, TypeError, KeyError)  # of a file that does not do what it should
 _ONNX_PROVIDERS = {
     "cpu": "CPUExecutionProvider",
     "cuda": "CUDAExecutionProvider",
@@ -65,9 +66,17 @@ class _Base:
 class EagerRunner(_Base):
     """The untouched eager model, float32 or float64."""
 
-    def __init__(self, model: PtychoModel, graph: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self,
+        model: PtychoModel,
+        graph: str,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        *,
+        tf32: bool = False,
+    ) -> None:
         """Copy the model to a device and precision."""
-        _require_torch_device(device)
+        _require_torch_device(device, tf32)
         self.model = copy.deepcopy(model).to(device)
         self.model = self.model.double() if dtype == torch.float64 else self.model
         self.graph, self.device, self.dtype = graph, device, dtype
@@ -88,10 +97,16 @@ class TorchScriptRunner(_Base):
     """The stored TorchScript file."""
 
     def __init__(
-        self, data: bytes, inputs: list[c.TensorInfo], outputs: list[c.TensorInfo], device: str = "cpu"
+        self,
+        data: bytes,
+        inputs: list[c.TensorInfo],
+        outputs: list[c.TensorInfo],
+        device: str = "cpu",
+        *,
+        tf32: bool = False,
     ) -> None:
         """Load the file onto a device."""
-        _require_torch_device(device)
+        _require_torch_device(device, tf32)
         self.module = torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]
         self.inputs = [info["name"] for info in inputs]
         self.outputs = [info["name"] for info in outputs]
@@ -174,11 +189,12 @@ def _require_cuda() -> None:
         raise NotRunnable("no CUDA device")
 
 
-def _require_torch_device(device: str) -> None:
+def _require_torch_device(device: str, tf32: bool) -> None:
     if device == "cuda":
         _require_cuda()
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        # One runner is open at a time, and each sets what it runs under.
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
     elif device != "cpu":
         raise NotRunnable(f"{device} is a provider of onnxruntime only")
 
@@ -186,5 +202,15 @@ def _require_torch_device(device: str) -> None:
 def _torch_facts(device: str) -> dict[str, Any]:
     facts: dict[str, Any] = {"torch": torch.__version__}
     if device == "cuda":
-        facts |= {"device": torch.cuda.get_device_name(), "tf32": False, "cudnn": torch.backends.cudnn.version()}  # type: ignore[no-untyped-call]
+        facts |= {
+            "device": torch.cuda.get_device_name(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+            "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+            "cudnn_deterministic": torch.backends.cudnn.deterministic,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark,
+            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+            "cublas_workspace": os.environ.get("CUBLAS_WORKSPACE_CONFIG", "default"),
+        }
     return facts

@@ -11,9 +11,11 @@ import secrets
 import sys
 import time
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
+
+import numpy as np
 
 from ptycho_torch.errors import OutputNotWritableError
 
@@ -148,3 +150,14 @@ def zip_bytes(members: Iterable[tuple[str, bytes]]) -> bytes:
         for name, data in members:
             archive.writestr(zipfile.ZipInfo(name, _EPOCH), data, zipfile.ZIP_DEFLATED)
     return buffer.getvalue()
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Return arrays as an NPZ file's bytes, the same for the same arrays."""
+
+    def npy(array: np.ndarray) -> bytes:
+        buffer = io.BytesIO()
+        np.lib.format.write_array(buffer, np.ascontiguousarray(array), allow_pickle=False)
+        return buffer.getvalue()
+
+    return zip_bytes((f"{name}.npy", npy(array)) for name, array in arrays.items())

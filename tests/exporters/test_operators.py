@@ -10,6 +10,7 @@ import onnx
 import pytest
 from cuda_kernels import left_to_the_cpu
 from sample_bundles import ROOT, members
+from tampering import weighted_layers, with_scaled_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -94,6 +95,22 @@ def check(name: str) -> None:
 @pytest.mark.parametrize("name", BUILT)
 def test_family_stays_on_the_gpu_and_equals_eager(name: str) -> None:
     check(name)
+
+
+@pytest.mark.parametrize("name", [*BUILT, "ffno, instance norm, logits"])
+def test_corrupted_layer_is_named(name: str) -> None:
+    model, artifacts = built(name)
+    honest = artifacts["diffraction_to_obj"]["onnx"]
+    layers = weighted_layers(honest)
+    for layer in (layers[0], layers[len(layers) // 2], layers[-1]):
+        files = {"diffraction_to_obj": {**artifacts["diffraction_to_obj"], "onnx": with_scaled_weight(honest, layer)}}
+        models = {"diffraction_to_obj": model}
+        report = run_parity(models, model.spec, files, batches=(3,), devices=("cpu",))
+        assert not report.passed
+        first = report.divergence[0].first
+        assert first is not None
+        assert layer == first.layer or layer.startswith(f"{first.layer}."), (layer, report.summary())
+        assert f"diverges first at {first.layer}" in report.summary()
 
 
 @pytest.mark.long

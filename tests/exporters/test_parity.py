@@ -194,7 +194,7 @@ class TestMarkdownAndCompare:
 
     def test_table_has_figures_and_reasons(self) -> None:
         text = to_markdown(self.report())
-        assert "| g | onnx | cpu | 1 | 1.0e-07 | 1.0e-07 | 0.50 | passed |" in text
+        assert "| g | onnx | cpu | float32 | 1 | 1.0e-07 | 1.0e-07 | 0.50 | passed |" in text
         assert "not run: no CUDA device" in text
 
     def test_equal_reports_differ_in_nothing(self) -> None:

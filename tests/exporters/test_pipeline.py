@@ -124,6 +124,8 @@ class TestFailedParity:
             "parity.junit.xml",
             "parity.md",
             "report.html",
+            "worst.autoencoder.npz",
+            "worst.diffraction_to_obj.npz",
         ]
         assert json.loads((tmp_path / "parity.json").read_text())["verdict"] == "failed"
         assert params_cfg == before

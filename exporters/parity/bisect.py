@@ -1,0 +1,248 @@
+"""Where an ONNX file diverges: its intermediate tensors beside the eager model's layers, in the order they are computed.
+
+Every node of an exported file says which module it came from, and modules keep the eager network's names. What leaves a
+module's nodes is therefore what the eager layer of that name returns.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from exporters.parity.inputs import Pool
+from exporters.parity.metrics import budget
+from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs
+from ptycho_runtime.metrics import errors
+from ptycho_torch.models.module import PtychoModel
+
+SCOPES = "pkg.torch.onnx.name_scopes"  # node metadata: the modules around a node, outermost first
+NETWORK = "network"  # what the graphs call the eager model's autoencoder
+OUTPUT = "output"
+_CERTAIN = 30.0  # times what is allowed; no luck goes that far
+_ENDS: tuple[type[Exception], ...] = (NotRunnable, *FAILURES)
+
+
+@dataclass(frozen=True)
+class LayerError:
+    """One layer's result in the exported file against the eager model in float64."""
+
+    layer: str  # the eager module's path, or `output NAME`
+    tensor: str  # the ONNX value
+    rel_l2: float
+    allowed_rel_l2: float
+    max_abs: float
+    allowed_max_abs: float
+    growth: float  # relative L2 over that of the layer before; 0 for the first
+
+    @property
+    def is_output(self) -> bool:
+        """Say whether this is an output of the graph."""
+        return self.layer.startswith(OUTPUT)
+
+    @property
+    def share(self) -> float:
+        """Return the larger of the two errors as a share of what is allowed."""
+        pairs = ((self.rel_l2, self.allowed_rel_l2), (self.max_abs, self.allowed_max_abs))
+        return max(error / limit if limit > 0.0 else (0.0 if error == 0.0 else float("inf")) for error, limit in pairs)
+
+
+@dataclass
+class Divergence:
+    """The layers of one graph with their errors."""
+
+    graph: str
+    device: str
+    layers: list[LayerError] = field(default_factory=list)
+    reason: str = ""  # why there are none
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Divergence:
+        """Return what `dataclasses.asdict` and JSON made of one; infinities may be text."""
+        layers = []
+        for layer in document["layers"]:
+            figures = {key: float(value) for key, value in layer.items() if key not in ("layer", "tensor")}
+            layers.append(LayerError(str(layer["layer"]), str(layer["tensor"]), **figures))
+        return cls(document["graph"], document["device"], layers, document["reason"])
+
+    @property
+    def first(self) -> LayerError | None:
+        """Return the first layer that explains an output beyond its share; None where all outputs are within theirs.
+
+        A layer of few numbers near zero can by luck err a few times more than eager's, and the error heals in the next. So
+        where an output is far beyond its share, a layer must be beyond by at least the square root of that.
+        """
+        worst = max((layer.share for layer in self.layers if layer.is_output), default=0.0)
+        if worst <= 1.0:
+            return None
+        return next(layer for layer in self.layers if layer.share > 1.0 and layer.share >= min(worst**0.5, _CERTAIN))
+
+    def summary(self) -> str:
+        """Return the finding in one line."""
+        if self.reason:
+            return f"{self.graph}: no layers could be compared: {self.reason}"
+        if self.first is None:
+            worst = max(self.layers, key=lambda layer: layer.share)
+            return (
+                f"{self.graph}: run layer by layer, all outputs are within what rounding explains "
+                f"({len(self.layers)} layers, the worst is {worst.layer} with {worst.share:.3g} of what is allowed)"
+            )
+        return f"{self.graph}: diverges first at {self.first.layer} ({self.first.share:.3g} × what is allowed)"
+
+    def around(self, before: int = 3, after: int = 4) -> list[LayerError]:
+        """Return the layers around the first beyond its share and the graph's outputs; the worst ones where there is none."""
+        if self.first is None:
+            worst = sorted(self.layers, key=lambda layer: -layer.share)[: before + after]
+            return [layer for layer in self.layers if layer in worst]
+        at = self.layers.index(self.first)
+        chosen = self.layers[max(0, at - before) : at + 1 + after]
+        return chosen + [layer for layer in self.layers[at + 1 + after :] if layer.is_output]
+
+
+def bisect_graph(
+    model: PtychoModel, graph: str, data: bytes, pool: Pool, groups: int, device: str = "cpu"
+) -> Divergence:
+    """Return the error of every layer that the file and the eager model have in common.
+
+    Args:
+        model: the eager float32 model on the CPU.
+        graph: `diffraction_to_obj` or `autoencoder`.
+        data: the ONNX file.
+        pool: inputs; holds those of the graph alone.
+        groups: how many of its groups are run.
+        device: where the file is run.
+    """
+    found = Divergence(graph, device)
+    feed = pool.slice(0, groups)
+    try:
+        reference, references = record_layers(EagerRunner(model, graph, dtype=torch.float64), feed)
+        eager32, eagers32 = record_layers(EagerRunner(model, graph), feed)
+        exported = onnx.load_from_string(data)
+        matches = match_layers(exported, {path: len(values) for path, values in references.items()})
+        with OnnxRunner(with_outputs(exported, [tensor for _, _, tensor in matches]), device) as runner:
+            results = runner.run(feed)
+    except _ENDS as error:
+        found.reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return found
+    before = 0.0
+    trials = [(path, tensor, references[path][call], eagers32[path][call]) for path, call, tensor in matches]
+    trials += [(f"{OUTPUT} {name}", name, reference[name], eager32[name]) for name in reference]
+    for path, tensor, wanted, eager in trials:
+        got = results.get(tensor)
+        if got is None or got.shape != wanted.shape:
+            continue  # the lowered layer keeps its result in another form
+        name = tensor if path.startswith(OUTPUT) else ""
+        allowed = budget(name, eager, wanted)
+        max_abs, rel_l2 = errors(name, got, wanted) if np.isfinite(got).all() else (float("inf"), float("inf"))
+        growth = rel_l2 / before if before > 0.0 else 0.0
+        found.layers.append(LayerError(path, tensor, rel_l2, allowed.rel_l2, max_abs, allowed.max_abs, growth))
+        before = rel_l2
+    if all(layer.is_output for layer in found.layers):
+        found.reason = "the file's nodes do not say which layer they belong to"
+    return found
+
+
+def record_layers(runner: EagerRunner, feed: Mapping[str, np.ndarray]) -> tuple[Outputs, dict[str, list[np.ndarray]]]:
+    """Run the eager model; return its outputs, and by layer what each call returned (the network's own input too)."""
+    results: dict[str, list[np.ndarray]] = defaultdict(list)
+    network: nn.Module = runner.model.model.autoencoder
+
+    def keep(path: str, value: object) -> None:
+        results[path] += [tensor.detach().cpu().numpy().copy() for tensor in _tensors(value)]
+
+    handles = [network.register_forward_pre_hook(lambda _, inputs: keep(f"{NETWORK} input", inputs[0]))]
+    for name, module in network.named_modules():
+        path = f"{NETWORK}.{name}" if name else NETWORK
+        handles.append(module.register_forward_hook(lambda _, __, value, path=path: keep(path, value)))
+    try:
+        outputs = runner.run(feed)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs, dict(results)
+
+
+def _tensors(value: object) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _tensors(item)
+
+
+def match_layers(model: onnx.ModelProto, calls: Mapping[str, int]) -> list[tuple[str, int, str]]:
+    """Return (layer, which of its results, ONNX value), in the order in which the file computes them.
+
+    Args:
+        model: an exported file.
+        calls: eager layers, and how many tensors each returned in one run of the model.
+
+    A layer whose nodes hand out another number of tensors is left to the layers around it.
+    """
+    nodes = [(node, _scopes(node)) for node in model.graph.node]
+    consumers: dict[str, list[frozenset[str]]] = defaultdict(list)
+    for node, inside in nodes:
+        for value in node.input:
+            consumers[value].append(inside)
+    for output in model.graph.output:
+        consumers[output.name].append(frozenset())
+    leaving: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    entering: list[tuple[int, str]] = []
+    produced = {value.name: frozenset[str]() for value in model.graph.input}
+    for position, (node, inside) in enumerate(nodes):
+        for value in node.input:
+            if NETWORK in inside and value in produced and NETWORK not in produced[value]:
+                entering.append((position, value))
+        for value in node.output:
+            produced[value] = inside
+            for path in inside:
+                if any(path not in user for user in consumers[value]):
+                    leaving[path].append((position, value))
+    found: list[tuple[tuple[int, int], str, int, str]] = []
+    if len({value for _, value in entering}) == 1:
+        found.append(((entering[0][0], 99), f"{NETWORK} input", 0, entering[0][1]))
+    for path, values in leaving.items():
+        if calls.get(path) == len(values):
+            # At one node, the innermost layer is named first.
+            depth = -path.count(".")
+            found += [((position, depth), path, call, value) for call, (position, value) in enumerate(values)]
+    # The network's input comes before its first node.
+    found.sort(key=lambda item: (item[0][0] - (item[1] == f"{NETWORK} input"), item[0][1]))
+    seen: set[str] = set()
+    unique = []
+    for _, path, call, value in found:
+        if value not in seen:  # a layer that ends with another's result adds nothing
+            seen.add(value)
+            unique.append((path, call, value))
+    return unique
+
+
+def _scopes(node: onnx.NodeProto) -> frozenset[str]:
+    for entry in node.metadata_props:
+        if entry.key == SCOPES:
+            try:
+                names = ast.literal_eval(entry.value)
+            except (ValueError, SyntaxError):
+                return frozenset()
+            # The last one is the node's own name.
+            return frozenset(str(name) for name in names[:-1] if name) if isinstance(names, list) else frozenset()
+    return frozenset()
+
+
+def with_outputs(model: onnx.ModelProto, tensors: Iterable[str]) -> bytes:
+    """Return the file with intermediate tensors among its outputs."""
+    wider = onnx.ModelProto()
+    wider.CopyFrom(model)
+    present = {value.name for value in wider.graph.output}
+    for tensor in tensors:
+        if tensor not in present:
+            present.add(tensor)
+            wider.graph.output.append(onnx.ValueInfoProto(name=tensor))
+    return bytes(wider.SerializeToString())

@@ -1,0 +1,161 @@
+"""What parity means for a user's picture: one scan's stitched object from each runtime, against eager in float64.
+
+Fourier ring correlation after Saxton and Baumeister, J. Microsc. 127 (1982) 127; structural similarity from scikit-image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from exporters.graphs import graph_io
+from exporters.parity.runners import EagerRunner, OnnxRunner, Runner, TorchScriptRunner
+from ptycho_runtime import contract as c
+from ptycho_runtime.bundle import Export
+from ptycho_runtime.reconstruct import reconstruct
+from ptycho_runtime.scans import read_scan
+from ptycho_torch.models.module import PtychoModel
+
+MAX_PATTERNS = 1024
+FACTOR = 16.0  # both figures fall with the square of the error, of which 4 times eager float32's own is allowed
+FLOOR = 1e-9
+_RING_POWER = 1e-9  # rings with less of the spectrum's power hold rounding alone
+GRAPH = "diffraction_to_obj"
+
+
+@dataclass(frozen=True)
+class StitchedRow:
+    """One runtime's stitched object against eager float64's. Deficits are 1 − figure; 0 is equal."""
+
+    runtime: str
+    device: str
+    patterns: int
+    frc_deficit: float  # of the ring that agrees least
+    ssim_amplitude_deficit: float
+    ssim_phase_deficit: float
+    allowed: tuple[float, float, float]
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> StitchedRow:
+        """Return what `dataclasses.asdict` and JSON made of one; infinities may be text."""
+        figures = {k: float(v) for k, v in document.items() if k.endswith("_deficit")}
+        frc, amplitude, phase = map(float, document["allowed"])
+        return cls(**{**document, **figures, "allowed": (frc, amplitude, phase)})
+
+    @property
+    def deficits(self) -> tuple[float, float, float]:
+        """Return the three figures in the order of `allowed`."""
+        return self.frc_deficit, self.ssim_amplitude_deficit, self.ssim_phase_deficit
+
+    @property
+    def passed(self) -> bool:
+        """Say whether no figure is lower than eager float32's own error explains."""
+        return all(found <= limit for found, limit in zip(self.deficits, self.allowed, strict=True))
+
+
+class _Patches:
+    """A parity runner as the session that `reconstruct` takes."""
+
+    def __init__(self, runner: Runner, channels: int, device: str) -> None:
+        self.runner, self.device, self.note = runner, device, ""
+        self.inputs = {c.DIFFRACTION: SimpleNamespace(shape=["batch", channels])}
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {name: value.astype(np.float64) for name, value in self.runner.run(feed).items()}
+
+
+def compare_stitched(
+    model: PtychoModel, files: Mapping[str, bytes], scan_path: Path, scale: c.InputScaleInfo
+) -> list[StitchedRow]:
+    """Return eager float32, TorchScript and ONNX on the CPU, each stitched from at most the first 1,024 patterns of a scan.
+
+    Args:
+        model: the eager model of `diffraction_to_obj`.
+        files: its exports by format.
+        scan_path: a scan that the runtime can read.
+        scale: how the input scale factor is made.
+
+    Raises `ScanError` for a scan that leaves something open.
+    """
+    spec = model.spec
+    inputs, outputs = graph_io(spec, GRAPH)
+    export = Export(
+        scan_path, {}, spec.N, spec.gridsize, spec.measurement_domain, scale["formula"], scale["value"], spec.era
+    )
+    scan = read_scan(scan_path, spec.N)
+    scan = replace(scan, frames=scan.frames[:MAX_PATTERNS], positions_px=scan.positions_px[:MAX_PATTERNS])
+
+    def stitched(open_runner: Callable[[], Runner]) -> tuple[np.ndarray, np.ndarray]:
+        with open_runner() as runner:
+            session: Any = _Patches(runner, spec.in_channels, "cpu")
+            canvas = reconstruct(export, session, scan).canvas
+        return canvas.object, canvas.covered
+
+    reference, covered = stitched(lambda: EagerRunner(model, GRAPH, dtype=torch.float64))
+    trials: dict[str, Callable[[], Runner]] = {
+        "eager": lambda: EagerRunner(model, GRAPH),
+        "torchscript": lambda: TorchScriptRunner(files["torchscript"], inputs, outputs),
+        "onnx": lambda: OnnxRunner(files["onnx"]),
+    }
+    rows: list[StitchedRow] = []
+    allowed = (FLOOR, FLOOR, FLOOR)
+    for runtime, open_runner in trials.items():
+        deficits = figures(stitched(open_runner)[0], reference, covered)
+        if runtime == "eager":
+            frc, amplitude, phase = (max(FACTOR * deficit, FLOOR) for deficit in deficits)
+            allowed = (frc, amplitude, phase)
+        rows.append(StitchedRow(runtime, "cpu", len(scan), *deficits, allowed))
+    return rows
+
+
+def figures(object_: np.ndarray, reference: np.ndarray, covered: np.ndarray) -> tuple[float, float, float]:
+    """Return 1 − figure for the Fourier ring correlation's lowest ring, SSIM of amplitude, SSIM of phase.
+
+    Args:
+        object_: (rows, columns) complex.
+        reference: the same, what is right.
+        covered: where something was measured; the smallest box around it is compared.
+    """
+    from skimage.metrics import structural_similarity
+
+    rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    got, wanted = object_[box].astype(np.complex128), reference[box].astype(np.complex128)
+    if not np.isfinite(got).all():
+        return float("inf"), float("inf"), float("inf")
+    found = [1.0 - float(ring_correlation(got, wanted).min())]
+    # Away from the cut at ±π, where equal objects could differ by a turn.
+    turn = np.exp(-1j * np.angle(wanted.sum()))
+    for a, b in ((np.abs(got), np.abs(wanted)), (np.angle(got * turn), np.angle(wanted * turn))):
+        span = float(np.ptp(b)) or 1.0
+        similarity = structural_similarity(a, b, data_range=span)  # type: ignore[no-untyped-call]
+        found.append(1.0 - float(similarity))
+    return max(found[0], 0.0), max(found[1], 0.0), max(found[2], 0.0)
+
+
+def ring_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Return the Fourier ring correlation of two complex images, one value a ring up to the Nyquist frequency.
+
+    Rings that hold less than 1e-9 of the spectrum's power are 1: nothing but rounding is in them.
+    """
+    a, b = np.fft.fft2(first), np.fft.fft2(second)
+    size = min(first.shape)
+    fy, fx = (np.fft.fftfreq(n) for n in first.shape)
+    ring = np.round(np.hypot(fy[:, None], fx[None, :]) * size).astype(int).ravel()
+    count = size // 2 + 1
+
+    def per_ring(values: np.ndarray) -> np.ndarray:
+        return np.bincount(ring, values.ravel(), minlength=count)[:count]
+
+    cross = (a * np.conj(b)).ravel()
+    product = np.hypot(per_ring(cross.real), per_ring(cross.imag))
+    power_a, power_b = per_ring(np.abs(a) ** 2), per_ring(np.abs(b) ** 2)
+    empty = np.maximum(power_a, power_b) <= _RING_POWER * max(power_a.sum(), power_b.sum())
+    found: np.ndarray = np.where(empty, 1.0, product / np.sqrt(np.maximum(power_a * power_b, 1e-300)))
+    return found

@@ -1,0 +1,68 @@
+"""Fourier ring correlation and structural similarity between stitched objects."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sample_bundles import DEMO
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from exporters import verify_bundle  # noqa: E402
+from exporters.parity import stitched  # noqa: E402
+from exporters.parity.report import ParityReport  # noqa: E402
+from exporters.parity.stitched import StitchedRow, figures, ring_correlation  # noqa: E402
+
+RANDOM = np.random.default_rng(5)
+OBJECT = np.exp(1j * RANDOM.uniform(-1, 1, (48, 56))) * RANDOM.uniform(0.5, 1.5, (48, 56))
+COVERED = np.ones(OBJECT.shape, bool)
+
+
+def test_equal_objects_have_no_deficit() -> None:
+    assert figures(OBJECT, OBJECT, COVERED) == pytest.approx((0.0, 0.0, 0.0), abs=1e-14)
+
+
+def test_independent_noise_does_not_correlate() -> None:
+    other = RANDOM.normal(size=OBJECT.shape) + 1j * RANDOM.normal(size=OBJECT.shape)
+    assert np.median(ring_correlation(OBJECT - OBJECT.mean(), other)) < 0.3
+
+
+def test_a_known_share_of_noise_gives_its_correlation() -> None:
+    # Two images s + n1, s + n2 of equal noise power correlate like S / (S + N).
+    signal, first, second = (RANDOM.normal(size=(256, 256)) + 1j * RANDOM.normal(size=(256, 256)) for _ in range(3))
+    found = ring_correlation(signal + 0.5 * first, signal + 0.5 * second)[8:]
+    assert found.mean() == pytest.approx(1 / 1.25, abs=0.01)
+
+
+@pytest.mark.parametrize("error", [1e-3, 1e-2])
+def test_deficits_fall_with_the_square_of_the_error(error: float) -> None:
+    noise = RANDOM.normal(size=OBJECT.shape) + 1j * RANDOM.normal(size=OBJECT.shape)
+    one, ten = (figures(OBJECT + e * noise, OBJECT, COVERED) for e in (error, error / 10))
+    assert np.array(one) / np.array(ten) == pytest.approx([100.0] * 3, rel=0.3)
+
+
+def test_what_is_not_finite_agrees_with_nothing() -> None:
+    bad = OBJECT.copy()
+    bad[3, 3] = np.nan
+    assert figures(bad, OBJECT, COVERED) == (np.inf, np.inf, np.inf)
+
+
+def test_a_runtime_that_stitches_another_object_fails_the_report() -> None:
+    good = StitchedRow("eager", "cpu", 9, 1e-12, 1e-12, 1e-12, (1e-9, 1e-9, 1e-9))
+    bad = StitchedRow("onnx", "cpu", 9, 1e-3, 1e-12, 1e-12, (1e-9, 1e-9, 1e-9))
+    report = ParityReport("b", [], stitched=[good, bad])
+    assert not report.passed
+    assert (
+        report.summary()
+        == "parity failed: the object that onnx stitches differs (1−FRC, 1−SSIM: 1.0e-03, 1.0e-12, 1.0e-12)"
+    )
+
+
+def test_scan_of_a_bundle_is_stitched_by_every_runtime(exported, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr(stitched, "MAX_PATTERNS", 48)
+    bundle = exported("cnn-2026-07-n64-g1-demo").bundle
+    report = verify_bundle(bundle, scan=DEMO.parent / "scan.npz", batches=(1,))
+    assert report.passed
+    assert [row.runtime for row in report.stitched] == ["eager", "torchscript", "onnx"]
+    assert all(row.patterns == 48 and max(row.deficits) < 1e-9 for row in report.stitched)
+    assert ParityReport.from_json(report.to_json()).stitched == report.stitched
