@@ -15,7 +15,7 @@ READY  := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help export verify verify-cuda reconstruct inspect test test-all lint clean install
+.PHONY: help export verify verify-cuda reconstruct inspect bench test test-all lint clean install
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ reconstruct: $(READY) ## run the exported BUNDLE on SCAN without PyTorch (defaul
 
 inspect: $(READY) ## say what BUNDLE is
 	$(PYTHON) -m exporters inspect $(BUNDLE)
+
+bench: $(READY) ## measure every way of running BUNDLE side by side (default: the demo)
+	$(PYTHON) -m exporters bench $(BUNDLE) $(if $(OUT),--out $(OUT))
 
 test: $(READY) ## run the tests (under ten minutes on two cores)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -m "not long" -n 2 --dist loadfile

@@ -23,6 +23,7 @@ from ptycho_torch.bundle import read_bundle, resolve
 from ptycho_torch.model_manager import require_torch
 
 if TYPE_CHECKING:
+    from exporters.bench.report import BenchReport
     from exporters.parity import ParityReport
     from exporters.pipeline import ExportResult
 
@@ -280,6 +281,48 @@ def compare(first: Path, second: Path) -> None:
     lines, _, code = guarded(str(first), run)
     if lines is not None:
         click.echo("\n".join(lines) or "no change beyond rounding")
+    sys.exit(code)
+
+
+@cli.command()
+@click.argument("bundle")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the report  [default: artifacts/<bundle name>]"
+)
+@click.option(
+    "--batches", default="1,4,16,64", show_default=True, help="Batch sizes in groups of patterns, comma-separated."
+)
+@click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 1000), help="Turns of each contender.")
+@click.option("--only", multiple=True, help="Measure only this contender; may be given several times.")
+def bench(bundle: str, out: Path | None, batches: str, rounds: int, only: tuple[str, ...]) -> None:
+    """Measure every way of running BUNDLE side by side: speed, cold start, memory, size, accuracy, and the machine's limit.
+
+    A bundle that is not exported yet is exported into a temporary folder first.
+    """
+    sizes = batch_sizes(batches)
+    from exporters.bench.contenders import CONTENDERS
+
+    names = list(dict.fromkeys(contender.name for contender in CONTENDERS))
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise click.BadParameter(f"{unknown[0]!r}; expected one of {', '.join(names)}", param_hint="--only")
+
+    def run(progress: Callable[[str], None]) -> tuple[BenchReport, Path]:
+        require_torch("bench")
+        from exporters.bench.run import run_bench
+
+        return run_bench(bundle, out, batches=sizes, rounds=rounds, only=only, progress=progress)
+
+    found, _, code = guarded(bundle, run)
+    if found is not None:
+        from exporters.bench.tables import remarks, sheets
+
+        report, folder = found
+        for sheet in sheets(report):
+            _out.print(sheet.terminal())
+        for line in remarks(report):
+            _out.print(line, soft_wrap=True, markup=False)
+        _out.print(f"report: {folder / 'bench.md'}", soft_wrap=True)
     sys.exit(code)
 
 

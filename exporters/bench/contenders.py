@@ -1,0 +1,323 @@
+"""Who takes part: each way of running a graph, opened in a process of its own from what its user would have at hand.
+
+Nothing here imports a runtime before a contender is opened, so that a process holds only the runtime it measures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Feed = Mapping[str, "np.ndarray"]
+GRAPH = "diffraction_to_obj"
+
+
+class CannotRun(RuntimeError):
+    """A contender cannot run on this host; the message is the reason that the report gives."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the contenders are opened from."""
+
+    bundle: str  # the exported bundle
+    params: dict[str, Any] | None  # for a checkpoint, which has none of its own
+    architecture: dict[str, Any]
+    onnx: str  # the stored files, looked through and written out
+    torchscript: str
+    inputs: list[str]
+    outputs: list[str]
+
+    def write(self, path: Path) -> None:
+        """Write the case for the contenders' processes."""
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Case:
+        """Return the case that `write` wrote."""
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+class Engine(Protocol):
+    """An opened contender."""
+
+    def prepare(self, feed: Feed) -> Callable[[], Any]:
+        """Put a feed where the engine wants it and return the call that runs it to the end."""
+
+    def arrays(self, found: Any) -> dict[str, np.ndarray]:
+        """Return what the call gave, by output name."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way of running the graph."""
+
+    name: str
+    precision: str
+    open: Callable[[Case, str, int], Engine]  # (case, device, threads); raises CannotRun
+    reads: Literal["bundle", "torchscript", "onnx"]  # whose size counts
+    devices: tuple[str, ...] = ("cpu",)
+    cold_starts: int = 3
+
+    @property
+    def key(self) -> str:
+        """Return the name by which the processes know it."""
+        return f"{self.name} {self.precision}"
+
+
+class TorchEngine:
+    """Anything PyTorch calls with tensors."""
+
+    def __init__(self, function: Callable[..., Any], case: Case, device: str, *, settle: int = 1) -> None:
+        """Take a function of the graph's inputs in order; `settle` calls let a just-in-time compiler finish."""
+        self.function, self.case, self.device, self.settle = function, case, device, settle
+
+    def prepare(self, feed: Feed) -> Callable[[], Any]:
+        """Put the feed on the device."""
+        import torch
+
+        tensors = [torch.from_numpy(feed[name]).to(self.device) for name in self.case.inputs]
+
+        def call() -> Any:
+            with torch.inference_mode():
+                found = self.function(*tensors)
+            if self.device == "cuda":
+                torch.cuda.synchronize()
+            return found
+
+        return call
+
+    def arrays(self, found: Any) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+        import torch
+
+        if isinstance(found, torch.Tensor):  # the eager model's complex patches
+            found = (found.real, found.imag)
+        return {name: value.cpu().numpy() for name, value in zip(self.case.outputs, found, strict=True)}
+
+
+def _torch(device: str, threads: int) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise CannotRun("PyTorch is not installed") from error
+    torch.set_num_threads(threads)
+    if device == "cuda":
+        if not torch.cuda.is_available():
+            raise CannotRun("no CUDA device")
+        # All contenders compute float32 products in float32.
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def _eager_model(case: Case, device: str) -> Any:
+    from ptycho_torch import load_torch_bundle
+
+    models, _ = load_torch_bundle(case.bundle, GRAPH, architecture=case.architecture, params_cfg=case.params)
+    return models[GRAPH].to(device)
+
+
+def open_eager(case: Case, device: str, threads: int) -> Engine:
+    """Open the model as PtychoPINN's users do: from the bundle."""
+    _torch(device, threads)
+    model = _eager_model(case, device)
+    return TorchEngine(lambda x, scale: model.forward_predict(x, x, x, scale), case, device)
+
+
+def open_compiled(case: Case, device: str, threads: int) -> Engine:
+    """Open the model under torch.compile; the complex patches, which its compiler has no code for, are made after it."""
+    _torch(device, threads)
+    import torch
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except RuntimeError as error:
+        raise CannotRun("torch.compile needs a C++ compiler, and none works here") from error
+    model = _eager_model(case, device)
+    # A function a batch size, as a scan has one; sizes left open would cost speed.
+    network: Callable[..., Any] = torch.compile(model.network_output, dynamic=False)
+    return TorchEngine(lambda x, scale: model.patches(*network(x, scale)), case, device)
+
+
+def _script(case: Case, device: str, threads: int) -> Any:
+    _torch(device, threads)
+    import torch
+
+    return torch.jit.load(case.torchscript, map_location=device)  # type: ignore[no-untyped-call]
+
+
+def open_torchscript(case: Case, device: str, threads: int) -> Engine:
+    """Open the stored TorchScript file."""
+    return TorchEngine(_script(case, device, threads), case, device)
+
+
+def open_frozen(case: Case, device: str, threads: int) -> Engine:
+    """Open the stored TorchScript file, frozen and optimised for inference."""
+    module = _script(case, device, threads)
+    import torch
+
+    frozen = torch.jit.optimize_for_inference(torch.jit.freeze(module.eval()))
+    return TorchEngine(frozen, case, device)
+
+
+class OnnxEngine:
+    """An onnxruntime session as the runtime opens it."""
+
+    def __init__(self, case: Case, device: str, threads: int) -> None:
+        """Open the stored ONNX file."""
+        from ptycho_runtime.devices import open_session
+        from ptycho_runtime.errors import DeviceUnavailableError
+
+        try:
+            self.session = open_session(Path(case.onnx).read_bytes(), device, threads=threads).session
+        except DeviceUnavailableError as error:
+            raise CannotRun(str(error)) from error
+        self.case, self.device = case, device
+
+    def prepare(self, feed: Feed) -> Callable[[], Any]:
+        """Put the feed on the device."""
+        names, used = self.case.outputs, {name: feed[name] for name in self.case.inputs}
+        if self.device == "cpu":
+            return lambda: self.session.run(names, used)
+        import onnxruntime
+
+        binding = self.session.io_binding()
+        for name, value in used.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, self.device, 0))
+        for name in names:
+            binding.bind_output(name, self.device)
+
+        def call() -> Any:
+            self.session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+            return binding
+
+        return call
+
+    def arrays(self, found: Any) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+        values = found if isinstance(found, list) else found.copy_outputs_to_cpu()
+        return dict(zip(self.case.outputs, values, strict=True))
+
+
+class OpenVinoEngine:
+    """OpenVINO's CPU plug-in on the stored ONNX file, compiled for each batch size."""
+
+    def __init__(self, case: Case, threads: int, precision: str) -> None:
+        """Read the file; `precision` is one of OpenVINO's (`f32`, `bf16`)."""
+        try:
+            import openvino
+        except ImportError as error:
+            raise CannotRun("OpenVINO is not installed") from error
+        self.core, self.case = openvino.Core(), case
+        self.model = self.core.read_model(case.onnx)
+        # Left to itself it rounds to bfloat16 where the processor has it.
+        self.options = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads,
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+
+    def prepare(self, feed: Feed) -> Callable[[], Any]:
+        """Compile for the feed's batch size."""
+        used = {name: feed[name] for name in self.case.inputs}
+        self.model.reshape({name: list(value.shape) for name, value in used.items()})
+        request = self.core.compile_model(self.model, "CPU", self.options).create_infer_request()
+        return lambda: request.infer(used, share_inputs=True, share_outputs=True)
+
+    def arrays(self, found: Any) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+        return {name: found[name].copy() for name in self.case.outputs}
+
+
+def open_openvino(case: Case, device: str, threads: int) -> Engine:
+    """Open the stored ONNX file with OpenVINO in float32."""
+    return OpenVinoEngine(case, threads, "f32")
+
+
+_BOTH = ("cpu", "cuda")
+CONTENDERS: tuple[Contender, ...] = (
+    Contender("eager", "float32", open_eager, "bundle", _BOTH),
+    # One cold start: it compiles for tens of seconds.
+    Contender("torch.compile", "float32", open_compiled, "bundle", _BOTH, cold_starts=1),
+    Contender("TorchScript", "float32", open_torchscript, "torchscript", _BOTH),
+    Contender("frozen TorchScript", "float32", open_frozen, "torchscript", _BOTH),
+    Contender("ONNX", "float32", OnnxEngine, "onnx", _BOTH),
+    Contender("OpenVINO", "float32", open_openvino, "onnx"),
+)
+EAGER, FROZEN, ONNX = "eager float32", "frozen TorchScript float32", "ONNX float32"
+
+
+class MatrixEngine:
+    """A large square float32 matrix product: what this machine can multiply and add at best."""
+
+    def __init__(self, multiply: Callable[[], Any]) -> None:
+        """Take the product as a call."""
+        self.multiply = multiply
+
+    def prepare(self, feed: Feed) -> Callable[[], Any]:
+        """Return the product; the feed plays no part."""
+        return self.multiply
+
+    def arrays(self, found: Any) -> dict[str, np.ndarray]:
+        """Return nothing: a product is no object."""
+        return {}
+
+
+MATRIX_SIZE = {"cpu": 2048, "cuda": 8192}
+
+
+def matrix_multiply_adds(device: str) -> int:
+    """Return the multiply-adds of one product."""
+    return MATRIX_SIZE[device] ** 3
+
+
+def open_matrix_torch(case: Case, device: str, threads: int) -> Engine:
+    """Open PyTorch's matrix product."""
+    _torch(device, threads)
+    import torch
+
+    a = torch.rand(MATRIX_SIZE[device], MATRIX_SIZE[device], device=device)
+    out = torch.empty_like(a)
+
+    def multiply() -> None:
+        torch.mm(a, a, out=out)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return MatrixEngine(multiply)
+
+
+def open_matrix_numpy(case: Case, device: str, threads: int) -> Engine:
+    """Open NumPy's matrix product; its library takes the number of threads from the environment."""
+    import numpy as np
+
+    a = np.random.default_rng(0).random((MATRIX_SIZE[device],) * 2, np.float32)
+    out = np.empty_like(a)
+    return MatrixEngine(lambda: np.matmul(a, a, out=out))
+
+
+# Two libraries, because neither is the faster one on every processor; the faster one is the limit.
+LIMITS: tuple[Contender, ...] = (
+    Contender("matrix product (PyTorch)", "float32", open_matrix_torch, "onnx", _BOTH, cold_starts=0),
+    Contender("matrix product (NumPy)", "float32", open_matrix_numpy, "onnx", cold_starts=0),
+)
+
+
+def find(key: str) -> Contender:
+    """Return the contender or limit of a name and precision."""
+    return next(contender for contender in (*CONTENDERS, *LIMITS) if contender.key == key)
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return this process's environment with every numeric library held to the same number of threads."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    return {**os.environ, **dict.fromkeys(names, str(threads))}

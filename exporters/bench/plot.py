@@ -1,0 +1,50 @@
+"""The bench report as a picture."""
+
+from __future__ import annotations
+
+import io
+
+from exporters.bench.report import BenchReport
+
+
+def plot_png(report: BenchReport) -> bytes:
+    """Return a PNG: times as fast as eager, and share of the matrix-multiply limit, by batch size; a row of panels a device."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
+
+    devices = report.devices() or ["cpu"]
+    figure = Figure(figsize=(11, 4.6 * len(devices)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{report.name}: {report.threads} thread{'s' * (report.threads > 1)}")
+    panels = figure.subplots(len(devices), 2, squeeze=False)
+    places = {batch: number for number, batch in enumerate(report.batches())}
+    for device, (speed, limit) in zip(devices, panels, strict=True):
+        names = report.contenders(device)
+        for number, name in enumerate(names):
+            nudge = (number - (len(names) - 1) / 2) * 0.06  # so that error bars do not hide one another
+            ratios = {b: r for b in places if (r := report.ratio(name, b, device)) is not None}
+            if ratios:
+                medians = [r.median for r in ratios.values()]
+                errors = [[r.median - r.low for r in ratios.values()], [r.high - r.median for r in ratios.values()]]
+                x = [places[b] + nudge for b in ratios]
+                speed.errorbar(x, medians, errors, marker="o", capsize=3, label=name, color=f"C{number}")
+            shares = {b: s for b in places if (s := report.limit_share(name, b, device)) is not None}
+            if shares:
+                x = [places[b] + nudge for b in shares]
+                limit.plot(x, list(shares.values()), marker="o", label=name, color=f"C{number}")
+        speed.axhline(1.0, color="0.6", linewidth=0.8)
+        limit.axhline(1.0, color="0.6", linewidth=0.8)
+        limit.yaxis.set_major_formatter(PercentFormatter(1.0))
+        for axes, title in (
+            (speed, "times as fast as eager (quartiles)"),
+            (limit, "share of the matrix-multiply limit"),
+        ):
+            axes.set(title=f"{device}: {title}", xlabel="batch (groups)", ylim=(0.0, None))
+            axes.set_xticks(list(places.values()), [str(batch) for batch in places])
+            axes.grid(alpha=0.3)
+        if names:
+            speed.legend(fontsize="small", loc="best")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()

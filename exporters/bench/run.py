@@ -1,0 +1,274 @@
+"""The whole bench: export if need be, write out what the contenders open, race them, and say what each costs."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from exporters import store
+from exporters.bench.contenders import (
+    CONTENDERS,
+    GRAPH,
+    LIMITS,
+    CannotRun,
+    Case,
+    Contender,
+    matrix_multiply_adds,
+)
+from exporters.bench.limits import multiply_adds
+from exporters.bench.loading import compare_loading
+from exporters.bench.plot import plot_png
+from exporters.bench.profile import profile
+from exporters.bench.race import Arena, Child, Turns, cold_start, race
+from exporters.bench.report import TARGET_BATCH, BenchReport, Cost, Row
+from exporters.bench.tables import to_markdown
+from exporters.parity.inputs import make_pool
+from exporters.parity.metrics import field_errors, object_field
+from exporters.parity.report import host_facts
+from exporters.parity.runners import EagerRunner
+from exporters.pipeline import export_bundle, load_for_export, stored_exports, stored_member
+from exporters.torchscript_check import check_torchscript
+from ptycho_runtime import contract as c
+from ptycho_runtime.devices import usable_threads
+from ptycho_torch import params as params_module
+from ptycho_torch.bundle import BundleRecord, is_own_member, read_bundle
+from ptycho_torch.bundle.writer import write_file
+from ptycho_torch.errors import DamagedBundleError
+from ptycho_torch.model_manager import require_torch, with_params
+from ptycho_torch.models.module import PtychoModel
+
+BATCHES = (1, 4, 16, 64)
+ROUNDS = 7
+DEVICES = ("cpu", "cuda")
+BENCH_JSON, BENCH_MARKDOWN, BENCH_PNG = "bench.json", "bench.md", "bench.png"
+_POOL_GROUPS = 16
+
+Progress = Callable[[str], None]
+
+
+@dataclass
+class Prepared:
+    """A bundle ready to be measured."""
+
+    arena: Arena
+    model: PtychoModel
+    onnx: bytes
+    feed: dict[str, np.ndarray]
+    file_bytes: dict[str, int]
+
+
+def run_bench(
+    source: str | Path,
+    out: str | Path | None = None,
+    *,
+    batches: Sequence[int] = BATCHES,
+    rounds: int = ROUNDS,
+    devices: Sequence[str] = DEVICES,
+    only: Iterable[str] = (),
+    progress: Progress | None = None,
+) -> tuple[BenchReport, Path]:
+    """Measure every way of running a bundle's `diffraction_to_obj` side by side, and write the report.
+
+    `params.cfg` is left as it was.
+
+    Args:
+        source: an exported bundle, or one that is exported into a temporary folder first.
+        out: folder for `bench.json`, `bench.md` and `bench.png`; `artifacts/<bundle name>` by default.
+        batches: groups per call.
+        rounds: how often each contender takes a turn at each batch size.
+        devices: `cpu`, `cuda`.
+        only: names of contenders to measure; all by default.
+        progress: called with a short text at each step.
+
+    Returns:
+        (the report, the folder it was written to).
+
+    Raises:
+        FileNotFoundError: nothing is at `source`.
+        BundleError: the bundle is refused, or the output cannot be written.
+        ParityError: an export, made first, computes something else.
+        RuntimeError: PyTorch is not installed.
+    """
+    require_torch("bench")
+    say = progress or (lambda text: None)
+    wanted = set(only)
+    chosen = [contender for contender in CONTENDERS if not wanted or contender.name in wanted]
+    before = dict(params_module.cfg)
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        try:
+            say("reading")
+            given = read_bundle(source)
+            folder = Path(out) if out is not None else store.default_folder(given)
+            store.check_writable(folder)
+            ready = _prepare(given, Path(name), max(batches), _pool_batch(batches), say)
+        finally:
+            params_module.cfg.clear()
+            params_module.cfg.update(before)
+        report = _measure(ready, store.bundle_name(given), chosen, batches, rounds, devices, say)
+        say("reading the weights")
+        report.loading = compare_loading(given, given.path, ready.arena.threads)
+        if any(contender.name == "ONNX" for contender in chosen):
+            say("profile")
+            report.layers = profile(ready.arena, TARGET_BATCH)
+    write_file(folder / BENCH_JSON, report.to_json().encode())
+    write_file(folder / BENCH_MARKDOWN, to_markdown(report).encode())
+    write_file(folder / BENCH_PNG, plot_png(report))
+    return report, folder
+
+
+def _pool_batch(batches: Sequence[int]) -> int:
+    """Return the batch size at which accuracy is measured: one that was compiled anyway."""
+    return max((batch for batch in batches if batch <= _POOL_GROUPS), default=_POOL_GROUPS)
+
+
+def _prepare(given: BundleRecord, folder: Path, largest: int, pool_batch: int, say: Progress) -> Prepared:
+    record = given
+    if record.exports is None:
+        say("exporting")
+        record = read_bundle(export_bundle(given.path, folder / "exported", batches=(1, 3)).bundle)
+    exports = stored_exports(record)
+    params = exports["params"] if record.kind == "ckpt" else None
+    loaded = load_for_export(with_params(record, params), exports["spec"])
+    problems: list[str] = []
+    files = exports["graphs"][GRAPH]["files"]
+    stored = {kind: stored_member(record, info, problems) for kind, info in files.items()}
+    if problems:
+        raise DamagedBundleError(f"{record.path.name}: {'; '.join(problems)}; export the bundle again")
+    check_torchscript(stored["torchscript"], f"{record.path.name}: {c.torchscript_member(GRAPH)}")
+    paths = {"onnx": folder / c.ONNX_FILE, "torchscript": folder / c.TORCHSCRIPT_FILE}
+    for kind, path in paths.items():
+        path.write_bytes(stored[kind])
+    io = exports["graphs"][GRAPH]
+    case = Case(
+        bundle=str(record.path.resolve()),
+        params=params,
+        architecture=loaded.spec.to_json(),
+        onnx=str(paths["onnx"]),
+        torchscript=str(paths["torchscript"]),
+        inputs=[info["name"] for info in io["inputs"]],
+        outputs=[info["name"] for info in io["outputs"]],
+    )
+    case.write(folder / "case.json")
+    groups = -(-_POOL_GROUPS // pool_batch) * pool_batch
+    pool = make_pool(loaded.spec, groups)
+    plain = [number for number, kind in enumerate(pool.kinds) if kind == "simulated"]
+    rows = np.resize(plain, max(largest, TARGET_BATCH))  # speed is that of ordinary patterns
+    feed = {f"pool.{name}": pool.feed[name] for name in case.inputs}
+    feed |= {f"timed.{name}": pool.feed[name][rows] for name in case.inputs}
+    np.savez(folder / "feed.npz", allow_pickle=False, **feed)
+    own_bytes = sum(size for member, size in record.members if not is_own_member(member))
+    sizes = {"bundle": own_bytes, **{kind: len(data) for kind, data in stored.items()}}
+    arena = Arena(folder / "case.json", folder / "feed.npz", usable_threads())
+    return Prepared(arena, loaded.models[GRAPH], stored["onnx"], feed, sizes)
+
+
+def _measure(
+    ready: Prepared,
+    name: str,
+    chosen: Sequence[Contender],
+    batches: Sequence[int],
+    rounds: int,
+    devices: Sequence[str],
+    say: Progress,
+) -> BenchReport:
+    import torch
+
+    report = BenchReport(
+        name,
+        ready.arena.threads,
+        ready.model.spec.in_channels,
+        multiply_adds(ready.onnx),
+        rows=[],
+        costs=[],
+        limits={},
+        host=host_facts(),
+    )
+    pool = {key.removeprefix("pool."): value for key, value in ready.feed.items() if key.startswith("pool.")}
+    with EagerRunner(ready.model, GRAPH, dtype=torch.float64) as eager:
+        reference = eager.run(pool)
+    for device in devices:
+        taking_part = [contender for contender in chosen if device in contender.devices]
+        if device == "cuda" and not torch.cuda.is_available():
+            reason = "no CUDA device"
+            report.rows += [Row(o.key, device, b, Turns(reason=reason)) for o in taking_part for b in batches]
+            continue
+        _race_device(report, ready, taking_part, device, batches, rounds, reference, say)
+        for contender in taking_part:
+            cost = next(found for found in report.costs if (found.contender, found.device) == (contender.key, device))
+            for number in range(0 if cost.reason else contender.cold_starts):
+                say(f"cold start {number + 1} of {contender.key} on {device}")
+                try:
+                    seconds, peak = cold_start(ready.arena, contender, device)
+                except CannotRun as error:
+                    cost.reason = f"cold start: {error}"
+                    break
+                cost.cold_s.append(seconds)
+                cost.peak_bytes.append(peak)
+    return report
+
+
+def _race_device(
+    report: BenchReport,
+    ready: Prepared,
+    taking_part: Sequence[Contender],
+    device: str,
+    batches: Sequence[int],
+    rounds: int,
+    reference: dict[str, np.ndarray],
+    say: Progress,
+) -> None:
+    limits = [limit for limit in LIMITS if device in limit.devices]
+    children: dict[str, Child] = {}
+    reasons: dict[str, str] = {}
+    rates: list[float] = []
+    try:
+        for contender in (*taking_part, *limits):
+            say(f"opening {contender.key} on {device}")
+            children[contender.key] = Child(ready.arena, contender, device)
+            try:
+                children[contender.key].ask(do="open")
+            except CannotRun as error:
+                reasons[contender.key] = str(error)
+                children.pop(contender.key).close()
+        for batch in batches:
+            say(f"batch {batch} on {device}")
+            found, disturbed = race(children, batch, rounds, ready.arena.threads)
+            report.disturbance.setdefault(device, []).extend(disturbed)
+            reasons |= {key: turns.reason for key, turns in found.items() if turns.reason}
+            for contender in taking_part:
+                turns = found.get(contender.key, Turns(reason=reasons.get(contender.key, "")))
+                report.rows.append(Row(contender.key, device, batch, turns))
+            for limit in limits:
+                took = found.get(limit.key, Turns()).seconds
+                rates += [matrix_multiply_adds(device) / seconds for seconds in took]
+        if rates:
+            report.limits[device] = max(rates)
+        for contender in taking_part:
+            cost = Cost(contender.key, device, file_bytes=ready.file_bytes[contender.reads])
+            cost.reason = reasons.get(contender.key, "")
+            report.costs.append(cost)
+            if contender.key in children:
+                say(f"accuracy of {contender.key} on {device}")
+                path = ready.arena.case.with_name("outputs.npz")
+                try:
+                    children[contender.key].ask(do="outputs", batch=_pool_batch(batches), path=str(path))
+                except CannotRun as error:
+                    cost.reason = f"accuracy: {error}"
+                    continue
+                with np.load(path, allow_pickle=False) as data:
+                    cost.accuracy = accuracy(dict(data), reference)
+    finally:
+        for child in children.values():
+            child.close()
+
+
+def accuracy(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return relative L2, amplitude and wrapped-phase error of the object against the reference."""
+    got, ref = object_field(outputs), object_field(reference)
+    assert got is not None and ref is not None  # GRAPH gives an object
+    relative = float(np.linalg.norm(got - ref) / np.linalg.norm(ref))
+    return {"rel_l2": relative, **field_errors(outputs, reference)}
