@@ -13,17 +13,26 @@ from ptycho_runtime.bundle import Export, open_export
 from ptycho_runtime.errors import NotExportedError, ReconstructionError
 from ptycho_runtime.scale import input_scale_factor as scale_of
 from ptycho_runtime.session import GraphSession
+from ptycho_runtime.tune import remembered
 
 if TYPE_CHECKING:
     from ptycho_runtime.reconstruct import Reconstruction
     from ptycho_runtime.scans import Scan
+
+DEFAULT_BATCH = 16  # where nothing was tuned
 
 
 class Reconstructor:
     """An exported model, ready to run. Its methods may be called from several threads at a time."""
 
     def __init__(
-        self, export: Export, device: str = "auto", batch: int = 16, *, tf32: bool = False, threads: int | None = None
+        self,
+        export: Export,
+        device: str = "auto",
+        batch: int | None = None,
+        *,
+        tf32: bool = False,
+        threads: int | None = None,
     ) -> None:
         """Open the `diffraction_to_obj` graph; use `ptycho_runtime.open`.
 
@@ -36,9 +45,15 @@ class Reconstructor:
                 f"{export.path.name}: holds no diffraction_to_obj graph, which object patches come from"
             )
         self.export = export
-        self.batch = batch
-        self._options = {"device": device, "batch": batch, "tf32": tf32, "threads": threads}
-        self.patches = GraphSession(export.graphs["diffraction_to_obj"], device, batch, tf32=tf32, threads=threads)
+        model = export.graphs["diffraction_to_obj"]
+        self.patches = GraphSession(model, device, batch or DEFAULT_BATCH, tf32=tf32, threads=threads)
+        self.tuned = remembered(export, self.patches.device) if batch is None and threads is None else None
+        if self.tuned is not None:
+            # Opened a second time, for the device that a setting belongs to is only known once a session is there.
+            batch, threads = self.tuned.batch, self.tuned.threads
+            self.patches = GraphSession(model, self.patches.device, batch, tf32=tf32, threads=threads)
+        self.batch = batch or DEFAULT_BATCH
+        self._tf32, self._threads = tf32, threads
         self._autoencoder: GraphSession | None = None
 
     @property
@@ -51,7 +66,9 @@ class Reconstructor:
         """The graph that predicts diffraction, opened when first asked for; None where the export has none."""
         model = self.export.graphs.get("autoencoder")
         if self._autoencoder is None and model is not None:
-            self._autoencoder = GraphSession(model, self.patches.device, self.batch)
+            self._autoencoder = GraphSession(
+                model, self.patches.device, self.batch, tf32=self._tf32, threads=self._threads
+            )
         return self._autoencoder
 
     def warmup(self) -> None:
@@ -127,14 +144,14 @@ class Reconstructor:
 
 
 def open(
-    path: str | Path, device: str = "auto", batch: int = 16, *, tf32: bool = False, threads: int | None = None
+    path: str | Path, device: str = "auto", batch: int | None = None, *, tf32: bool = False, threads: int | None = None
 ) -> Reconstructor:
     """Open an exported bundle or a bare `.onnx` file.
 
     Args:
         path: `.zip` that ptycho-export wrote, or one of its `.onnx` files.
         device: `auto`, `cpu`, `cuda` or `tensorrt`; `auto` takes CUDA where it truly works and notes why where not.
-        batch: groups a run.
+        batch: groups a run; where it and `threads` are None, what `ptycho-runtime tune` found for this model and host, else 16.
         tf32: let CUDA round the factors of products to 10 bits.
         threads: for the CPU; what this process may use where None.
 

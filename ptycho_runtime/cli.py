@@ -1,4 +1,4 @@
-"""The command line: `ptycho-runtime reconstruct|predict|check|doctor`. One line per error, exit codes a script can use."""
+"""The command line: `ptycho-runtime reconstruct|predict|check|tune|doctor`. One line per error, exit codes a script can use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ptycho_runtime.errors import CheckFailedError, DeviceUnavailableError, ReconstructionError
+from ptycho_runtime.errors import (
+    CheckFailedError,
+    DeviceUnavailableError,
+    NotExportedError,
+    OutputError,
+    ReconstructionError,
+)
 
 _TRACEBACK = "PTYCHO_RUNTIME_TRACEBACK"
 EXIT_PARTIAL = 130  # stopped by Ctrl-C, as shells have it; what was finished is written
@@ -38,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
         help="result: .h5 (Ptychodus product), .npz, .cxi, .tif or .png; a .png comes with each",
     )
     _device(one)
-    one.add_argument("--batch", type=_positive, default=16, help="groups of patterns per run (16)")
+    one.add_argument("--batch", type=_positive, help="groups of patterns per run (as tuned, else 16)")
     one.add_argument("--input-scale", type=float, help="input_scale_factor, in place of the one computed from the scan")
     one.add_argument("--crop-px", type=_positive, help="side of the middle of each patch that is used (N/2)")
     one.add_argument(
@@ -62,6 +68,14 @@ def parser() -> argparse.ArgumentParser:
     three.add_argument("bundle", type=Path)
     three.add_argument("--json", action="store_true", help="print JSON for machines")
     _device(three)
+
+    five = commands.add_parser(
+        "tune", help="find the fastest batch and threads for a model on this host, and remember them"
+    )
+    five.add_argument("bundle", type=Path)
+    five.add_argument("--rounds", type=_positive, default=7, help="how often each setting has its turn (7)")
+    five.add_argument("--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto")
+    five.add_argument("--json", action="store_true", help="print JSON for machines")
 
     four = commands.add_parser("doctor", help="say what this host can do and what to install")
     four.add_argument("--json", action="store_true", help="print JSON for machines")
@@ -138,6 +152,8 @@ def _reconstruct(arguments: argparse.Namespace) -> int:
     _say(f"{scan.name}: {len(scan)} patterns of {scan.size_px} px, {scan.domain}; device {model.patches.device}")
     if model.patches.note:
         _say(model.patches.note)
+    if model.tuned is not None:
+        _say(f"batch {model.tuned.batch}, {model.tuned.threads} threads, as tuned on this host")
     for reason, frames in scan.skipped.items():
         _say(f"skipped {len(frames)}: {reason}: {', '.join(map(str, frames[:20]))}{'…' if len(frames) > 20 else ''}")
     model.warmup()
@@ -148,7 +164,7 @@ def _reconstruct(arguments: argparse.Namespace) -> int:
             scan,
             autoencoder=None if arguments.no_quality or scan.probe is None else model.autoencoder,
             scale=arguments.input_scale,
-            batch=arguments.batch,
+            batch=model.batch,
             crop_px=arguments.crop_px,
             weighting=arguments.weighting,
             progress=progress,
@@ -202,6 +218,36 @@ def _check(arguments: argparse.Namespace) -> int:
                 f"rel. L2 {row.rel_l2:.1e} (allowed {row.allowed_rel_l2:.1e})  {'passed' if row.passed else 'FAILED ' + row.reason}"
             )
     raise_unless_passed(rows, export.path.name)
+    return 0
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from ptycho_runtime.bundle import open_export
+    from ptycho_runtime.tune import GRAPH, choose, remember, tune
+
+    export = open_export(arguments.bundle)
+    if GRAPH not in export.graphs:
+        raise NotExportedError(f"{export.path.name}: holds no {GRAPH} graph, which tuning measures")
+    device, trials = tune(export, arguments.device, rounds=arguments.rounds, progress=_say)
+    setting = choose(trials)
+    try:
+        path = remember(export, device, setting)
+    except OSError as error:
+        raise OutputError(
+            f"the setting cannot be kept ({error}); set XDG_CACHE_HOME to a folder that can be written"
+        ) from error
+    best = max(trial.groups_per_s for trial in trials)
+    if arguments.json:
+        rows = [{**vars(t.setting), "of_fastest": t.groups_per_s / best, "spread": t.spread} for t in trials]
+        print(json.dumps({"device": device, "chosen": vars(setting), "trials": rows, "kept_in": str(path)}, indent=1))
+        return 0
+    print(f"{'batch':>5s} {'threads':>8s} {'of the fastest':>15s} {'spread':>7s}")
+    for trial in trials:
+        mark = "  chosen" if trial.setting == setting else ""
+        print(
+            f"{trial.setting.batch:5d} {trial.setting.threads:8d} {100 * trial.groups_per_s / best:13.0f} % {100 * trial.spread:5.0f} %{mark}"
+        )
+    print(f"batch {setting.batch}, {setting.threads} threads on {device}, kept in {path}")
     return 0
 
 
@@ -259,7 +305,7 @@ def _report_bug(kind: type[BaseException], error: BaseException, trace: Tracebac
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code; an error with a known cause is one line."""
     parsed = parser().parse_args(arguments)
-    commands = {"reconstruct": _reconstruct, "predict": _predict, "check": _check, "doctor": _doctor}
+    commands = {"reconstruct": _reconstruct, "predict": _predict, "check": _check, "tune": _tune, "doctor": _doctor}
     try:
         return commands[parsed.command](parsed)
     except (ReconstructionError, CheckFailedError, DeviceUnavailableError) as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ptycho_runtime.errors import OutputError
+from ptycho_runtime.files import replace_file
 from ptycho_runtime.preview import preview_png
 from ptycho_runtime.reconstruct import Reconstruction
 
@@ -48,20 +47,12 @@ def write_product(result: Reconstruction, path: Path) -> list[Path]:
 
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace_file(path, write)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}); give another place with -o"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def _pixel_m(result: Reconstruction) -> float:

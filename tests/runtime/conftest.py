@@ -10,6 +10,12 @@ from sample_bundles import bundle_path
 from ptycho_torch import params
 
 
+@pytest.fixture(autouse=True)
+def no_tuned_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what was tuned on this host out of the tests, and the tests out of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
 def exported(name: str, folder: Path) -> Path:
     """Export a shared bundle and leave `params.cfg` as it was."""
     pytest.importorskip("torch", reason="PyTorch is not installed, so there is nothing to run")
