@@ -105,7 +105,7 @@ class TestMultiplyAdds:
     def test_graph_of_a_shared_bundle(self) -> None:
         models, _ = load_torch_bundle(bundle_path("cnn-2026-02-n64-g1"), GRAPH)
         model = models[GRAPH]
-        data = export_onnx(build_graph(model, GRAPH), *graph_io(model.spec, GRAPH), dict.fromkeys(c.META_KEYS, ""))
+        data = export_onnx(build_graph(model, GRAPH), *graph_io(model.spec, GRAPH), dict.fromkeys(c.META_KEYS, "test"))
         counts = multiply_adds_by_node(data)
         # The first convolution: 3 × 3 from one pattern to 32 channels, on 64 × 64 pixels.
         assert next(iter(counts.values())) == 64 * 64 * 32 * 9
