@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.arctangent import atan2
+from exporters.centre import keep_centre
 from exporters.lowering import lower
 from ptycho_runtime import contract as c
 from ptycho_torch.models.module import PtychoModel, raw_heads
@@ -39,6 +40,9 @@ def graph_io(spec: ModelSpec, graph: str) -> tuple[list[c.TensorInfo], list[c.Te
     patch: list[int | str] = [batch, outs, size, size]
     predicted: list[int | str] = [batch, spec.out_channels, size, size]
     inputs = [_info(c.DIFFRACTION, [batch, spec.in_channels, size, size]), _info(c.INPUT_SCALE, [batch, 1, 1, 1])]
+    if graph == c.CENTRE:
+        middle: list[int | str] = [batch, outs, size // 2, size // 2]
+        return inputs, [_info(c.OBJECT_REAL, middle), _info(c.OBJECT_IMAG, middle)]
     if graph == "diffraction_to_obj":
         return inputs, [_info(c.OBJECT_REAL, patch), _info(c.OBJECT_IMAG, patch)]
     heads = (c.OBJECT_REAL, c.OBJECT_IMAG) if spec.generator == "unet" else (c.AMPLITUDE, c.PHASE)
@@ -57,6 +61,11 @@ def graph_io(spec: ModelSpec, graph: str) -> tuple[list[c.TensorInfo], list[c.Te
     return inputs, [_info(c.PREDICTED, predicted), *outputs]
 
 
+def has_centre(spec: ModelSpec) -> bool:
+    """Say whether the middle of a model's patches is less work than the whole: generators mix all pixels up to their end."""
+    return spec.generator in ("cnn", "unet")
+
+
 def _info(name: str, shape: list[int | str], dtype: str = "float32") -> c.TensorInfo:
     return {"name": name, "shape": shape, "dtype": dtype}
 
@@ -66,13 +75,15 @@ def eager_outputs(model: PtychoModel, graph: str, feed: Mapping[str, Tensor]) ->
 
     Args:
         model: in float32 or float64.
-        graph: `diffraction_to_obj` or `autoencoder`.
+        graph: one of `contract.ALL_GRAPHS`.
         feed: the graph's inputs by name, in the model's precision.
     """
     spec = model.spec
     x, scale = feed[c.DIFFRACTION], feed[c.INPUT_SCALE]
-    if graph == "diffraction_to_obj":
+    if graph != "autoencoder":
         patches = model.forward_predict(x, x, x, scale)
+        if graph == c.CENTRE:
+            patches = patches[..., c.centre(spec.N), c.centre(spec.N)]
         return {c.OBJECT_REAL: patches.real, c.OBJECT_IMAG: patches.imag}
     if spec.supervised:
         first, second = model.network_output(x, scale)
@@ -89,7 +100,8 @@ def eager_outputs(model: PtychoModel, graph: str, feed: Mapping[str, Tensor]) ->
 
 def build_graph(model: PtychoModel, graph: str) -> nn.Module:
     """Return the real-valued module of a graph, taking its inputs in the order of `graph_io`; built in the model's precision."""
-    graph_module = PatchGraph(model) if graph == "diffraction_to_obj" else AutoencoderGraph(model)
+    kinds: dict[str, type[PatchGraph]] = {"diffraction_to_obj": PatchGraph, c.CENTRE: CentreGraph}
+    graph_module = kinds.get(graph, AutoencoderGraph)(model)
     return graph_module.eval().requires_grad_(False)
 
 
@@ -130,6 +142,15 @@ class PatchGraph(nn.Module):
     def forward(self, diffraction: Tensor, input_scale_factor: Tensor) -> Pair:
         """Return (object_real, object_imag)."""
         return self.patches(*self.heads(diffraction, input_scale_factor))
+
+
+class CentreGraph(PatchGraph):
+    """Diffraction to the central half of the object patches."""
+
+    def __init__(self, model: PtychoModel) -> None:
+        """Copy the model's network in its exportable form, with last stages that compute their middle."""
+        super().__init__(model)
+        keep_centre(self.network)
 
 
 class AutoencoderGraph(PatchGraph):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from exporters.errors import ExportError
+from exporters.optimize import optimize
 from ptycho_runtime import contract as c
 
 OPSET = 20  # the newest for which onnxruntime's CUDA provider has every operator used here (MaxPool ends at 21)
@@ -74,6 +75,7 @@ def export_onnx(
                 logger.setLevel(level)
     if program is None:
         raise ExportError("the ONNX exporter returned nothing; this is a bug, please report it")
+    optimize(program.model)
     model = program.model_proto
     settle(model, inputs, outputs, metadata)
     check(model, inputs, outputs)

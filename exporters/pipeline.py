@@ -13,7 +13,7 @@ import numpy as np
 
 from exporters import describe, store
 from exporters.errors import NotExportedError
-from exporters.graphs import build_graph, graph_io
+from exporters.graphs import build_graph, graph_io, has_centre
 from exporters.onnx import export_onnx
 from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
 from exporters.parity.matrix import BATCHES
@@ -48,7 +48,7 @@ class ExportResult:
 
 @dataclass
 class Loaded:
-    """Both eager models with what they are."""
+    """The eager models by graph, with what they are; where the middle of the patches is a graph too, its model is the one of the whole."""
 
     record: BundleRecord
     spec: ModelSpec
@@ -182,6 +182,8 @@ def load_for_export(record: BundleRecord, architecture: Architecture | None) -> 
     values = bundle_params(record, detections["diffraction_to_obj"])
     params_module.update_legacy_dict(params_module.cfg, values)
     models = build_models(record, {role: detections[role] for role in wanted})
+    if has_centre(first):
+        models[c.CENTRE] = models["diffraction_to_obj"]
     return Loaded(record, first, models, values, notices)
 
 
@@ -287,7 +289,7 @@ def stored_exports(record: BundleRecord) -> c.ExportsInfo:
         members_sha256 = exports["bundle"]["members_sha256"]
         complete = bool(graphs) and isinstance(exports["params"], dict) and bool(spec) and "sha256" in golden
         complete &= all(set(info["files"]) == {"onnx", "torchscript"} for info in graphs.values())
-        complete &= set(graphs) <= set(c.GRAPHS)
+        complete &= set(graphs) <= set(c.ALL_GRAPHS)
     except (KeyError, TypeError, ValueError) as error:
         raise NotExportedError(f"{label}: exports.json lacks {error}; export the bundle again") from error
     if not complete:

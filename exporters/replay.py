@@ -38,7 +38,7 @@ def replay_file(path: Path, bundle: Path | None = None) -> tuple[ParityRow, str]
     if path.stat().st_size > MAX_BYTES:
         raise BundleError(f"{path}: has more than {MAX_BYTES} bytes, which no replay file has")
     case, name, model = read_replay(path.read_bytes(), str(path))
-    if case.runtime not in ("onnx", "torchscript") or case.graph not in c.GRAPHS:
+    if case.runtime not in ("onnx", "torchscript") or case.graph not in c.ALL_GRAPHS:
         raise BundleError(f"{path}: is of {case.runtime!r} and {case.graph!r}, which no export has")
     problems: list[str] = []
     if bundle is not None or model is None:

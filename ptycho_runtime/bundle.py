@@ -20,8 +20,9 @@ from ptycho_runtime.onnxfile import look_into
 
 MAX_MEMBER_BYTES = 2 << 30  # protobuf's own limit for one file
 MAX_JSON_BYTES = 64 << 20
-_TENSORS = {
+_TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "diffraction_to_obj": ((c.DIFFRACTION, c.INPUT_SCALE), (c.OBJECT_REAL, c.OBJECT_IMAG)),
+    c.CENTRE: ((c.DIFFRACTION, c.INPUT_SCALE), (c.OBJECT_REAL, c.OBJECT_IMAG)),
     "autoencoder": (
         (c.DIFFRACTION, c.INPUT_SCALE, c.POSITIONS, c.PROBE_REAL, c.PROBE_IMAG, c.OUTPUT_SCALE, c.EXPERIMENT_ID),
         (c.PREDICTED, c.AMPLITUDE, c.PHASE, c.OBJECT_REAL, c.OBJECT_IMAG),
@@ -125,8 +126,8 @@ def _from_onnx(path: Path) -> Export:
             f"{path.name}: its metadata lacks {', '.join(missing[:4])}; expected a file that ptycho-export wrote"
         )
     graph = str(values["graph"])
-    if graph not in c.GRAPHS:
-        raise UnsafeGraphError(f"{path.name}: is the graph {graph!r}; expected {' or '.join(c.GRAPHS)}")
+    if graph not in c.ALL_GRAPHS:
+        raise UnsafeGraphError(f"{path.name}: is the graph {graph!r}; expected {' or '.join(c.ALL_GRAPHS)}")
     _check_graph(data, graph, path.name, None)
     formula = str(values["input_scale_formula"]).split(":")[0]
     try:
@@ -196,7 +197,7 @@ def _json(data: bytes, label: str) -> dict[str, Any]:
 
 def _graphs(info: Mapping[str, Any], label: str) -> dict[str, Any]:
     graphs = info.get("graphs")
-    well_formed = isinstance(graphs, dict) and graphs and set(graphs) <= set(c.GRAPHS)
+    well_formed = isinstance(graphs, dict) and graphs and set(graphs) <= set(c.ALL_GRAPHS)
     if not well_formed or not all(isinstance(g, dict) and "onnx" in (g.get("files") or {}) for g in graphs.values()):  # type: ignore[union-attr]
         raise DamagedExportError(f"{label}: {c.EXPORTS_JSON} lists no graphs as expected; export the bundle again")
     return dict(graphs)  # type: ignore[arg-type]  # looked at just above
@@ -207,7 +208,7 @@ def _check_graph(data: bytes, graph: str, label: str, entry: Mapping[str, Any] |
     inputs, outputs = _TENSORS[graph]
     for what, tensors, known in (("input", found.inputs, inputs), ("output", found.outputs, outputs)):
         names = [info["name"] for info in tensors]
-        if not set(names) <= set(known) or (graph == "diffraction_to_obj" and names != list(known)):
+        if not set(names) <= set(known) or (graph != "autoencoder" and names != list(known)):
             raise UnsafeGraphError(f"{label}: has the {what}s {', '.join(names)}; expected of {', '.join(known)}")
         if entry is not None and tensors != entry.get(f"{what}s"):
             raise UnsafeGraphError(f"{label}: its {what}s are not those that {c.EXPORTS_JSON} lists")

@@ -5,13 +5,18 @@ Exporters write by this module and the runtime reads by it. It imports nothing b
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final, Literal, TypedDict
 
 SCHEMA: Final = "ptycho-export/exports"
 SCHEMA_VERSION: Final = 1
 
-GraphName = Literal["diffraction_to_obj", "autoencoder"]
+GraphName = Literal["diffraction_to_obj", "autoencoder", "diffraction_to_obj_centre"]
 GRAPHS: Final[tuple[GraphName, ...]] = ("diffraction_to_obj", "autoencoder")
+CENTRE: Final[GraphName] = (
+    "diffraction_to_obj_centre"  # CNN and UNet models: the central half of the object patches alone
+)
+ALL_GRAPHS: Final[tuple[GraphName, ...]] = (*GRAPHS, CENTRE)
 
 # Members of an augmented bundle, beside PtychoPINN's own.
 EXPORTS_JSON: Final = "exports.json"
@@ -27,7 +32,9 @@ PROBE_REAL: Final = "probe_real"  # [modes, N, N] float32
 PROBE_IMAG: Final = "probe_imag"  # [modes, N, N] float32
 OUTPUT_SCALE: Final = "output_scale_factor"  # [batch, 1, 1, 1] float32
 EXPERIMENT_ID: Final = "experiment_id"  # [batch] int64, only where the model has more than one dataset
-OBJECT_REAL: Final = "object_real"  # [batch, C, N, N] float32 (autoencoder of the UNet era: C or 1)
+OBJECT_REAL: Final = (
+    "object_real"  # [batch, C, N, N] float32 (autoencoder of the UNet era: C or 1; CENTRE: [batch, C, N/2, N/2])
+)
 OBJECT_IMAG: Final = "object_imag"
 PREDICTED: Final = "predicted_diffraction"  # [batch, C, N, N] float32: amplitude, or intensity for rectangular physics
 AMPLITUDE: Final = "amplitude"  # [batch, C or 1, N, N] float32
@@ -39,7 +46,7 @@ MODES_AXIS: Final = "modes"
 # Keys of the ONNX file's metadata_props: a stranger with only the .onnx can use it correctly.
 META_PREFIX: Final = "ptycho_export."
 META_KEYS: Final = (
-    "graph",  # one of GRAPHS
+    "graph",  # one of ALL_GRAPHS
     "bundle_sha256",
     "ptychopinn_version",  # manifest version, e.g. 2.0-pytorch
     "era",
@@ -167,6 +174,11 @@ def positions_sign(era: str) -> float:
     return -1.0 if era in ("V", "J0", "J") else 1.0
 
 
+def centre(N: int) -> slice:
+    """Return the rows, and columns, of a patch of N pixels that `CENTRE` gives."""
+    return slice(N // 4, N // 4 + N // 2)
+
+
 def onnx_member(graph: str) -> str:
     """Return the member name of a graph's ONNX file inside the bundle."""
     return f"{graph}/{ONNX_FILE}"
@@ -177,6 +189,6 @@ def torchscript_member(graph: str) -> str:
     return f"{graph}/{TORCHSCRIPT_FILE}"
 
 
-def export_members() -> tuple[str, ...]:
-    """Return the names of all members that an export adds or replaces."""
-    return (*(m(g) for g in GRAPHS for m in (onnx_member, torchscript_member)), EXPORTS_JSON, GOLDEN_NPZ)
+def export_members(graphs: Iterable[str] = ALL_GRAPHS) -> tuple[str, ...]:
+    """Return the names of all members that an export of these graphs adds or replaces."""
+    return (*(m(g) for g in graphs for m in (onnx_member, torchscript_member)), EXPORTS_JSON, GOLDEN_NPZ)

@@ -15,7 +15,7 @@ from tampering import weighted_layers, with_scaled_weight
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
-from exporters.graphs import build_graph, graph_io  # noqa: E402
+from exporters.graphs import build_graph, graph_io, has_centre  # noqa: E402
 from exporters.onnx import export_onnx  # noqa: E402
 from exporters.parity import run_parity  # noqa: E402
 from exporters.torchscript import export_torchscript  # noqa: E402
@@ -73,7 +73,7 @@ def built(name: str) -> tuple[PtychoModel, dict[str, dict[str, bytes]]]:
     torch.manual_seed(3)
     model = PtychoModel(spec).eval().requires_grad_(False)
     artifacts = {}
-    for graph in c.GRAPHS:
+    for graph in c.ALL_GRAPHS if has_centre(spec) else c.GRAPHS:
         inputs, outputs = graph_io(spec, graph)
         module = build_graph(model, graph)
         metadata = dict.fromkeys(c.META_KEYS, "x") | {"graph": graph}
@@ -88,7 +88,7 @@ def check(name: str) -> None:
     model, artifacts = built(name)
     for files in artifacts.values():
         assert left_to_the_cpu(onnx.load_from_string(files["onnx"])) == []
-    report = run_parity(dict.fromkeys(c.GRAPHS, model), model.spec, artifacts, batches=(1, 3), devices=("cpu",))
+    report = run_parity(dict.fromkeys(artifacts, model), model.spec, artifacts, batches=(1, 3), devices=("cpu",))
     assert report.passed, report.summary()
 
 
@@ -121,8 +121,9 @@ def test_variant_stays_on_the_gpu_and_equals_eager(name: str) -> None:
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_shared_bundles_stay_on_the_gpu(name: str, exported: Callable[[str], ExportResult]) -> None:
-    stored = members(exported(GOLDEN[name]).bundle)
-    for graph in c.GRAPHS:
+    result = exported(GOLDEN[name])
+    stored = members(result.bundle)
+    for graph in result.graphs:
         assert left_to_the_cpu(onnx.load_from_string(stored[c.onnx_member(graph)])) == []
 
 
@@ -134,14 +135,21 @@ def operators(data: bytes) -> str:
 
 
 def test_table_of_operators_is_up_to_date(exported: Callable[[str], ExportResult]) -> None:
-    told = dict(re.findall(r"^\| (.+?) \| (?:diffraction_to_obj|autoencoder) \| (.+?) \|$", TABLE.read_text(), re.M))
+    told = dict(
+        re.findall(
+            r"^\| (.+?) \| (?:diffraction_to_obj|autoencoder|diffraction_to_obj_centre) \| (.+?) \|$",
+            TABLE.read_text(),
+            re.M,
+        )
+    )
     assert {
         line.split(" | ")[0].strip("| ") for line in TABLE.read_text().splitlines() if " | autoencoder | " in line
     } == {*GOLDEN, *BUILT}
     assert told
     for name in GOLDEN:
-        stored = members(exported(GOLDEN[name]).bundle)
-        for graph in c.GRAPHS:
+        result = exported(GOLDEN[name])
+        stored = members(result.bundle)
+        for graph in result.graphs:
             assert f"| {name} | {graph} | {operators(stored[c.onnx_member(graph)])} |" in TABLE.read_text()
     for name in BUILT:
         for graph, files in built(name)[1].items():

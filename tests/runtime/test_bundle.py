@@ -39,7 +39,7 @@ def reworked(demo: Path, target: Path, change: Any) -> Path:
 def test_what_an_export_says(demo: Path) -> None:
     export = open_export(demo)
     assert (export.N, export.gridsize, export.C, export.domain, export.era) == (64, 1, 1, "amplitude", "J")
-    assert set(export.graphs) == set(c.GRAPHS)
+    assert set(export.graphs) == set(c.ALL_GRAPHS)
     assert export.scale_formula == "half_n_over_rms"
     assert export.positions_sign == -1.0
 
