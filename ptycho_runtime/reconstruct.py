@@ -15,7 +15,7 @@ from ptycho_runtime.bundle import Export
 from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.grouping import group_neighbours, group_offsets
 from ptycho_runtime.quality import Quality, residuals
-from ptycho_runtime.scale import input_scale_factor
+from ptycho_runtime.scale import scale_of_energy
 from ptycho_runtime.scans import Scan
 from ptycho_runtime.session import GraphSession
 from ptycho_runtime.stitch import Canvas, Stitcher, probe_weights
@@ -87,7 +87,7 @@ def reconstruct(
     factor = (
         scale
         or export.scale_value
-        or input_scale_factor(export.scale_formula, scan.chunks(export.N, export.domain), export.N)
+        or scale_of_energy(export.scale_formula, scan.energy(export.N, export.domain), export.N)
     )
     one_by_one = patches.inputs[c.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
     groups = group_neighbours(scan.positions_px, 1 if one_by_one else export.C)
