@@ -80,6 +80,9 @@ def _session(model: bytes, device: str, tf32: bool, threads: int | None) -> onnx
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or usable_threads()
+    # Threads spin within a run, where the next operator comes soon, but not after it: reconstruction alternates two sessions
+    # and stitches beside them, and the threads of the one that waits would take the cores from the one that runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     provider_options: dict[str, str] = {}
     if device != "cpu":
         # Finds the CUDA libraries of pip packages without importing torch.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,32 +32,28 @@ class Quality:
         return cls(residual, limit, np.nan_to_num(residual, nan=-np.inf) > limit)
 
 
-def residuals(
-    autoencoder: GraphSession,
-    feed: Mapping[str, np.ndarray],
-    offsets: np.ndarray,
-    probe: np.ndarray | None,
-    export: Export,
-) -> np.ndarray:
-    """Return the residual of the first pattern of each group, (groups,) float64.
+def probe_parts(autoencoder: GraphSession, probe: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the probe (modes, N, N) complex as the graph's inputs, with as many modes as it takes."""
+    modes = autoencoder.inputs[c.PROBE_REAL].shape[0]
+    used = probe[:modes] if isinstance(modes, int) else probe
+    return {
+        c.PROBE_REAL: np.ascontiguousarray(used.real, np.float32),
+        c.PROBE_IMAG: np.ascontiguousarray(used.imag, np.float32),
+    }
+
+
+def residuals(measured: np.ndarray, predicted: np.ndarray, export: Export) -> np.ndarray:
+    """Return the residual of each pattern, (n,) float64.
+
+    Args:
+        measured: (n, N, N) as fed to the graph.
+        predicted: (n, N, N) as the autoencoder gives it.
+        export: what the graph is.
 
     The network's amplitude has no absolute scale, so prediction p and measurement d (both amplitudes) are compared up to one
     factor a: min over a of ‖d − a·p‖ / ‖d‖, which is √(1 − ⟨d, p⟩² / (‖d‖²‖p‖²)).
     """
-    assert probe is not None
-    modes = autoencoder.inputs[c.PROBE_REAL].shape[0]
-    used = probe[:modes] if isinstance(modes, int) else probe
-    count = len(feed[c.DIFFRACTION])
-    whole = {
-        **feed,
-        c.POSITIONS: offsets,
-        c.PROBE_REAL: np.ascontiguousarray(used.real, np.float32),
-        c.PROBE_IMAG: np.ascontiguousarray(used.imag, np.float32),
-        c.OUTPUT_SCALE: feed[c.INPUT_SCALE],
-        c.EXPERIMENT_ID: np.zeros(count, np.int64),
-    }
-    predicted = autoencoder.run(whole)[c.PREDICTED][:, 0].astype(np.float64)
-    measured = feed[c.DIFFRACTION][:, 0].astype(np.float64)
+    predicted, measured = predicted.astype(np.float64), measured.astype(np.float64)
     if _predicts_intensity(export):
         predicted = np.sqrt(np.maximum(predicted, 0.0))
     if export.domain == "counts":

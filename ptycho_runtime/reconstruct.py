@@ -1,11 +1,9 @@
-"""A scan to one object: reader, session and stitcher side by side, with a bounded queue between them."""
+"""A scan to one object: reader, session and stitcher side by side, with a bounded queue between each two."""
 
 from __future__ import annotations
 
-import queue
-import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,13 +12,15 @@ from ptycho_runtime import contract as c
 from ptycho_runtime.bundle import Export
 from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.grouping import group_neighbours, group_offsets
-from ptycho_runtime.quality import Quality, residuals
-from ptycho_runtime.scale import input_scale_factor
+from ptycho_runtime.overlap import Behind, ahead
+from ptycho_runtime.quality import Quality, probe_parts, residuals
+from ptycho_runtime.scale import scale_of_energy
 from ptycho_runtime.scans import Scan
 from ptycho_runtime.session import GraphSession
 from ptycho_runtime.stitch import Canvas, Stitcher, probe_weights
 
-_QUEUE = 4  # batches read ahead
+_READ_AHEAD = 4  # batches
+_STITCH_BEHIND = 2  # batches
 
 Progress = Callable[[int, int], None]
 
@@ -36,8 +36,8 @@ class Reconstruction:
     done: int  # groups that are in the object; fewer than `groups` when stopped
     device: str
     note: str
-    seconds: float
-    session_seconds: float
+    seconds: float  # from the start of `reconstruct` to its end
+    session_seconds: float  # of these, while a session was running
     quality: Quality | None = None
     attributes: dict[str, str] = field(default_factory=dict)
 
@@ -73,11 +73,17 @@ def reconstruct(
         autoencoder: the other graph, for each pattern's residual; needs a probe in the scan.
         scale: `input_scale_factor`; the frozen value, else the release's formula over this scan where None.
         batch: groups a run.
-        crop_px: side of a patch's middle that is used; N/2 by default.
+        crop_px: side of a patch's middle that is used; `stitch.default_crop_px` by default.
         weighting: `probe` (its intensity), `window`, or `auto`: the probe where the scan has one.
-        progress: called with (groups done, groups in all).
+        progress: called with (groups that are through the session, groups in all).
 
-    KeyboardInterrupt ends the reading; what is finished is returned, marked partial.
+    Reading, the session and stitching overlap. The stitcher takes batches one by one in the scan's order, so the object does
+    not depend on timing. An error in any of the three is raised here. KeyboardInterrupt ends the reading; what is through the
+    session is stitched and returned, marked partial.
+
+    Raises:
+        ReconstructionError: weights by a probe that the scan lacks; a crop that the model's patches do not hold.
+        ScanError: the scan cannot be read to its end, or is too short for a group.
     """
     if weighting == "probe" and scan.probe is None:
         raise ReconstructionError(
@@ -87,84 +93,106 @@ def reconstruct(
     factor = (
         scale
         or export.scale_value
-        or input_scale_factor(export.scale_formula, scan.chunks(export.N, export.domain), export.N)
+        or scale_of_energy(export.scale_formula, scan.energy(export.N, export.domain), export.N)
     )
     one_by_one = patches.inputs[c.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
     groups = group_neighbours(scan.positions_px, 1 if one_by_one else export.C)
     weights = probe_weights(scan.probe) if scan.probe is not None and weighting != "window" else None
-    stitcher = Stitcher(scan.positions_px, export.N, weights, crop_px)
-    found = np.full(len(scan), np.nan) if autoencoder is not None and scan.probe is not None else None
-    done, in_session = 0, 0.0
-    reader = _read_ahead(scan, groups, export, batch)
+    probe = {} if autoencoder is None or scan.probe is None else probe_parts(autoencoder, scan.probe)
+    finished = _Finished(
+        export, scan, Stitcher(scan.positions_px, export.N, weights, crop_px), with_residual=bool(probe)
+    )
+    clock = _SessionClock()
+    through = 0
+    reader = ahead(_batches(scan, groups, export, batch), _READ_AHEAD, "scan reader")
+    stitching = Behind(finished.take, _STITCH_BEHIND, "stitcher")
     try:
         for members, patterns in reader:
-            before = time.perf_counter()
             scales = np.full((len(members), 1, 1, 1), factor, np.float32)
             feed = {c.DIFFRACTION: patterns, c.INPUT_SCALE: scales}
-            outputs = patches.run(feed)
-            if found is not None and autoencoder is not None:
-                offsets = group_offsets(scan.positions_px, members) * np.float32(export.positions_sign)
-                found[members[:, 0]] = residuals(autoencoder, feed, offsets, scan.probe, export)
-            in_session += time.perf_counter() - before
-            object_ = outputs[c.OBJECT_REAL] + 1j * outputs[c.OBJECT_IMAG]
-            flat = members.reshape(-1) if object_.shape[1] == members.shape[1] else members[:, 0]
-            stitcher.add(object_.reshape(-1, export.N, export.N), scan.positions_px[flat])
-            done += len(members)
+            outputs = clock.run(patches, feed)
+            predicted = None
+            if autoencoder is not None and probe:
+                feed |= probe
+                feed[c.POSITIONS] = group_offsets(scan.positions_px, members) * np.float32(export.positions_sign)
+                feed[c.OUTPUT_SCALE] = scales
+                feed[c.EXPERIMENT_ID] = np.zeros(len(members), np.int64)
+                predicted = clock.run(autoencoder, feed)[c.PREDICTED]
+            stitching.put(_Batch(members, patterns, outputs[c.OBJECT_REAL], outputs[c.OBJECT_IMAG], predicted))
+            through += len(members)
             if progress:
-                progress(done, len(groups))
+                progress(through, len(groups))
+        stitching.finish()
     except KeyboardInterrupt:
-        if not done:
+        stitching.finish()
+        if not finished.groups:
             raise
     finally:
         reader.close()
+        stitching.close()
+    canvas = finished.stitcher.result()
+    quality = None if finished.residual is None else Quality.of(finished.residual)
     return Reconstruction(
-        canvas=stitcher.result(),
+        canvas=canvas,
         scan=scan,
         input_scale_factor=factor,
         groups=len(groups),
-        done=done,
+        done=finished.groups,
         device=patches.device,
         note=patches.note,
         seconds=time.perf_counter() - start,
-        session_seconds=in_session,
-        quality=None if found is None else Quality.of(found),
+        session_seconds=clock.seconds,
+        quality=quality,
     )
 
 
-def _read_ahead(
-    scan: Scan, groups: np.ndarray, export: Export, batch: int
-) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
-    """Yield (group members (b, C), patterns (b, C, N, N)) read by a thread that stays a few batches ahead."""
-    ready: queue.Queue[tuple[np.ndarray, np.ndarray] | Exception | None] = queue.Queue(_QUEUE)
-    stop = threading.Event()
+class _SessionClock:
+    """Adds up the time in which a session was running; runs follow each other, so nothing counts twice."""
 
-    def put(item: tuple[np.ndarray, np.ndarray] | Exception | None) -> None:
-        while not stop.is_set():
-            try:
-                ready.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
-    def read() -> None:
-        try:
-            for start in range(0, len(groups), batch):
-                if stop.is_set():
-                    return
-                members = groups[start : start + batch]
-                patterns = scan.patterns(members.reshape(-1), export.N, export.domain)
-                put((members, patterns.reshape(*members.shape, export.N, export.N)))
-            put(None)
-        except (OSError, ValueError, RuntimeError) as error:
-            put(error)
+    def run(self, session: GraphSession, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        before = time.perf_counter()
+        outputs = session.run(feed)
+        self.seconds += time.perf_counter() - before
+        return outputs
 
-    thread = threading.Thread(target=read, name="scan reader", daemon=True)
-    thread.start()
-    try:
-        while (item := ready.get()) is not None:
-            if isinstance(item, Exception):
-                raise item
-            yield item
-    finally:
-        stop.set()
-        thread.join()
+
+@dataclass(frozen=True)
+class _Batch:
+    """Groups that are through the session."""
+
+    members: np.ndarray  # (b, C) int64
+    patterns: np.ndarray  # (b, C, N, N) as fed
+    real: np.ndarray  # (b, C or 1, S, S)
+    imag: np.ndarray
+    predicted: np.ndarray | None  # (b, C, N, N)
+
+
+class _Finished:
+    """What has been made of the batches so far; one thread changes it."""
+
+    def __init__(self, export: Export, scan: Scan, stitcher: Stitcher, with_residual: bool) -> None:
+        self.export, self.scan, self.stitcher = export, scan, stitcher
+        self.residual = np.full(len(scan), np.nan) if with_residual else None
+        self.groups = 0
+
+    def take(self, batch: _Batch) -> None:
+        members, real, imag = batch.members, batch.real, batch.imag
+        flat = members.reshape(-1) if real.shape[1] == members.shape[1] else members[:, 0]
+        self.stitcher.add_parts(
+            real.reshape(-1, *real.shape[2:]), imag.reshape(-1, *imag.shape[2:]), self.scan.positions_px[flat]
+        )
+        if self.residual is not None and batch.predicted is not None:
+            # A group's first pattern: each pattern is the first of one group.
+            self.residual[members[:, 0]] = residuals(batch.patterns[:, 0], batch.predicted[:, 0], self.export)
+        self.groups += len(members)
+
+
+def _batches(scan: Scan, groups: np.ndarray, export: Export, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (group members (b, C), patterns (b, C, N, N))."""
+    for start in range(0, len(groups), batch):
+        members = groups[start : start + batch]
+        patterns = scan.patterns(members.reshape(-1), export.N, export.domain)
+        yield members, patterns.reshape(*members.shape, export.N, export.N)

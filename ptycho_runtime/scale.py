@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -9,21 +10,30 @@ import numpy as np
 from ptycho_runtime import contract as c
 
 
-def input_scale_factor(formula: c.InputScaleFormula, patterns: Iterable[np.ndarray], N: int) -> float:
+def pattern_energy(patterns: np.ndarray) -> np.ndarray:
+    """Return Σ d² of each pattern, (n,) float64, for patterns (n, N, N) of what the network is fed, amplitudes or counts."""
+    squares = np.square(np.reshape(patterns, (len(patterns), -1)), dtype=np.float64)
+    energy: np.ndarray = squares.sum(1)
+    return energy
+
+
+def scale_of_energy(formula: c.InputScaleFormula, energy: np.ndarray, N: int) -> float:
     """Return the factor that patterns are multiplied by.
 
     Args:
         formula: a key of `contract.INPUT_SCALE_FORMULAS`.
-        patterns: chunks (n, N, N) of what the network is fed, amplitudes or counts.
+        energy: (n,) float64, Σ d² of each pattern, d what the network is fed.
         N: side of a pattern, pixels.
 
-    With d the data, √(k / mean over patterns of Σ d²), k = (N/2)² or N²; 1 where all data are zero.
+    √(k / mean of the energies), k = (N/2)² or N²; 1 where all are zero. The sum is rounded once, so neither order nor chunks matter.
     """
-    total, count = 0.0, 0
-    for chunk in patterns:
-        total += float(np.einsum("nij,nij->", chunk, chunk, dtype=np.float64))
-        count += len(chunk)
-    if total == 0.0 or count == 0:
+    total = math.fsum(energy.tolist())
+    if total == 0.0:
         return 1.0
     k = float(N) ** 2 if formula == "n_over_rms" else (N / 2.0) ** 2
-    return float(np.sqrt(k / (total / count)))
+    return float(np.sqrt(k / (total / len(energy))))
+
+
+def input_scale_factor(formula: c.InputScaleFormula, patterns: Iterable[np.ndarray], N: int) -> float:
+    """Return the factor for patterns in chunks (n, N, N); see `scale_of_energy`."""
+    return scale_of_energy(formula, np.concatenate([np.zeros(0), *map(pattern_energy, patterns)]), N)

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from ptycho_runtime.errors import ScanError
+from ptycho_runtime.scale import pattern_energy
 
 Domain = Literal["amplitude", "intensity"]
-_CHUNK = 256
+_CHUNK_VALUES = 1 << 20  # pixels looked at in one go
 _LOOK = 64  # patterns looked at to recognise what they are
 PATTERN_KEYS = ("diff3d", "diffraction", "patterns", "dp", "entry_1/data_1/data", "entry/data/data", "exchange/data")
 
@@ -50,6 +51,8 @@ class Scan:
     skipped: dict[str, list[int]] = field(default_factory=dict)  # reason -> frames
     attributes: dict[str, float] = field(default_factory=dict)
     fit: Literal["crop", "pad", "bin"] | None = None
+    # (N, domain as fed) -> Σ d² of each frame of the file, NaN where it was not looked at: spares a pass over the file
+    energy_of_frame: dict[tuple[int, str], np.ndarray] = field(default_factory=dict, repr=False)
 
     def __len__(self) -> int:
         """Return the number of usable patterns."""
@@ -68,6 +71,19 @@ class Scan:
         order = np.argsort(frames, kind="stable")
         stored: np.ndarray = np.empty((len(unique), self.size_px, self.size_px), np.float32)
         stored[order] = self.read(frames[order])
+        return self._as_fed(stored, N, domain)[back]
+
+    def energy(self, N: int, domain: str) -> np.ndarray:
+        """Return Σ d² of each usable pattern d as `patterns` gives it, (n,) float64; read only where not known yet."""
+        known = self.energy_of_frame.get((N, domain))
+        if known is None:
+            found = [pattern_energy(self.patterns(which, N, domain)) for which in self._chunks()]
+            return np.concatenate(found)
+        energy: np.ndarray = known[self.frames]
+        return energy
+
+    def _as_fed(self, stored: np.ndarray, N: int, domain: str) -> np.ndarray:
+        """Return stored patterns (n, h, w) float32 as `patterns` does."""
         is_intensity = self.domain == "intensity"
         if self.size_px != N:
             # Counts add up when pixels are joined; amplitudes do not.
@@ -75,12 +91,13 @@ class Scan:
             is_intensity = True
         if is_intensity != (domain == "counts"):
             stored = np.sqrt(stored) if is_intensity else stored**2
-        return np.asarray(stored, np.float32)[back]
+        return np.asarray(stored, np.float32)
 
-    def chunks(self, N: int, domain: str) -> Iterator[np.ndarray]:
-        """Yield all usable patterns in chunks, (n, N, N) float32."""
-        for start in range(0, len(self), _CHUNK):
-            yield self.patterns(np.arange(start, min(start + _CHUNK, len(self))), N, domain)
+    def _chunks(self) -> Iterator[np.ndarray]:
+        """Yield the indices of all usable patterns, as many at a time as memory and caches like."""
+        step = max(1, _CHUNK_VALUES // self.size_px**2)
+        for start in range(0, len(self), step):
+            yield np.arange(start, min(start + step, len(self)))
 
 
 def fitted(intensity: np.ndarray, N: int, how: str | None) -> np.ndarray:
@@ -155,7 +172,7 @@ def read_scan(path: str | Path, N: int, options: ReadOptions | None = None) -> S
         fit=options.fit,
         skipped={"positions without a pattern": skipped} if skipped else {},
     )
-    _check_patterns(scan, label)
+    _check_patterns(scan, N, n, label)
     if scan.probe is not None and scan.probe.shape[-2:] != (N, N):
         scan.probe = None  # of another grid: weights fall back to a window
     return scan
@@ -226,23 +243,31 @@ def recognise_domain(raw: Any, n: int, label: str) -> Domain:
     )
 
 
-def _check_patterns(scan: Scan, label: str) -> None:
-    """Leave out dead frames, counted and listed; refuse numbers that no detector gives."""
+def _check_patterns(scan: Scan, N: int, stored: int, label: str) -> None:
+    """Leave out dead frames, counted and listed; refuse numbers that no detector gives; keep each frame's energy as amplitudes.
+
+    Args:
+        scan: changed in place.
+        N: side of a pattern that the model takes, pixels.
+        stored: frames in the file.
+        label: of the file, for messages.
+    """
+    energy = np.full(stored, np.nan)
     dead: list[int] = []
-    for start in range(0, len(scan), _CHUNK):
-        frames = scan.frames[start : start + _CHUNK]
-        order = np.argsort(frames, kind="stable")
-        values = np.asarray(scan.read(frames[order]))
-        finite = np.isfinite(values).all((1, 2)) if values.dtype.kind == "f" else np.ones(len(values), bool)
+    for which in scan._chunks():
+        frames = np.sort(scan.frames[which])
+        values = np.asarray(scan.read(frames))
+        lowest, highest = (limit(values, axis=(1, 2)) for limit in (np.min, np.max))
+        finite = np.isfinite(lowest) & np.isfinite(highest)
         if not finite.all():
+            raise ScanError(f"{label}: frame {frames[~finite][0]} holds NaN or infinity; mask or remove such frames")
+        if (lowest < 0).any():
             raise ScanError(
-                f"{label}: frame {frames[order][~finite][0]} holds NaN or infinity; mask or remove such frames"
+                f"{label}: frame {frames[lowest < 0][0]} holds negative values; correct the background first"
             )
-        if values.dtype.kind != "u" and (values < 0).any():
-            raise ScanError(
-                f"{label}: frame {frames[order][(values < 0).any((1, 2))][0]} holds negative values; correct the background first"
-            )
-        dead += frames[order][~values.any((1, 2))].tolist()
+        dead += frames[highest == 0].tolist()
+        energy[frames] = pattern_energy(scan._as_fed(np.asarray(values, np.float32), N, "amplitude"))
+    scan.energy_of_frame[N, "amplitude"] = energy
     if dead:
         keep = ~np.isin(scan.frames, dead)
         scan.frames, scan.positions_px = scan.frames[keep], scan.positions_px[keep]

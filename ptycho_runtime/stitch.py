@@ -6,7 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_MARGIN_PX = 2  # pixels around the crop that the interpolation reads
+from ptycho_runtime.errors import ReconstructionError
+
+# Cubic convolution looks at two samples on each side of a point, and a canvas's pixels lie up to one pixel before a patch's.
+_BEFORE_PX = 2  # pixels that are read before the crop
+_AFTER_PX = 1  # and after it
+MARGIN_PX = max(_BEFORE_PX, _AFTER_PX)
+_AT_ONCE = 16  # patches whose intermediate arrays stay in a processor's cache
 _EMPTY = 1e-6  # of the largest weight: below it a pixel was not covered
 
 
@@ -26,8 +32,13 @@ class Canvas:
         return covered
 
 
+def default_crop_px(N: int) -> int:
+    """Return the side of a patch's middle that is used by default: with a margin for interpolation on each side, N//2 pixels."""
+    return max(N // 2 - 2 * MARGIN_PX, 1)
+
+
 class Stitcher:
-    """Accumulates patches; memory is the canvas's and one batch's, however many patches come."""
+    """Accumulates patches; memory is the canvas's and a few patches', however many come."""
 
     def __init__(
         self, positions_px: np.ndarray, N: int, weights: np.ndarray | None = None, crop_px: int | None = None
@@ -35,55 +46,116 @@ class Stitcher:
         """Lay out the canvas.
 
         Args:
-            positions_px: (n, 2) (x, y) positions of all patches to come, pixels: where a patch's pixel [N//2, N//2] lies.
-            N: side of a patch, pixels.
-            weights: (N, N) trust in each pixel of a patch, not negative; a smooth window by default.
-            crop_px: side of the patch's middle that is used; half of N by default.
+            positions_px: (n, 2) (x, y) positions of all patches to come, pixels: where a full patch's pixel [N//2, N//2] lies.
+            N: side of a full patch, pixels.
+            weights: (N, N) trust in each pixel of a full patch, not negative; a smooth window by default.
+            crop_px: side of the patch's middle that is used; `default_crop_px` by default.
+
+        Raises:
+            ReconstructionError: the crop and the pixels read around it do not fit a full patch.
         """
         self.N = N
-        self.crop_px = min(crop_px or N // 2, N - 2 * _MARGIN_PX)
-        self.start = N // 2 - self.crop_px // 2
-        middle = slice(self.start, self.start + self.crop_px)
+        self.crop_px = default_crop_px(N) if crop_px is None else crop_px
+        self._check_side(N)
+        start = N // 2 - self.crop_px // 2
+        middle = slice(start, start + self.crop_px)
         chosen = window(N) if weights is None else np.asarray(weights, np.float64)
         self.weights = chosen[middle, middle] / max(float(chosen[middle, middle].max()), 1e-300)
         low = np.floor(positions_px.min(0)).astype(int) - self.crop_px // 2 - 1
         high = np.ceil(positions_px.max(0)).astype(int) + self.crop_px // 2 + 2
         self.origin = low
         columns, rows = high - low
-        self.total = np.zeros((rows, columns), np.complex128)
-        self.coverage = np.zeros((rows, columns))
+        # Real part, imaginary part and coverage of a pixel side by side: one addition a patch, over whole rows.
+        # In float64, for many patches add up in one pixel; what is added is as precise as the patches are.
+        self._sums = np.zeros((rows, columns, 3))
 
     def add(self, patches: np.ndarray, positions_px: np.ndarray) -> None:
-        """Add patches (n, N, N) complex at positions (n, 2) (x, y), pixels."""
+        """Add patches (n, S, S) complex at positions (n, 2) (x, y), pixels; see `add_parts`."""
+        self.add_parts(patches.real, patches.imag, positions_px)
+
+    def add_parts(self, real: np.ndarray, imag: np.ndarray, positions_px: np.ndarray) -> None:
+        """Add patches one after the other, in the order given.
+
+        Args:
+            real: (n, S, S) float32 or float64, real parts: full patches (S = N), or only their middle: pixel [S//2, S//2] is
+                a full patch's [N//2, N//2]. They are interpolated in the precision they come in.
+            imag: the same, imaginary parts.
+            positions_px: (n, 2) (x, y), pixels.
+
+        Raises:
+            ReconstructionError: S is more than N, or too little for the crop.
+        """
+        if real.ndim != 3 or real.shape != imag.shape or real.shape[1] != real.shape[2]:
+            raise ReconstructionError(
+                f"object patches have shapes {real.shape} and {imag.shape} (real, imaginary); expected (n, S, S) twice; export the bundle again"
+            )
+        self._check_side(real.shape[-1])
         whole = np.floor(positions_px).astype(int)
         fraction = positions_px - whole
-        placed = self._interpolated(np.asarray(patches, np.complex128), fraction)
-        corner = whole - self.crop_px // 2 - self.origin
-        for patch, (column, row) in zip(placed, corner, strict=True):
-            region = slice(row, row + self.crop_px), slice(column, column + self.crop_px)
-            self.total[region] += patch * self.weights
-            self.coverage[region] += self.weights
+        corners = (whole - self.crop_px // 2 - self.origin).tolist()
+        for first in range(0, len(real), _AT_ONCE):
+            part = slice(first, first + _AT_ONCE)
+            weighted = self._weighted(real[part], imag[part], fraction[part])
+            for patch, (column, row) in zip(weighted, corners[part], strict=True):
+                region = self._sums[row : row + self.crop_px, column : column + self.crop_px]
+                np.add(region, patch, out=region)
 
-    def _interpolated(self, patches: np.ndarray, fraction: np.ndarray) -> np.ndarray:
-        """Return each patch's middle as seen by the canvas's own pixels, (n, crop, crop)."""
-        first, length = self.start - 2, self.crop_px
-        for axis, part in ((2, fraction[:, 0]), (1, fraction[:, 1])):
-            taps = cubic_taps(1.0 - part)  # canvas pixels lie before the patch's by its fraction
-            shape = list(patches.shape)
-            shape[axis] = length
-            moved = np.zeros(shape, np.complex128)
-            for k in range(4):
-                moved += taps[:, k, None, None] * np.take(patches, range(first + k, first + k + length), axis=axis)
-            patches = moved
-        return patches
+    def _check_side(self, side_px: int) -> None:
+        crop = self.crop_px
+        start, stop = side_px // 2 - crop // 2, side_px // 2 - crop // 2 + crop
+        if side_px > self.N:
+            raise ReconstructionError(
+                f"object patches are {side_px} × {side_px} pixels; expected at most {self.N} × {self.N}, the side of a pattern; "
+                "export the bundle again"
+            )
+        if crop < 1 or start < _BEFORE_PX or stop + _AFTER_PX > side_px:
+            most = max(side_px - _BEFORE_PX - _AFTER_PX - side_px % 2, 0)
+            raise ReconstructionError(
+                f"object patches of {side_px} × {side_px} pixels have no middle of {crop} with {MARGIN_PX} pixels around it for interpolation; "
+                f"expected a crop of 1 to {most} pixels; give --crop-px {most} or less, or an export with larger patches"
+            )
+
+    def _weighted(self, real: np.ndarray, imag: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+        """Return patches' middles as seen by the canvas's own pixels, times weights, and the weights: (n, crop, crop, 3)."""
+        count, crop = len(real), self.crop_px
+        read = crop + _BEFORE_PX + _AFTER_PX
+        start = real.shape[-1] // 2 - crop // 2 - _BEFORE_PX
+        middle = np.s_[:, start : start + read, start : start + read]
+        parts = np.empty((2, count, read * read), np.result_type(real.dtype, np.float32))
+        for values, part in ((real, parts[0]), (imag, parts[1])):
+            part.reshape(count, read, read)[...] = values[middle]
+        # Canvas pixels lie before the patch's by its fraction.
+        x_taps, y_taps = (cubic_taps(1.0 - fraction[:, axis]).astype(parts.dtype) for axis in (0, 1))
+        # Rows lie one behind the other in memory, so one step down is `read` values and one step right is one. Long runs
+        # are what numpy is fast at; the last three values of each row come out mixed with the next row's and are left out.
+        down, moved = (np.empty((2, count, crop * read), parts.dtype) for _ in range(2))
+        _tapped(parts, y_taps, read, down)
+        _tapped(down, x_taps, 1, moved[..., :-3])
+        grid = moved.reshape(2, count, crop, read)[..., :crop]
+        weighted: np.ndarray = np.empty((count, crop, crop, 3))
+        np.multiply(grid[0], self.weights, out=weighted[..., 0])
+        np.multiply(grid[1], self.weights, out=weighted[..., 1])
+        weighted[..., 2] = self.weights
+        return weighted
 
     def result(self) -> Canvas:
         """Return what has been put together so far."""
-        covered = self.coverage > _EMPTY * self.coverage.max(initial=0.0)
-        object_ = np.where(covered, self.total / np.where(covered, self.coverage, 1.0), 0.0)
-        return Canvas(
-            object_.astype(np.complex64), self.coverage.astype(np.float32), float(self.origin[0]), float(self.origin[1])
-        )
+        coverage = self._sums[..., 2]
+        covered = coverage > _EMPTY * coverage.max(initial=0.0)
+        divisor = np.where(covered, coverage, np.inf)
+        object_: np.ndarray = np.empty(coverage.shape, np.complex64)
+        object_.real, object_.imag = self._sums[..., 0] / divisor, self._sums[..., 1] / divisor
+        return Canvas(object_, coverage.astype(np.float32), float(self.origin[0]), float(self.origin[1]))
+
+
+def _tapped(values: np.ndarray, taps: np.ndarray, step: int, out: np.ndarray) -> None:
+    """Put Σ_k taps[n, k] · values[:, n, k·step + i] into out[:, n, i], for values (2, n, m), taps (n, 4) and out (2, n, length)."""
+    length = out.shape[-1]
+    np.multiply(values[..., :length], taps[:, 0, None], out=out)
+    term = np.empty_like(out)
+    for k in range(1, 4):
+        np.multiply(values[..., k * step : k * step + length], taps[:, k, None], out=term)
+        np.add(out, term, out=out)
 
 
 def cubic_taps(t: np.ndarray) -> np.ndarray:

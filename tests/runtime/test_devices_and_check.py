@@ -63,6 +63,11 @@ def test_threads_respect_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.usable_threads() == 1
 
 
+def test_threads_of_a_session_that_waits_leave_the_cores_to_others(demo: Path) -> None:
+    options = GraphSession(open_export(demo).graphs["autoencoder"], "cpu").session.get_session_options()
+    assert options.get_session_config_entry("session.force_spinning_stop") == "1"
+
+
 def test_padded_batches_give_the_same_numbers(demo: Path) -> None:
     session = GraphSession(open_export(demo).graphs["diffraction_to_obj"], "cpu", batch=4)
     x = np.random.default_rng(0).random((6, 1, 64, 64), dtype=np.float32)

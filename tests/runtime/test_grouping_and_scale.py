@@ -55,5 +55,11 @@ def test_scale_is_from_the_mean_energy_of_a_pattern(formula: str, k: float) -> N
     assert input_scale_factor(formula, [data[:3], data[3:]], 64) == pytest.approx(expected, rel=1e-6)  # type: ignore[arg-type]
 
 
+def test_scale_does_not_depend_on_chunks_or_order() -> None:
+    data = np.random.default_rng(0).gamma(0.1, 100.0, (50, 16, 16)).astype(np.float32)
+    chunked = input_scale_factor("n_over_rms", [data[i : i + 7] for i in range(0, 50, 7)], 16)
+    assert chunked == input_scale_factor("n_over_rms", [data[::-1]], 16)
+
+
 def test_scale_of_no_light_is_one() -> None:
     assert input_scale_factor("half_n_over_rms", [np.zeros((2, 64, 64))], 64) == 1.0

@@ -32,7 +32,7 @@ def test_reconstruct(demo: Path, tmp_path: Path) -> None:
         assert np.iscomplexobj(data["object"])
     assert (tmp_path / "object.png").is_file()
     assert "400 of 400 groups" in done.stderr
-    assert "object 226 x 226 px" in done.stdout
+    assert "object 222 x 222 px" in done.stdout
 
 
 def test_module_form(demo: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ptycho_runtime import ScanError
+from ptycho_runtime.scale import pattern_energy
 from ptycho_runtime.scans import ReadOptions, read_scan
 
 h5py = pytest.importorskip("h5py")
@@ -118,6 +120,29 @@ class TestBadScans:
         bad[4, 10, 10] = value
         with pytest.raises(ScanError, match=match):
             read_scan(npz(tmp_path / "s.npz", diff3d=bad), N, ReadOptions(domain="amplitude"))
+
+    @pytest.mark.parametrize("stored", ["amplitude", "intensity"])
+    @pytest.mark.parametrize("size", [N, 2 * N])
+    @pytest.mark.parametrize("fed", ["amplitude", "counts"])
+    def test_energy_is_that_of_the_patterns_to_the_last_bit(
+        self, stored: str, size: int, fed: str, tmp_path: Path
+    ) -> None:
+        counts = np.random.default_rng(0).poisson(5.0, (9, size, size))
+        counts[[2, 6]] = 0
+        data = np.sqrt(counts).astype(np.float32) if stored == "amplitude" else counts.astype(np.uint16)
+        options = ReadOptions(domain=stored, fit="bin" if size > N else None)  # type: ignore[arg-type]
+        scan = read_scan(npz(tmp_path / "s.npz", diff3d=data), N, options)
+        for part in (scan, dataclasses.replace(scan, frames=scan.frames[3:5], positions_px=scan.positions_px[3:5])):
+            patterns = part.patterns(np.arange(len(part)), N, fed)
+            assert np.array_equal(part.energy(N, fed), pattern_energy(patterns))
+
+    def test_scan_is_not_read_again_for_the_scale(self, tmp_path: Path) -> None:
+        scan = read_scan(npz(tmp_path / "s.npz"), N)
+
+        def read(frames: np.ndarray) -> np.ndarray:
+            raise AssertionError("read again")
+
+        assert len(dataclasses.replace(scan, read=read).energy(N, "amplitude")) == 9
 
     def test_dead_frames_are_left_out_and_listed(self, tmp_path: Path) -> None:
         data = np.sqrt(COUNTS).astype(np.float32)

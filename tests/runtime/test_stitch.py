@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ptycho_runtime.stitch import Stitcher, cubic_taps, probe_weights, window
+from ptycho_runtime import ReconstructionError
+from ptycho_runtime.stitch import Stitcher, cubic_taps, default_crop_px, probe_weights, window
 
 N = 64
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -104,6 +105,88 @@ def test_what_was_not_measured_is_zero() -> None:
     canvas = stitcher.result()
     assert not canvas.object[~canvas.covered].any()
     assert np.allclose(canvas.object[canvas.covered], 1.0)
+
+
+def stitched(patches: np.ndarray, positions: np.ndarray, N: int, crop_px: int | None = None) -> np.ndarray:
+    stitcher = Stitcher(positions, N, np.random.default_rng(7).random((N, N)), crop_px)
+    stitcher.add(patches, positions)
+    return stitcher.result().object
+
+
+def noise(count: int, side: int) -> np.ndarray:
+    real, imag = np.random.default_rng(4).normal(size=(2, count, side, side)).astype(np.float32)
+    return real + 1j * imag
+
+
+@pytest.mark.parametrize("N", [16, 24, 64, 128])
+def test_middles_of_patches_give_the_very_same_object(N: int) -> None:
+    patches, positions = noise(37, N), np.random.default_rng(5).uniform(0, 40, (37, 2))
+    whole = stitched(patches, positions, N)
+    central = slice(N // 4, N // 4 + N // 2)
+    assert np.array_equal(stitched(patches[:, central, central], positions, N), whole)
+
+
+@pytest.mark.parametrize("S", [9, 10, 15, 20, 23])
+def test_largest_crop_that_a_patch_has_room_for(S: int) -> None:
+    N = 24
+    patches, positions = noise(5, N), np.random.default_rng(6).uniform(0, 9, (5, 2))
+    middle = slice(N // 2 - S // 2, N // 2 - S // 2 + S)
+    most = S - 3 - S % 2  # two pixels before the crop are read and one after it
+    found = stitched(patches[:, middle, middle], positions, N, most)
+    assert np.array_equal(found, stitched(patches, positions, N, most))
+    message = (
+        f"object patches of {S} × {S} pixels have no middle of {most + 1} with 2 pixels around it for interpolation; expected a "
+        f"crop of 1 to {most} pixels; give --crop-px {most} or less, or an export with larger patches"
+    )
+    with pytest.raises(ReconstructionError) as raised:
+        stitched(patches[:, middle, middle], positions, N, most + 1)
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.4])
+def test_no_pixel_outside_the_margin_is_read(fraction: float) -> None:
+    patches, positions, crop = (
+        noise(3, N),
+        np.array([[5.0, 9.0], [6.0, 2.0], [1.0, 1.0]]) + fraction,
+        default_crop_px(N),
+    )
+    first, last = N // 2 - crop // 2 - 2, N // 2 - crop // 2 + crop
+    assert (first, last) == (16, 46), "within the central half, pixels 16 to 47"
+    inside = np.zeros((N, N), bool)
+    inside[first : last + 1, first : last + 1] = True
+    assert np.isfinite(stitched(np.where(inside, patches, np.nan), positions, N)).all()
+    inside[last] = False
+    assert not np.isfinite(stitched(np.where(inside, patches, np.nan), positions, N)).all()
+
+
+@pytest.mark.parametrize("crop_px", [-1, 0, 62, 64])
+def test_crop_that_no_patch_has_room_for(crop_px: int) -> None:
+    with pytest.raises(ReconstructionError, match="expected a crop of 1 to 61 pixels; give --crop-px 61 or less"):
+        Stitcher(np.zeros((1, 2)), N, None, crop_px)
+
+
+def test_patches_larger_than_a_pattern_or_not_square() -> None:
+    stitcher = Stitcher(np.zeros((1, 2)), N)
+    with pytest.raises(ReconstructionError, match="patches are 65 × 65 pixels; expected at most 64 × 64"):
+        stitcher.add(noise(1, 65), np.zeros((1, 2)))
+    with pytest.raises(ReconstructionError, match=r"shapes \(1, 64, 60\) and \(1, 64, 60\) .* expected \(n, S, S\)"):
+        stitcher.add(noise(1, 64)[..., :60], np.zeros((1, 2)))
+
+
+def test_batches_do_not_change_a_bit() -> None:
+    patches, positions = noise(53, N), scan_positions(53)
+    one, many = Stitcher(positions, N), Stitcher(positions, N)
+    one.add(patches, positions)
+    for start in range(0, 53, 7):
+        many.add(patches[start : start + 7], positions[start : start + 7])
+    assert np.array_equal(one.result().object, many.result().object)
+
+
+def test_single_precision_patches_are_as_good_as_double() -> None:
+    patches, positions = noise(150, N), scan_positions()
+    single, double = stitched(patches, positions, N), stitched(patches.astype(np.complex128), positions, N)
+    assert patches.dtype == np.complex64
+    assert np.linalg.norm(single - double) <= 3e-7 * np.linalg.norm(double)
 
 
 @given(st.floats(0, 1))
