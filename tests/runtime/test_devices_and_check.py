@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +75,33 @@ def test_padded_batches_give_the_same_numbers(demo: Path) -> None:
     feed = {c.DIFFRACTION: x, c.INPUT_SCALE: np.ones((6, 1, 1, 1), np.float32)}
     plain = session.run(feed)
     session.device = "padded"  # the path of a GPU, on the CPU
-    session._run = lambda part: dict(zip(session.outputs, session.session.run(None, dict(part)), strict=True))  # type: ignore[method-assign]
+    session._on_gpu = lambda part: dict(zip(session.outputs, session.session.run(None, dict(part)), strict=True))  # type: ignore[method-assign]
     for name, value in session.run(feed).items():
         assert value.shape == plain[name].shape
         assert np.allclose(value, plain[name], atol=1e-6)
+
+
+@pytest.mark.parametrize(("groups", "sizes"), [(7, [2, 2, 3]), (3, [1, 1, 1]), (2, [2]), (1, [1])])
+def test_groups_are_split_among_threads_and_come_back_in_order(demo: Path, groups: int, sizes: list[int]) -> None:
+    model = open_export(demo).graphs["diffraction_to_obj"]
+    x = np.random.default_rng(0).random((groups, 1, 64, 64), dtype=np.float32)
+    feed = {c.DIFFRACTION: x, c.INPUT_SCALE: np.ones((groups, 1, 1, 1), np.float32)}
+    session = GraphSession(model, "cpu", threads=3)
+    alone, seen = session._on_cpu, []
+
+    def watched(threads: int, part: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        seen.append((threads, len(part[c.DIFFRACTION])))
+        return alone(threads, part)
+
+    session._on_cpu = watched  # type: ignore[method-assign]
+    found = session.run(feed)
+    assert sorted(seen) == [(1 if groups >= 3 else 3, size) for size in sizes]
+    for number in range(groups):
+        one = GraphSession(model, "cpu", threads=1).run(
+            {key: value[number : number + 1] for key, value in feed.items()}
+        )
+        for name, value in one.items():
+            np.testing.assert_allclose(found[name][number : number + 1], value, rtol=0, atol=1e-6)
 
 
 def test_cold_and_steady_runs_are_told_apart(demo: Path) -> None:
@@ -94,6 +118,7 @@ def test_this_host_computes_what_was_exported(demo: Path) -> None:
     rows = check_host(open_export(demo), "cpu")
     assert {(row.graph, row.output) for row in rows} == {
         ("diffraction_to_obj", "object_real"), ("diffraction_to_obj", "object_imag"),
+        (c.CENTRE, "object_real"), (c.CENTRE, "object_imag"),
         ("autoencoder", "predicted_diffraction"), ("autoencoder", "amplitude"), ("autoencoder", "phase"),
     }  # fmt: skip
     raise_unless_passed(rows, "demo")
