@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 import zlib
 from pathlib import Path
@@ -33,6 +34,13 @@ class Pool:
     def slice(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the feed of some of the groups."""
         return {k: v if k in (c.PROBE_REAL, c.PROBE_IMAG) else v[start:stop] for k, v in self.feed.items()}
+
+    def sha256(self) -> str:
+        """Return a digest of all inputs: errors on other inputs cannot be compared."""
+        digest = hashlib.sha256()
+        for name, value in self.feed.items():
+            digest.update(f"{name} {value.dtype} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
 
     def kind(self, start: int, stop: int) -> str:
         """Return in words what a slice holds."""

@@ -67,9 +67,10 @@ def compare(first: ParityReport, second: ParityReport) -> list[str]:
         a, b = first.files.get(graph, {}), second.files.get(graph, {})
         changed = [kind for kind in sorted({*a, *b}) if a.get(kind) != b.get(kind)]
         lines += [f"{graph} {kind}: another file ({_short(a, kind)} → {_short(b, kind)})" for kind in changed]
-    for key in ("patterns", "groups"):
-        if first.reference.get(key) != second.reference.get(key):
-            lines.append(f"inputs, {key}: {first.reference.get(key)} → {second.reference.get(key)}")
+    inputs = [key for key in ("patterns", "groups", "sha256") if first.reference.get(key) != second.reference.get(key)]
+    lines += [f"inputs, {key}: {first.reference.get(key)} → {second.reference.get(key)}" for key in inputs]
+    if inputs:
+        lines.append("errors are not compared, since the inputs differ")
     for key in ("platform", "machine", "processor", "gpu", "gpu_driver", "python"):
         if first.host.get(key) != second.host.get(key):
             lines.append(f"{key}: {first.host.get(key)} → {second.host.get(key)}")
@@ -87,7 +88,7 @@ def compare(first: ParityReport, second: ParityReport) -> list[str]:
             lines.append(f"{label}: new, {row.verdict}")
         elif before.verdict != row.verdict:
             lines.append(f"{label}: {before.verdict} → {row.verdict}{f' ({row.reason})' if row.reason else ''}")
-        else:
+        elif not inputs:
             lines += _changes(label, before, row)
     lines += [f"{' '.join(map(str, key))}: gone" for key in rows]
     return lines + _lists(first, second)

@@ -101,7 +101,7 @@ def run_parity(
         rows,
         tuple(require),
         host_facts(),
-        {"model": "eager float64 on the CPU", "groups": len(pool), "patterns": pool.origin},
+        {"model": "eager float64 on the CPU", "groups": len(pool), "patterns": pool.origin, "sha256": pool.sha256()},
         planned=tuple(planned),
         files=digests(artifacts),
         divergence=divergence,

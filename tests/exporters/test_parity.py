@@ -260,6 +260,12 @@ class TestInputs:
         first, second = make_pool(SPEC, 8), make_pool(SPEC, 8)
         assert all(np.array_equal(first.feed[k], second.feed[k]) for k in first.feed)
 
+    def test_digest_tells_other_inputs_apart(self) -> None:
+        first, second = make_pool(SPEC, 8), make_pool(SPEC, 8)
+        assert first.sha256() == second.sha256()
+        second.feed["positions"][7, 0, 0, 0] += 1.0
+        assert first.sha256() != second.sha256()
+
     def test_edges_are_in_it(self) -> None:
         pool = make_pool(SPEC, 8)
         assert pool.kinds[1:5] == list(EDGES)
@@ -404,7 +410,7 @@ class TestMarkdownAndCompare:
         assert "g torchscript cpu float32 batch 1: x rel_l2 1.0e-07 → 1.0e-05" in lines
 
     def test_another_bundle_files_inputs_and_problems_are_named(self) -> None:
-        other = self.report()
+        other = self.report(rel_l2=1e-5)
         other.name, other.files["g"]["onnx"], other.required = "c", "b" * 64, ("cuda",)
         other.reference["patterns"] = "scan.npz"
         other.problems.append("model.onnx is another")
@@ -414,6 +420,7 @@ class TestMarkdownAndCompare:
             "required devices: none → cuda",
             "g onnx: another file (aaaaaaaaaaaa… → bbbbbbbbbbbb…)",
             "inputs, patterns: None → scan.npz",
+            "errors are not compared, since the inputs differ",
             "problem new: model.onnx is another",
         ]
 
