@@ -35,6 +35,9 @@ figcaption { color: var(--quiet); font-size: .9rem; }
   figure { overflow-x: auto; } figure img { max-width: none; width: 44rem; } }
 """
 
+_PICTURES = """<p>Reference and error of the first pattern of a group. Each map has a colour scale of its own, so rounding fills one as a fault does:
+read the numbers beside it.</p>"""
+
 # Column headings; a leading # marks numbers, which are set to the right.
 _MATRIX = (
     "graph", "runtime", "device", "precision", "#batch", "output",
@@ -74,7 +77,7 @@ Rule: {escape(RULE)}. The bar shows the larger of the two errors as a share of w
 {_table(_MATRIX, "".join(_rows(rows) for rows in report.folded()))}
 {"".join(_divergence(found) for found in report.divergence)}
 {_stitched(report)}
-{f"<h2>Pictures</h2>{images}" if images else ""}
+{f"<h2>Pictures</h2>{_PICTURES}{images}" if images else ""}
 <h2>Objects</h2>
 <p>What the errors mean for an image: amplitude error relative to the amplitude, and wrapped phase error weighted by the squared amplitude.</p>
 {_table(_OBJECTS, "".join(_object_row(row) for row in report.rows if row.outputs.get("object")))}
