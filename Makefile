@@ -34,8 +34,10 @@ export: $(READY) ## export BUNDLE (default: the demo) to artifacts/<bundle name>
 verify: $(READY) ## repeat the parity check on an exported bundle (default: the exported demo)
 	$(PYTHON) -m exporters verify $(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip)
 
-verify-cuda: $(READY) ## the same on a GPU host: every CUDA row must have run
-	$(PYTHON) -m exporters verify --require cuda $(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip)
+verify-cuda: $(READY) ## the same on a GPU host: every CUDA row must have run; the report goes to artifacts/verify-cuda (or OUT)
+	$(if $(filter command line environment,$(origin BUNDLE)),,test -f artifacts/wts.h5/wts.h5.zip || $(PYTHON) -m exporters export $(BUNDLE))
+	$(PYTHON) -m exporters verify --require cuda --report $(or $(OUT),artifacts/verify-cuda) \
+		$(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip)
 
 reconstruct: $(READY) ## run the exported BUNDLE on SCAN without PyTorch (default: the demo)
 	$(if $(filter command line environment,$(origin BUNDLE)),,test -f artifacts/wts.h5/wts.h5.zip || $(PYTHON) -m exporters export $(BUNDLE))

@@ -35,7 +35,10 @@ _out = Console(highlight=False)
 _err = Console(stderr=True, highlight=False)
 
 _batches = click.option(
-    "--batches", default="1,3,16,33", show_default=True, help="Batch sizes of the parity check, comma-separated."
+    "--batches",
+    default="1,3,16,33",
+    show_default=True,
+    help="Batch sizes of the parity check, comma-separated; 1 and 5 are added where they would prove too little.",
 )
 _require = click.option(
     "--require",
@@ -180,16 +183,17 @@ def verify(
         if report is not None:
             store_reports(report, found)
         _print_report(found)
-        raise_unless_passed(found, "do not use these exports; export the bundle again")
+        where = f"the report is in {report}" if report is not None else "--report FOLDER keeps the report"
+        raise_unless_passed(found, "do not use these exports; export the bundle again", where)
         return 0
 
     sys.exit(guarded(bundle, run)[2])
 
 
 def _print_report(report: ParityReport) -> None:
-    from exporters.parity.terminal import layer_table, stitched_table
+    from exporters.parity.terminal import layer_table, matrix_table, stitched_table
 
-    _out.print(report.table())
+    _out.print(matrix_table(report))
     if report.stitched:
         _out.print(stitched_table(report.stitched))
     for found in report.divergence:
@@ -270,17 +274,22 @@ def inspect(
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
 def compare(first: Path, second: Path) -> None:
-    """Say what changed between two parity.json reports: versions, verdicts, errors."""
+    """Say what changed between two parity.json reports: files, hosts, versions, verdicts, errors that doubled or halved.
+
+    Exit code 0 where both could be read, whatever changed; 2 where one is cut, edited or no report.
+    """
 
     def run(progress: Callable[[str], None]) -> list[str]:
+        require_torch("compare")
         from exporters.parity.markdown import compare as differences
-        from exporters.parity.report import read_report
+        from exporters.parity.reading import read_report
 
-        return differences(read_report(first), read_report(second))
+        old, new = read_report(first), read_report(second)
+        return differences(old, new) or [f"no change beyond rounding; both {'passed' if new.passed else 'failed'}"]
 
     lines, _, code = guarded(str(first), run)
     if lines is not None:
-        click.echo("\n".join(lines) or "no change beyond rounding")
+        click.echo("\n".join(lines))
     sys.exit(code)
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from exporters import describe, store
-from exporters.errors import NotExportedError
-from exporters.graphs import build_graph, graph_io, has_centre
+from exporters.graphs import build_graph, graph_io
 from exporters.onnx import export_onnx
 from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
 from exporters.parity.matrix import BATCHES
 from exporters.parity.stitched import GRAPH, compare_stitched
+from exporters.stored import golden_problems, refuse_other_graphs
+from exporters.stored import stored_exports as stored_exports
+from exporters.stored import stored_member as stored_member
 from exporters.torchscript import export_torchscript
 from exporters.torchscript_check import check_torchscript
 from ptycho_runtime import contract as c
@@ -25,13 +23,12 @@ from ptycho_torch import params as params_module
 from ptycho_torch.architecture import Architecture, Detection, detect
 from ptycho_torch.bundle import BundleRecord, read_bundle
 from ptycho_torch.bundle.writer import write_file
-from ptycho_torch.errors import DamagedBundleError, EvidenceConflictError
+from ptycho_torch.errors import EvidenceConflictError
 from ptycho_torch.model_manager import build_models, bundle_params, require_torch, with_params
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
 Progress = Callable[[str], None]
-GOLDEN_TOLERANCE = 1e-9  # relative L2 between a stored float64 reference and the same one computed on another host
 
 
 @dataclass
@@ -128,7 +125,7 @@ def export_bundle(
         )
         _add_stitched(report, loaded, artifacts, scan, scale, say)
         store.store_reports(folder, report)
-        raise_unless_passed(report, f"no export was stored, the report is in {folder}")
+        raise_unless_passed(report, "no export was stored", f"the report is in {folder}")
         say("storing")
         golden = make_golden(loaded.models, loaded.spec)
         info = describe.exports_info(loaded.spec, source_info, scale, loaded.params, artifacts, golden, report)
@@ -187,15 +184,20 @@ def load_for_export(record: BundleRecord, architecture: Architecture | None) -> 
     return Loaded(record, first, models, values, notices)
 
 
-def raise_unless_passed(report: ParityReport, consequence: str) -> None:
-    """Raise `ParityError` for a failed report, `DeviceRequiredError` for a required device on which it did not run."""
-    if not report.passed:
-        raise ParityError(f"{report.name}: {report.summary()}; {consequence}")
+def raise_unless_passed(report: ParityReport, consequence: str, where: str) -> None:
+    """Raise `ParityError` for a failed report, `DeviceRequiredError` for a required device on which it did not run.
+
+    Args:
+        report: what was found.
+        consequence: what follows for the exports if they disagree.
+        where: how to come by the report.
+    """
+    if not report.agrees:
+        raise ParityError(f"{report.name}: {report.summary()}; {consequence}; {where}", report)
     missing = report.missing_devices()
     if missing:
-        reasons = {row.device: row.reason for row in report.rows if row.verdict == "not run"}
-        why = "; ".join(f"{device}: {reasons.get(device, 'not tried')}" for device in missing)
-        raise DeviceRequiredError(f"{report.name}: required device did not run ({why}); {consequence}")
+        why = "; ".join(f"{device}: {report.why_not_run(device)}" for device in missing)
+        raise DeviceRequiredError(f"{report.name}: required device did not run ({why}); {where}", report)
 
 
 def verify_bundle(
@@ -222,7 +224,7 @@ def verify_bundle(
 
     Raises:
         FileNotFoundError: nothing is at `source`.
-        NotExportedError: the bundle holds no exports, or not all that `exports.json` names.
+        NotExportedError: the bundle holds no exports, or `exports.json` names others than its weights give or it holds.
         BundleError: the bundle is refused.
         RuntimeError: PyTorch is not installed.
     """
@@ -240,7 +242,8 @@ def verify_bundle(
     finally:
         params_module.cfg.clear()  # a check leaves no trace
         params_module.cfg.update(before)
-    models = {graph: model for graph, model in loaded.models.items() if graph in exports["graphs"]}
+    models = loaded.models
+    refuse_other_graphs(record, exports, models)
     artifacts: dict[str, dict[str, bytes]] = {}
     problems: list[str] = []
     for graph in models:
@@ -266,74 +269,3 @@ def verify_bundle(
     problems += golden_problems(golden, make_golden(models, loaded.spec))
     report.problems += problems
     return report
-
-
-def stored_exports(record: BundleRecord) -> c.ExportsInfo:
-    """Return a bundle's `exports.json`, checked as far as verification depends on it.
-
-    Raises:
-        NotExportedError: there is none, or it is of another schema or incomplete.
-        DamagedBundleError: PtychoPINN's own members are not those that were exported.
-    """
-    label = record.path.name
-    exports: Any = record.exports
-    if exports is None:
-        raise NotExportedError(f"{label}: holds no exports; run ptycho-export export on it first")
-    found = (exports.get("schema"), exports.get("schema_version"))
-    if found != (c.SCHEMA, c.SCHEMA_VERSION):
-        raise NotExportedError(
-            f"{label}: exports.json has schema {found}; expected {(c.SCHEMA, c.SCHEMA_VERSION)}; export the bundle again"
-        )
-    try:
-        graphs, spec, golden = dict(exports["graphs"]), dict(exports["spec"]), dict(exports["golden"])
-        members_sha256 = exports["bundle"]["members_sha256"]
-        complete = bool(graphs) and isinstance(exports["params"], dict) and bool(spec) and "sha256" in golden
-        complete &= all(set(info["files"]) == {"onnx", "torchscript"} for info in graphs.values())
-        complete &= set(graphs) <= set(c.ALL_GRAPHS)
-    except (KeyError, TypeError, ValueError) as error:
-        raise NotExportedError(f"{label}: exports.json lacks {error}; export the bundle again") from error
-    if not complete:
-        raise NotExportedError(f"{label}: exports.json is incomplete; export the bundle again")
-    if members_sha256 != record.members_sha256:
-        raise DamagedBundleError(
-            f"{label}: PtychoPINN's own members changed since they were exported (sha256 {record.members_sha256[:12]}…, "
-            f"exports.json says {str(members_sha256)[:12]}…); export the bundle again"
-        )
-    return exports  # type: ignore[no-any-return]  # its parts that matter were looked at
-
-
-def stored_member(record: BundleRecord, info: c.FileInfo, problems: list[str]) -> bytes:
-    """Return a stored export; a digest other than `exports.json` has is added to the problems.
-
-    Raises `NotExportedError` where the member is absent.
-    """
-    name = info["path"]
-    if name not in dict(record.members):
-        raise NotExportedError(f"{record.path.name}: lacks {name}, which exports.json names; export the bundle again")
-    data = record.read_member(name)
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != info["sha256"]:
-        problems.append(
-            f"{name} is not the file that was exported (sha256 {digest[:12]}…, exports.json says {info['sha256'][:12]}…)"
-        )
-    return data
-
-
-def golden_problems(stored: bytes, fresh: bytes) -> list[str]:
-    """Return what in a stored `golden.npz` the original weights do not give again; allowed errors may differ by host."""
-    try:
-        with np.load(io.BytesIO(stored), allow_pickle=False) as old, np.load(io.BytesIO(fresh)) as new:
-            if sorted(old.files) != sorted(new.files):
-                return [f"{c.GOLDEN_NPZ} holds other arrays than the models have"]
-            for name in new.files:
-                a, b = old[name], new[name]
-                if a.shape != b.shape or a.dtype != b.dtype:
-                    return [f"{c.GOLDEN_NPZ}: {name} is {a.dtype} {a.shape}; expected {b.dtype} {b.shape}"]
-                kind = name.split(".")[1]
-                distance = float(np.linalg.norm(a.ravel() - b.ravel())) / max(float(np.linalg.norm(b.ravel())), 1e-300)
-                limit = {"input": 0.0, "reference": GOLDEN_TOLERANCE}.get(kind, 1.0)
-                if not distance <= limit:
-                    return [f"{c.GOLDEN_NPZ}: {name} is {distance:.1e} away from what the weights give (relative L2)"]
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        return [f"{c.GOLDEN_NPZ} cannot be read ({error})"]
-    return []

@@ -10,7 +10,7 @@ from exporters.parity.evidence import Case, read_replay
 from exporters.parity.matrix import judge
 from exporters.parity.report import ParityRow
 from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
-from exporters.pipeline import stored_exports, stored_member
+from exporters.stored import stored_exports, stored_member
 from exporters.torchscript_check import check_torchscript
 from ptycho_runtime import contract as c
 from ptycho_torch.bundle import read_bundle

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from exporters.parity import ParityReport
 from exporters.parity.html import to_html
+from exporters.parity.junit import to_junit
 from exporters.parity.markdown import to_markdown
 from exporters.parity.pictures import pictures
 from ptycho_runtime import contract as c
@@ -99,7 +100,7 @@ def _members(record: BundleRecord, files: Mapping[str, bytes]) -> Iterator[tuple
 def store_reports(folder: Path, report: ParityReport) -> None:
     """Write the parity report beside the bundle, for people and for machines, and the worst inputs for `replay`."""
     write_file(folder / PARITY_JSON, report.to_json().encode())
-    write_file(folder / PARITY_JUNIT, report.to_junit().encode())
+    write_file(folder / PARITY_JUNIT, to_junit(report).encode())
     write_file(folder / PARITY_MARKDOWN, to_markdown(report).encode())
     evidence = report.evidence
     write_file(folder / REPORT_HTML, to_html(report, () if evidence is None else pictures(evidence)).encode())

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # its stubs are a package of their own
 from torch import Tensor, nn
 
 from exporters.parity.inputs import Pool
@@ -27,7 +28,7 @@ SCOPES = "pkg.torch.onnx.name_scopes"  # node metadata: the modules around a nod
 NETWORK = "network"  # what the graphs call the eager model's autoencoder
 OUTPUT = "output"
 _CERTAIN = 30.0  # times what is allowed; no luck goes that far
-_ENDS: tuple[type[Exception], ...] = (NotRunnable, *FAILURES)
+_ENDS: tuple[type[Exception], ...] = (NotRunnable, DecodeError, *FAILURES)
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class LayerError:
     allowed_rel_l2: float
     max_abs: float
     allowed_max_abs: float
-    growth: float  # relative L2 over that of the layer before; 0 for the first
+    growth: float  # relative L2 over the largest of the layers it is computed from; 0 where there are none
 
     @property
     def is_output(self) -> bool:
@@ -51,7 +52,9 @@ class LayerError:
     def share(self) -> float:
         """Return the larger of the two errors as a share of what is allowed."""
         pairs = ((self.rel_l2, self.allowed_rel_l2), (self.max_abs, self.allowed_max_abs))
-        return max(error / limit if limit > 0.0 else (0.0 if error == 0.0 else float("inf")) for error, limit in pairs)
+        shares = [error / limit if limit > 0.0 else (0.0 if error == 0.0 else float("inf")) for error, limit in pairs]
+        # What is not a number is not within anything.
+        return max(share if share == share else float("inf") for share in shares)
 
 
 @dataclass
@@ -84,6 +87,11 @@ class Divergence:
             return None
         return next(layer for layer in self.layers if layer.share > 1.0 and layer.share >= min(worst**0.5, _CERTAIN))
 
+    def blames(self, layer: LayerError) -> bool:
+        """Say whether a layer is wrong: beyond its share, and neither luck before the fault nor in a graph that is right."""
+        first = self.first
+        return first is not None and layer.share > 1.0 and self.layers.index(layer) >= self.layers.index(first)
+
     def summary(self) -> str:
         """Return the finding in one line."""
         if self.reason:
@@ -92,7 +100,8 @@ class Divergence:
             worst = max(self.layers, key=lambda layer: layer.share)
             return (
                 f"{self.graph}: run layer by layer, all outputs are within what rounding explains "
-                f"({len(self.layers)} layers, the worst is {worst.layer} with {worst.share:.3g} of what is allowed)"
+                f"({len(self.layers)} layers, the worst is {worst.layer} with {worst.share:.3g} of what is allowed"
+                f"{', which no output shows' if worst.share > 1.0 else ''})"
             )
         return f"{self.graph}: diverges first at {self.first.layer} ({self.first.share:.3g} × what is allowed)"
 
@@ -131,7 +140,8 @@ def bisect_graph(
     except _ENDS as error:
         found.reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return found
-    before = 0.0
+    sources = nearest_sources(exported, {*(tensor for _, _, tensor in matches), *reference})
+    relative: dict[str, float] = {}
     trials = [(path, tensor, references[path][call], eagers32[path][call]) for path, call, tensor in matches]
     trials += [(f"{OUTPUT} {name}", name, reference[name], eager32[name]) for name in reference]
     for path, tensor, wanted, eager in trials:
@@ -141,9 +151,10 @@ def bisect_graph(
         name = tensor if path.startswith(OUTPUT) else ""
         allowed = budget(name, eager, wanted)
         max_abs, rel_l2 = errors(name, got, wanted) if np.isfinite(got).all() else (float("inf"), float("inf"))
+        before = max((relative.get(source, 0.0) for source in sources[tensor]), default=0.0)
         growth = rel_l2 / before if before > 0.0 else 0.0
         found.layers.append(LayerError(path, tensor, rel_l2, allowed.rel_l2, max_abs, allowed.max_abs, growth))
-        before = rel_l2
+        relative[tensor] = rel_l2
     if all(layer.is_output for layer in found.layers):
         found.reason = "the file's nodes do not say which layer they belong to"
     return found
@@ -222,6 +233,17 @@ def match_layers(model: onnx.ModelProto, calls: Mapping[str, int]) -> list[tuple
             seen.add(value)
             unique.append((path, call, value))
     return unique
+
+
+def nearest_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, set[str]]:
+    """Return for each of the tensors the others that it is computed from with none of them in between."""
+    sources: dict[str, set[str]] = {}
+    for node in model.graph.node:  # each after those whose results it takes
+        found: set[str] = set()
+        for value in node.input:
+            found |= {value} if value in tensors else sources.get(value, set())
+        sources |= dict.fromkeys(node.output, found)
+    return {tensor: sources.get(tensor, set()) for tensor in tensors}
 
 
 def _scopes(node: onnx.NodeProto) -> frozenset[str]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +21,11 @@ EDGES = ("all zero", "one photon", "saturated", "wide range")
 class Pool:
     """One set of groups on which every runtime is tried; batches are slices of it."""
 
-    def __init__(self, feed: dict[str, np.ndarray], kinds: list[str]) -> None:
-        """Take inputs by contract name, (groups, …) but for the probe, and what each group is."""
+    def __init__(self, feed: dict[str, np.ndarray], kinds: list[str], origin: str = "") -> None:
+        """Take inputs by contract name, (groups, …) but for the probe, what each group is, and where the patterns are from."""
         self.feed = feed
         self.kinds = kinds
+        self.origin = origin
 
     def __len__(self) -> int:
         """Return the number of groups."""
@@ -30,6 +34,13 @@ class Pool:
     def slice(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """Return the feed of some of the groups."""
         return {k: v if k in (c.PROBE_REAL, c.PROBE_IMAG) else v[start:stop] for k, v in self.feed.items()}
+
+    def sha256(self) -> str:
+        """Return a digest of all inputs: errors on other inputs cannot be compared."""
+        digest = hashlib.sha256()
+        for name, value in self.feed.items():
+            digest.update(f"{name} {value.dtype} {value.shape} ".encode() + np.ascontiguousarray(value).tobytes())
+        return digest.hexdigest()
 
     def kind(self, start: int, stop: int) -> str:
         """Return in words what a slice holds."""
@@ -46,7 +57,8 @@ def make_pool(spec: ModelSpec, groups: int, scan: Path | None = None) -> Pool:
         scan: a PtychoPINN `.npz` with `diff3d` (n, N, N) amplitudes and `probeGuess`; simulated where None.
 
     Raises:
-        BundleError: the scan has no such arrays or another pattern size.
+        FileNotFoundError: the scan is not there.
+        BundleError: the scan is no NPZ, has no such arrays, another pattern size, or values that are no amplitudes.
     """
     random = np.random.default_rng(SEED)
     size = spec.N
@@ -78,7 +90,7 @@ def make_pool(spec: ModelSpec, groups: int, scan: Path | None = None) -> Pool:
         c.OUTPUT_SCALE: np.full((groups, 1, 1, 1), scale, np.float32),
         c.EXPERIMENT_ID: (np.arange(groups) % spec.num_datasets).astype(np.int64),
     }
-    return Pool(feed, kinds)
+    return Pool(feed, kinds, "simulated" if scan is None else scan.name)
 
 
 def _probe(size: int, modes: int) -> np.ndarray:
@@ -100,14 +112,43 @@ def _simulated(random: np.random.Generator, count: int, size: int, probe: np.nda
 
 
 def _from_scan(scan: Path, size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    with np.load(scan, allow_pickle=False) as data:
-        if "diff3d" not in data or "probeGuess" not in data:
-            raise BundleError(f"{scan}: has {', '.join(data.files)}; parity needs diff3d and probeGuess")
-        patterns, probe = data["diff3d"], np.asarray(data["probeGuess"])
+    if not scan.is_file():
+        raise FileNotFoundError(f"{scan}: no such scan; expected a PtychoPINN .npz")
+    arrays: dict[str, np.ndarray] = {}
+    try:
+        with zipfile.ZipFile(scan) as archive:
+            present = [name.removesuffix(".npy") for name in archive.namelist()]
+        if not {"diff3d", "probeGuess"} <= set(present):
+            raise BundleError(f"{scan}: has {', '.join(present)}; parity needs diff3d and probeGuess")
+        with np.load(scan, allow_pickle=False) as data:
+            arrays = {name: data[name] for name in ("diff3d", "probeGuess")}
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise BundleError(f"{scan}: cannot be read ({error}); expected a PtychoPINN .npz") from error
+    except ValueError as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(
+            f"{scan}: holds no plain arrays ({error}); expected numbers in diff3d and probeGuess"
+        ) from error
+    patterns, probe = arrays["diff3d"], arrays["probeGuess"]
     if patterns.ndim != 3 or patterns.shape[1:] != (size, size) or not len(patterns):
         raise BundleError(f"{scan}: diff3d has shape {patterns.shape}; the model takes (n, {size}, {size})")
-    chosen = np.linspace(0, len(patterns) - 1, count).round().astype(int)
-    return patterns[chosen], probe.reshape(-1, size, size)
+    if probe.ndim < 2 or probe.shape[-2:] != (size, size) or not probe.size:
+        raise BundleError(f"{scan}: probeGuess has shape {probe.shape}; the model takes (modes, {size}, {size})")
+    if patterns.dtype.kind not in "fiu" or probe.dtype.kind not in "cfiu":
+        raise BundleError(
+            f"{scan}: diff3d is {patterns.dtype} and probeGuess {probe.dtype}; expected real amplitudes and a complex probe"
+        )
+    chosen = patterns[np.linspace(0, len(patterns) - 1, count).round().astype(int)]
+    if not np.isfinite(chosen).all() or not np.isfinite(probe).all():
+        raise BundleError(f"{scan}: diff3d or probeGuess holds NaN or infinity; mask or remove such patterns")
+    if chosen.min() < 0:
+        raise BundleError(f"{scan}: diff3d holds negative values, the least {chosen.min():.3g}; expected amplitudes")
+    if not chosen.any() or not probe.any():
+        raise BundleError(
+            f"{scan}: diff3d or probeGuess is zero everywhere; expected measured patterns and their probe"
+        )
+    return chosen, probe.reshape(-1, size, size)
 
 
 def _edge(name: str, like: np.ndarray, random: np.random.Generator) -> np.ndarray:

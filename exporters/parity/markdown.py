@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from exporters.parity.report import ParityReport, ParityRow
 
 _NOISE = 2.0  # an error that grew by more than this factor is worth a line
@@ -19,27 +21,37 @@ def to_markdown(report: ParityReport) -> str:
         first = rows[0]
         head = f"| {first.graph} | {first.runtime} | {first.device} | {first.precision} "
         if first.verdict == "not run":
-            lines.append(f"{head}| – | – | – | – | not run: {first.reason} |")
+            lines.append(f"{head}| – | – | – | – | not run: {_cell(first.reason)} |")
             continue
-        worst = max(rows, key=lambda row: row.worst()[1])
+        worst = max(rows, key=lambda row: row.gravity)
         name, share = worst.worst()
         figures = worst.outputs.get(name, {})
         numbers = [f"{figures[key]:.1e}" if key in figures else "–" for key in ("max_abs", "rel_l2")]
         failed = [row for row in rows if row.verdict == "failed"]
-        verdict = f"**failed** {failed[0].reason}".strip() if failed else "passed"
+        which = ", ".join(str(row.batch) for row in failed)
+        verdict = f"**failed** (batch {which}) {_cell(worst.reason)}".strip() if failed else "passed"
         batches = ", ".join(str(row.batch) for row in rows)
-        lines.append(f"{head}| {batches} | {' | '.join(numbers)} | {share:.2f} | {verdict} |")
+        shown = f"{share:.2f}" if name else "–"
+        lines.append(f"{head}| {batches} | {' | '.join(numbers)} | {shown} | {verdict} |")
     lines += ["", *(f"- {problem}" for problem in report.problems)]
     for found in report.divergence:
         lines += [f"- layer by layer, {found.summary()}"]
     for row in report.stitched:
         frc, amplitude, phase = (f"{value:.1e}" for value in row.deficits)
         verdict = "passed" if row.passed else "**failed**"
-        lines.append(
-            f"- stitched from {row.patterns} patterns, {row.runtime}: 1−FRC {frc}, 1−SSIM {amplitude} (amplitude), {phase} (phase), {verdict}"
-        )
+        where = f"stitched from {row.patterns} patterns, {row.runtime} on {row.device}"
+        lines.append(f"- {where}: 1−FRC {frc}, 1−SSIM {amplitude} (amplitude), {phase} (phase), {verdict}")
+    lines += [
+        f"- {graph}, {kind}: sha256 {value}" for graph, files in report.files.items() for kind, value in files.items()
+    ]
     packages = ", ".join(f"{name} {version}" for name, version in report.host.get("packages", {}).items())
-    return "\n".join([*lines, f"{report.host.get('platform', '')}; {packages}"]) + "\n"
+    # GitHub takes a line right under a list for a part of its last item.
+    host = "; ".join(str(report.host[key]) for key in ("platform", "processor", "gpu") if key in report.host)
+    return "\n".join([*lines, "", f"{host}; {packages}"]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def compare(first: ParityReport, second: ParityReport) -> list[str]:
@@ -47,7 +59,19 @@ def compare(first: ParityReport, second: ParityReport) -> list[str]:
     lines = []
     if first.passed != second.passed:
         lines.append(f"verdict: {_word(first)} → {_word(second)}")
-    for key in ("platform", "machine", "python"):
+    if first.name != second.name:
+        lines.append(f"bundle: {first.name} → {second.name}")
+    if first.required != second.required:
+        lines.append(f"required devices: {_list(first.required)} → {_list(second.required)}")
+    for graph in sorted({*first.files, *second.files}):
+        a, b = first.files.get(graph, {}), second.files.get(graph, {})
+        changed = [kind for kind in sorted({*a, *b}) if a.get(kind) != b.get(kind)]
+        lines += [f"{graph} {kind}: another file ({_short(a, kind)} → {_short(b, kind)})" for kind in changed]
+    inputs = [key for key in ("patterns", "groups", "sha256") if first.reference.get(key) != second.reference.get(key)]
+    lines += [f"inputs, {key}: {first.reference.get(key)} → {second.reference.get(key)}" for key in inputs]
+    if inputs:
+        lines.append("errors are not compared, since the inputs differ")
+    for key in ("platform", "machine", "processor", "gpu", "gpu_driver", "python"):
         if first.host.get(key) != second.host.get(key):
             lines.append(f"{key}: {first.host.get(key)} → {second.host.get(key)}")
     old, new = first.host.get("packages", {}), second.host.get("packages", {})
@@ -64,9 +88,22 @@ def compare(first: ParityReport, second: ParityReport) -> list[str]:
             lines.append(f"{label}: new, {row.verdict}")
         elif before.verdict != row.verdict:
             lines.append(f"{label}: {before.verdict} → {row.verdict}{f' ({row.reason})' if row.reason else ''}")
-        else:
+        elif not inputs:
             lines += _changes(label, before, row)
-    return lines + [f"{' '.join(map(str, key))}: gone" for key in rows]
+    lines += [f"{' '.join(map(str, key))}: gone" for key in rows]
+    return lines + _lists(first, second)
+
+
+def _lists(first: ParityReport, second: ParityReport) -> list[str]:
+    """Return what came and went among problems and stitched objects."""
+    lines = [f"problem gone: {problem}" for problem in first.problems if problem not in second.problems]
+    lines += [f"problem new: {problem}" for problem in second.problems if problem not in first.problems]
+    old, new = ({(row.runtime, row.device): row.passed for row in report.stitched} for report in (first, second))
+    words = {True: "passed", False: "failed", None: "absent"}
+    for key in sorted({*old, *new}):
+        if old.get(key) != new.get(key):
+            lines.append(f"stitched object, {' on '.join(key)}: {words[old.get(key)]} → {words[new.get(key)]}")
+    return lines
 
 
 def _changes(label: str, before: ParityRow, after: ParityRow) -> list[str]:
@@ -76,7 +113,7 @@ def _changes(label: str, before: ParityRow, after: ParityRow) -> list[str]:
         for key in ("max_abs", "rel_l2"):
             a, b = old.get(key), figures.get(key)
             if a is None or b is None or a == b:
-                continue
+                continue  # equal infinities too
             if min(a, b) == 0.0 or not 1 / _NOISE <= b / a <= _NOISE:
                 lines.append(f"{label}: {name} {key} {a:.1e} → {b:.1e}")
     return lines
@@ -84,6 +121,14 @@ def _changes(label: str, before: ParityRow, after: ParityRow) -> list[str]:
 
 def _key(row: ParityRow) -> tuple[str, str, str, str, str]:
     return row.graph, row.runtime, row.device, row.precision, f"batch {row.batch}"
+
+
+def _list(names: tuple[str, ...]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _short(files: Mapping[str, str], kind: str) -> str:
+    return f"{files[kind][:12]}…" if kind in files else "absent"
 
 
 def _word(report: ParityReport) -> str:

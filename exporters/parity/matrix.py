@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,12 @@ import torch
 
 from exporters.graphs import graph_io
 from exporters.parity.bisect import Divergence, bisect_graph
+from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
-from exporters.parity.inputs import Pool, make_pool
+from exporters.parity.inputs import EDGES, Pool, make_pool
 from exporters.parity.metrics import Budget, budget, field_errors
 from exporters.parity.precision import tf32_eager
-from exporters.parity.report import ParityReport, ParityRow, host_facts
+from exporters.parity.report import Cell, ParityReport, ParityRow, host_facts
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
 from ptycho_runtime.contract import TensorInfo
 from ptycho_runtime.metrics import errors
@@ -24,6 +26,7 @@ from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
 BATCHES = (1, 3, 16, 33)
+ALL_EDGES = 1 + len(EDGES)  # groups that hold every edge
 POOL_GROUPS = 8  # at least: the edges are among them
 DEVICES = ("cpu", "cuda", "tensorrt")
 _BISECT_VALUES = (
@@ -51,20 +54,24 @@ def run_parity(
         spec: what they are.
         artifacts: file contents by graph and format (`onnx`, `torchscript`).
         name: the bundle's, for the report.
-        batches: batch sizes; each is a slice of one pool of groups.
+        batches: batch sizes; each is a slice of one pool of groups. See `telling_batches` for those that are added.
         scan: a scan whose patterns are used in place of simulated ones.
         devices: which to try; one that is absent gives rows `not run`.
         require: devices that must have run, see `ParityReport.missing_devices`.
         bisect: look layer by layer where the ONNX files diverge even if they do not fail; those that fail are looked at anyway.
         progress: called with a short text before each runtime.
+
+    Raises:
+        ValueError: no batch sizes, or one below 1.
+        BundleError: the scan cannot be used.
     """
-    batches = tuple(sorted(set(batches)))
-    if not batches:
-        raise ValueError("no batch sizes given; expected at least one")
+    batches = telling_batches(batches)
+    devices = tuple(devices)
     pool = make_pool(spec, max(*batches, POOL_GROUPS), scan)
     rows: list[ParityRow] = []
     evidence = Evidence(name, artifacts)
     divergence: list[Divergence] = []
+    planned: list[Cell] = []
     for graph, files in artifacts.items():
         inputs, outputs = graph_io(spec, graph)
         feed_names = {info["name"] for info in inputs}
@@ -76,9 +83,10 @@ def run_parity(
         shapes = {info["name"]: (list(info["shape"]), info["dtype"]) for info in outputs}
         limits = {"float32": eager32}
         for trial in _trials(models[graph], graph, files, inputs, outputs, devices):
+            planned += [(graph, trial.runtime, trial.device, trial.precision, batch) for batch in batches]
             if progress:
                 progress(f"{graph}: {trial.runtime} on {trial.device}")
-            rows += _rows(graph, trial, graph_pool, batches, reference, limits, shapes, evidence)
+            rows += trial_rows(graph, trial, graph_pool, batches, reference, limits, shapes, evidence)
             if trial.precision == "float32" and "tf32" not in limits and torch.cuda.is_available():
                 limits["tf32"] = tf32_eager(models[graph], graph, graph_pool, reference)
         failed = [r for r in rows if r.graph == graph and r.runtime == "onnx" and r.verdict == "failed"]
@@ -93,10 +101,35 @@ def run_parity(
         rows,
         tuple(require),
         host_facts(),
-        {"model": "eager float64 on the CPU", "groups": len(pool)},
+        {"model": "eager float64 on the CPU", "groups": len(pool), "patterns": pool.origin, "sha256": pool.sha256()},
+        planned=tuple(planned),
+        files=digests(artifacts),
         divergence=divergence,
         evidence=evidence,
     )
+
+
+def telling_batches(batches: Iterable[int]) -> tuple[int, ...]:
+    """Return batch sizes, sorted, with what a proof cannot do without.
+
+    One size alone would hide a batch that was baked into a file, and sizes below 5 do not reach all edges of the inputs: then
+    1 and 5 are added.
+    """
+    sizes = set(batches)
+    if not sizes or min(sizes) < 1:
+        raise ValueError(f"batch sizes {sorted(sizes)}; expected at least one, each 1 or more")
+    if max(sizes) < ALL_EDGES:
+        sizes.add(ALL_EDGES)
+    if len(sizes) == 1:
+        sizes.add(1)
+    return tuple(sorted(sizes))
+
+
+def digests(artifacts: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, str]]:
+    """Return the sha256 of each file, by graph and format."""
+    return {
+        graph: {kind: sha256(data).hexdigest() for kind, data in files.items()} for graph, files in artifacts.items()
+    }
 
 
 class Trial(NamedTuple):
@@ -137,7 +170,7 @@ def in_chunks(runner: Runner, pool: Pool, size: int = 8) -> Outputs:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def _rows(
+def trial_rows(
     graph: str,
     trial: Trial,
     pool: Pool,
@@ -147,6 +180,18 @@ def _rows(
     shapes: dict[str, tuple[list[int | str], str]],
     evidence: Evidence,
 ) -> list[ParityRow]:
+    """Return one runtime's rows, a batch each.
+
+    Args:
+        graph: whose they are.
+        trial: how the runtime is opened.
+        pool: inputs of this graph.
+        batches: sizes of slices of the pool.
+        reference: eager float64's outputs for the whole pool.
+        limits: eager outputs that budgets are made of, by precision.
+        shapes: shape and dtype of each output.
+        evidence: takes what is worth showing.
+    """
     rows: list[ParityRow] = []
     runtime, device, precision, open_runner = trial
 
@@ -177,11 +222,11 @@ def _rows(
                 judge(made, found, wanted, eager, shapes)
                 evidence.add(made, pool.kinds[:batch], feed, found, wanted, eager)
             facts = runner.facts() | ({} if repeats is None else {"repeats_bit_exact": repeats})
-            strangers = [p for p in facts.get("node_providers", {}) if device != "cpu" and p == "CPUExecutionProvider"]
+            doubt = why_unproven(runtime, device, precision, facts)
             for made in rows:
                 made.facts = facts
-                if strangers:
-                    made.verdict, made.reason = "failed", "onnxruntime ran part of the graph on the CPU"
+                if doubt:
+                    made.verdict, made.reason = "failed", doubt
     except NotRunnable as error:
         rows.clear()
         for batch in batches:
@@ -208,6 +253,9 @@ def judge(
     if set(found) != set(reference) or set(found) != set(shapes):
         row.verdict, row.reason = "failed", f"outputs {sorted(found)}; expected {sorted(shapes)}"
         return
+    if not reference or not all(value.size for value in reference.values()):
+        row.verdict, row.reason = "failed", "there was nothing to compare"
+        return
     for name, wanted in reference.items():
         got = found[name]
         if got.shape != wanted.shape or str(got.dtype) != shapes[name][1]:
@@ -223,8 +271,11 @@ def judge(
             )
             return
         allowed = budget(name, eager32[name], wanted)
+        if allowed.objection:
+            row.verdict, row.reason = "failed", f"{name}: {allowed.objection}"
+            return
         row.outputs[name] = figures(name, got, wanted, allowed)
-        if row.outputs[name]["share"] > 1.0:
+        if not row.outputs[name]["share"] <= 1.0:
             row.verdict = "failed"
     row.outputs["object"] = field_errors(found, reference)
 

@@ -4,28 +4,27 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 import sys
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree
-
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
 
 from exporters.parity.bisect import Divergence
+from exporters.parity.hardware import hardware
 from exporters.parity.metrics import RULE
 from exporters.parity.stitched import StitchedRow
 from ptycho_runtime import contract as c
-from ptycho_torch.errors import BundleError
 
 if TYPE_CHECKING:
     from exporters.parity.evidence import Evidence
 
 SCHEMA = "ptycho-export/parity"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STORED_RUNTIMES = ("torchscript", "onnx")
+VERDICTS = ("passed", "failed", "not run")
+Cell = tuple[str, str, str, str, int]  # graph, runtime, device, precision, batch
 
 
 @dataclass
@@ -42,6 +41,17 @@ class ParityRow:
     reason: str = ""
     outputs: dict[str, dict[str, float]] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cell(self) -> Cell:
+        """Return the row's place in the matrix."""
+        return self.graph, self.runtime, self.device, self.precision, self.batch
+
+    @property
+    def gravity(self) -> tuple[bool, bool, float]:
+        """Return what sorts rows of one runtime: a failed row counts more than any that passed, one without figures most."""
+        name, share = self.worst()
+        return self.verdict == "failed", self.verdict == "failed" and not name, share
 
     def worst(self) -> tuple[str, float]:
         """Return (output, error as a share of what is allowed) of the worst output."""
@@ -60,6 +70,8 @@ class ParityReport:
     host: dict[str, Any] = field(default_factory=dict)
     reference: dict[str, Any] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # stored files that are not what was exported
+    planned: tuple[Cell, ...] = ()  # every row that the check set out to give; a lost one fails it
+    files: dict[str, dict[str, str]] = field(default_factory=dict)  # sha256 of what was judged, by graph and format
     divergence: list[Divergence] = field(
         default_factory=list
     )  # layer by layer, of graphs that failed or were asked for
@@ -68,10 +80,17 @@ class ParityReport:
 
     @property
     def passed(self) -> bool:
-        """Say whether every row that ran passed and at least one stored file was really compared per graph."""
-        compared = {(row.graph, row.runtime) for row in self.rows if row.verdict == "passed" and row.outputs}
-        wanted = {(row.graph, runtime) for row in self.rows for runtime in STORED_RUNTIMES}
-        return bool(wanted) and wanted <= compared and not self.failures() and not self.problems and self.stitched_well
+        """Say whether the exports agree with the original and every required device took part."""
+        return self.agrees and not self.missing_devices()
+
+    @property
+    def agrees(self) -> bool:
+        """Say whether no row is lost, every row that ran passed, and each stored file was really compared per graph."""
+        compared = {(row.graph, row.runtime) for row in self.rows if row.verdict == "passed" and row.worst()[0]}
+        graphs = {row.graph for row in self.rows} | {cell[0] for cell in self.planned}
+        wanted = {(graph, runtime) for graph in graphs for runtime in STORED_RUNTIMES}
+        whole = not self.lost_rows() and not self.failures() and not self.problems
+        return bool(wanted) and wanted <= compared and whole and self.stitched_well
 
     @property
     def stitched_well(self) -> bool:
@@ -82,21 +101,42 @@ class ParityReport:
         """Return the rows that failed."""
         return [row for row in self.rows if row.verdict == "failed"]
 
+    def lost_rows(self) -> list[Cell]:
+        """Return the rows that were planned and are not there."""
+        return [cell for cell in self.planned if cell not in {row.cell for row in self.rows}]
+
     def missing_devices(self) -> list[str]:
-        """Return the required devices on which no row passed for every graph, or some row did not run."""
+        """Return the required devices that have no rows, or rows that did not run."""
         lacking = []
         for device in self.required:
-            rows = [row for row in self.rows if row.device == device and row.runtime == "onnx"]
+            rows = [row for row in self.rows if row.device == device]
             if not rows or any(row.verdict == "not run" for row in rows):
                 lacking.append(device)
         return lacking
 
     def summary(self) -> str:
-        """Return one line: the verdict, or the graph and figure that failed."""
-        failures = self.failures()
-        if failures:
-            row = max(failures, key=lambda row: row.worst()[1])
-            stored = "".join(f"; {problem}" for problem in self.problems)
+        """Return one line: the verdict, and the graph and figure that failed or what did not run."""
+        if not self.agrees:
+            return f"parity failed: {self._disagreement()}"
+        ran = [row for row in self.rows if row.verdict == "passed"]
+        worst = max(row.worst()[1] for row in ran)
+        on = ", ".join(dict.fromkeys(row.device for row in ran))
+        figures = f"{len(ran)} rows on {on}, worst error {worst:.2f} of what is allowed"
+        if missing := self.missing_devices():
+            reasons = "; ".join(f"{device}: {self.why_not_run(device)}" for device in missing)
+            return f"parity failed: required device did not run ({reasons}); what ran passed: {figures}"
+        absent = dict.fromkeys(row.device for row in self.rows if row.verdict == "not run")
+        return f"parity passed: {figures}{'; not run: ' if absent else ''}{', '.join(absent)}"
+
+    def why_not_run(self, device: str) -> str:
+        """Return the reason that a device's rows give for not having run."""
+        reasons = (row.reason for row in self.rows if row.device == device and row.verdict == "not run")
+        return next(reasons, "not tried")
+
+    def _disagreement(self) -> str:
+        stored = "".join(f"; {problem}" for problem in self.problems)
+        if failures := self.failures():
+            row = max(failures, key=lambda row: row.gravity)
             what = row.reason
             if not what:
                 figures = row.outputs[name := row.worst()[0]]
@@ -106,61 +146,16 @@ class ParityReport:
                 )
             found = next((d for d in self.divergence if d.graph == row.graph and d.first is not None), None)
             where = "" if found is None or found.first is None else f"; it diverges first at {found.first.layer}"
-            return f"parity failed: {row.graph} {row.runtime} on {row.device}, batch {row.batch}: {what}{where}{stored}"
+            return f"{row.graph} {row.runtime} on {row.device}, batch {row.batch}: {what}{where}{stored}"
         if self.problems:
-            return f"parity failed: {'; '.join(self.problems)}"
+            return "; ".join(self.problems)
+        if lost := self.lost_rows():
+            return f"{len(lost)} planned rows are lost, the first is {' '.join(map(str, lost[0]))}"
         if not self.stitched_well:
             worst_row = next(row for row in self.stitched if not row.passed)
             deficits = ", ".join(f"{value:.1e}" for value in worst_row.deficits)
-            return f"parity failed: the object that {worst_row.runtime} stitches differs (1−FRC, 1−SSIM: {deficits})"
-        if not self.passed:
-            return "parity failed: nothing was compared"
-        ran = sum(row.verdict == "passed" for row in self.rows)
-        worst = max((row.worst()[1] for row in self.rows), default=0.0)
-        return f"parity passed: {ran} rows, worst error {worst:.2f} of what is allowed"
-
-    def table(self) -> Table:
-        """Return the rows as a table for the terminal, one line for all batches of a runtime and device."""
-        batches = sorted({row.batch for row in self.rows})
-        title = f"Parity of {self.name}, batches {', '.join(map(str, batches))}"
-        table = Table(title=title, caption=self.summary(), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        table.add_column("runtime", no_wrap=True)
-        for heading in ("device", "precision"):
-            table.add_column(heading, overflow="fold")
-        for heading in ("max abs", "rel. L2", "share"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        table.add_column("verdict", overflow="fold")
-        folded = self.folded()
-        for graph in dict.fromkeys(row.graph for row in self.rows):
-            table.add_section()
-            table.add_row(f"[bold]{graph}[/]")
-            absent: dict[str, list[ParityRow]] = {}
-            for rows in folded:
-                if rows[0].graph != graph:
-                    continue
-                if all(row.verdict == "not run" for row in rows):
-                    absent.setdefault(rows[0].reason, []).append(rows[0])
-                else:
-                    table.add_row(*self._line(rows))
-            for reason, group in absent.items():
-                devices, precisions = (
-                    ", ".join(dict.fromkeys(getattr(r, k) for r in group)) for k in ("device", "precision")
-                )
-                runtimes = "all" if len({r.runtime for r in group}) > 1 else group[0].runtime
-                table.add_row(runtimes, devices, precisions, "–", "–", "–", f"not run: {reason}")
-        return table
-
-    @staticmethod
-    def _line(rows: list[ParityRow]) -> tuple[str, ...]:
-        """Return one line of the table: the batches of one runtime, device and precision, by the worst of them."""
-        first = rows[0]
-        worst = max(rows, key=lambda row: row.worst()[1])
-        name, share = worst.worst()
-        figures = worst.outputs.get(name, {})
-        failed = [str(row.batch) for row in rows if row.verdict == "failed"]
-        verdict = f"[red]failed[/] (batch {', '.join(failed)})" if failed else "[green]passed[/]"
-        numbers = [f"{figures[key]:.1e}" if key in figures else "–" for key in ("max_abs", "rel_l2")]
-        return first.runtime, first.device, first.precision, *numbers, f"{share:.3g}", verdict
+            return f"the object that {worst_row.runtime} stitches on {worst_row.device} differs (1−FRC, 1−SSIM: {deficits})"
+        return "nothing was compared"
 
     def folded(self) -> list[list[ParityRow]]:
         """Return the rows by graph, runtime, device and precision; each list holds its batches."""
@@ -182,31 +177,13 @@ class ParityReport:
             "host": self.host,
             "reference": self.reference,
             "problems": self.problems,
+            "files": self.files,
+            "planned": self.planned,
             "rows": [asdict(row) for row in self.rows],
             "divergence": [asdict(found) for found in self.divergence],
             "stitched": [asdict(row) for row in self.stitched],
         }
-        return json.dumps(_finite(document), indent=1, sort_keys=False, ensure_ascii=False) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> ParityReport:
-        """Return the report that `to_json` wrote; raises `ValueError` for anything else."""
-        document = json.loads(text)
-        if document.get("schema") != SCHEMA or document.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(
-                f"schema {document.get('schema')!r} {document.get('schema_version')!r}; expected {SCHEMA} {SCHEMA_VERSION}"
-            )
-        rows = [ParityRow(**row) for row in document["rows"]]
-        return cls(
-            document["name"],
-            rows,
-            tuple(document["required"]),
-            document["host"],
-            document["reference"],
-            document["problems"],
-            [Divergence.from_dict(found) for found in document.get("divergence", [])],
-            [StitchedRow.from_dict(row) for row in document.get("stitched", [])],
-        )
+        return json.dumps(finite(document), indent=1, sort_keys=False, ensure_ascii=False) + "\n"
 
     def contract_info(self) -> c.ParityInfo:
         """Return the verdict as `exports.json` keeps it: without host facts, so that equal exports have equal bytes."""
@@ -221,78 +198,39 @@ class ParityReport:
                 "inputs": row.inputs,
                 "verdict": row.verdict,  # type: ignore[typeddict-item]  # one of the three by construction
                 "reason": row.reason,
-                "outputs": {name: _finite(figures) for name, figures in row.outputs.items()},
+                "outputs": {name: finite(figures) for name, figures in row.outputs.items()},
             }
             rows.append(info)
         return {"verdict": "passed" if self.passed else "failed", "rule": RULE, "rows": rows}
 
-    def to_junit(self) -> str:
-        """Return the rows as JUnit XML: one test case a row."""
-        counts = {v: sum(row.verdict == v for row in self.rows) for v in ("failed", "not run")}
-        suite = ElementTree.Element(
-            "testsuite", name=f"parity of {self.name}", skipped=str(counts["not run"]), errors="0"
-        )
-        for row in self.rows:
-            case = ElementTree.SubElement(
-                suite,
-                "testcase",
-                classname=f"parity.{row.graph}",
-                name=f"{row.runtime} {row.device} {row.precision} batch {row.batch}",
-            )
-            if row.verdict == "failed":
-                ElementTree.SubElement(
-                    case, "failure", message=row.reason or "beyond what rounding explains"
-                ).text = json.dumps(_finite(row.outputs))
-            elif row.verdict == "not run":
-                ElementTree.SubElement(case, "skipped", message=f"not run: {row.reason}")
-        for problem in self.problems:
-            case = ElementTree.SubElement(suite, "testcase", classname="parity.stored", name=problem.split(" ")[0])
-            ElementTree.SubElement(case, "failure", message=problem)
-        suite.attrib |= {
-            "tests": str(len(self.rows) + len(self.problems)),
-            "failures": str(counts["failed"] + len(self.problems)),
-        }
-        ElementTree.indent(suite)
-        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
-
-def read_report(path: Path) -> ParityReport:
-    """Return the report in a `parity.json`.
-
-    Raises:
-        FileNotFoundError: nothing is there.
-        BundleError: it is no parity report.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such report")
-    try:
-        return ParityReport.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError(f"{path}: is no parity report of ptycho-export ({error})") from error
-
-
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a JSON value with numbers that JSON lacks as text."""
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and (value != value or abs(value) == float("inf")):
         return str(value)
     return value
 
 
 def host_facts() -> dict[str, Any]:
-    """Return versions and hardware, for the report."""
+    """Return versions, hardware, the exact command and the time, for the report."""
     packages = {}
-    for package in ("ptycho-export", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy"):
+    for package in (
+        "ptycho-export", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-image",
+    ):  # fmt: skip
         try:
             packages[package] = version(package)
         except PackageNotFoundError:
             continue
     return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "machine": platform.machine(),
-        "command": " ".join(sys.argv),
+        **hardware(),
+        "command": shlex.join(sys.orig_argv),
         "packages": packages,
     }

@@ -17,18 +17,19 @@ import onnxruntime
 import torch
 
 from exporters.graphs import eager_outputs
+from exporters.parity.devices import PROVIDERS
 from ptycho_runtime import contract as c
 from ptycho_runtime.devices import ORT_ERRORS
 from ptycho_torch.models.module import PtychoModel
 
 Feed = Mapping[str, np.ndarray]
 Outputs = dict[str, np.ndarray]
-FAILURES: tuple[type[Exception], ...] = (*ORT_ERRORS, TypeError, KeyError)  # of a file that does not do what it should
-_ONNX_PROVIDERS = {
-    "cpu": "CPUExecutionProvider",
-    "cuda": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-}
+FAILURES: tuple[type[Exception], ...] = (
+    *ORT_ERRORS,
+    TypeError,
+    LookupError,
+    AttributeError,
+)  # of a file that does not do what it should
 
 
 class NotRunnable(RuntimeError):
@@ -63,7 +64,41 @@ class _Base:
         return None
 
 
-class EagerRunner(_Base):
+class _TorchRunner(_Base):
+    """What both PyTorch runners share: TF32 as the row says while they are open, and where results came out."""
+
+    def __init__(self, device: str, tf32: bool) -> None:
+        if device == "cuda":
+            _require_cuda()
+        elif device != "cpu":
+            raise NotRunnable(f"{device} is a provider of onnxruntime only")
+        self.device, self.tf32 = device, tf32
+        self.outputs_on: set[str] = set()
+        self._before: tuple[bool, bool] | None = None
+
+    def __enter__(self) -> Self:
+        if self.device == "cuda":
+            self._before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._before is not None:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = self._before
+
+    def arrays(self, found: Mapping[str, torch.Tensor]) -> Outputs:
+        """Return tensors as arrays, after noting where they are."""
+        self.outputs_on |= {value.device.type for value in found.values()}
+        return {name: value.cpu().numpy() for name, value in found.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Return PyTorch's version, where results came out, and on CUDA what it was told about precision and determinism."""
+        return _torch_facts(self.device) | {"outputs_on": sorted(self.outputs_on)}
+
+
+class EagerRunner(_TorchRunner):
     """The untouched eager model, float32 or float64."""
 
     def __init__(
@@ -76,24 +111,20 @@ class EagerRunner(_Base):
         tf32: bool = False,
     ) -> None:
         """Copy the model to a device and precision."""
-        _require_torch_device(device, tf32)
+        super().__init__(device, tf32)
         self.model = copy.deepcopy(model).to(device)
         self.model = self.model.double() if dtype == torch.float64 else self.model
-        self.graph, self.device, self.dtype = graph, device, dtype
+        self.graph, self.dtype = graph, dtype
 
     def run(self, feed: Feed) -> Outputs:
         """Return the outputs by name, in the runner's precision."""
         tensors = {k: _tensor(v, self.device, self.dtype) for k, v in feed.items()}
         with torch.no_grad():
             found = eager_outputs(self.model, self.graph, tensors)
-        return {k: v.cpu().numpy() for k, v in found.items()}
-
-    def facts(self) -> dict[str, Any]:
-        """Return PyTorch's version and TF32 state."""
-        return _torch_facts(self.device)
+        return self.arrays(found)
 
 
-class TorchScriptRunner(_Base):
+class TorchScriptRunner(_TorchRunner):
     """The stored TorchScript file."""
 
     def __init__(
@@ -106,22 +137,21 @@ class TorchScriptRunner(_Base):
         tf32: bool = False,
     ) -> None:
         """Load the file onto a device."""
-        _require_torch_device(device, tf32)
+        super().__init__(device, tf32)
         self.module = torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]
         self.inputs = [info["name"] for info in inputs]
         self.outputs = [info["name"] for info in outputs]
-        self.device = device
 
     def run(self, feed: Feed) -> Outputs:
         """Return the outputs by name."""
         tensors = [_tensor(feed[name], self.device, torch.float32) for name in self.inputs]
         with torch.no_grad():
             found = self.module(*tensors)
-        return {name: value.cpu().numpy() for name, value in zip(self.outputs, found, strict=True)}
-
-    def facts(self) -> dict[str, Any]:
-        """Return PyTorch's version and TF32 state."""
-        return _torch_facts(self.device)
+        if not isinstance(found, tuple):
+            raise TypeError(
+                f"the file returns a {type(found).__name__}; expected a tuple of {len(self.outputs)} tensors"
+            )
+        return self.arrays(dict(zip(self.outputs, found, strict=True)))
 
 
 class OnnxRunner(_Base):
@@ -129,7 +159,7 @@ class OnnxRunner(_Base):
 
     def __init__(self, data: bytes, device: str = "cpu", *, tf32: bool = False) -> None:
         """Open a session that fails rather than hand a node to another provider."""
-        provider = _ONNX_PROVIDERS[device]
+        provider = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
             raise NotRunnable(f"this onnxruntime has no {provider}")
         if device != "cpu":
@@ -149,13 +179,24 @@ class OnnxRunner(_Base):
         try:
             self.session = onnxruntime.InferenceSession(data, options, providers=[(provider, provider_options)])
         except ORT_ERRORS as error:
-            raise NotRunnable(f"onnxruntime refused the session: {str(error).splitlines()[0]}") from error
-        self.provider, self.device, self.tf32 = provider, device, tf32
+            self._remove_profile()
+            if device == "cpu":  # every host has it, so the file is to blame
+                raise
+            raise NotRunnable(_refusal(str(error), provider)) from error
+        self.provider, self.device = provider, device
+        if self.session.get_providers()[0] != provider:
+            self._remove_profile()
+            raise NotRunnable(
+                f"onnxruntime fell back to {self.session.get_providers()[0]}; it could not use {provider}"
+            )
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Remove the profile."""
+        self._remove_profile()
+
+    def _remove_profile(self) -> None:
         if self.folder is not None:
             self.folder.cleanup()
 
@@ -170,8 +211,10 @@ class OnnxRunner(_Base):
         facts: dict[str, Any] = {
             "onnxruntime": onnxruntime.__version__,
             "providers": self.session.get_providers(),
-            "tf32": self.tf32,
         }
+        if self.device == "cuda":
+            options = self.session.get_provider_options()[self.provider]
+            facts |= {"tf32": options.get("use_tf32") == "1", "provider_options": options}
         if self.device != "cpu":
             records = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
             nodes = [r.get("args", {}).get("provider") for r in records if r.get("cat") == "Node"]
@@ -189,14 +232,12 @@ def _require_cuda() -> None:
         raise NotRunnable("no CUDA device")
 
 
-def _require_torch_device(device: str, tf32: bool) -> None:
-    if device == "cuda":
-        _require_cuda()
-        # One runner is open at a time, and each sets what it runs under.
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.backends.cudnn.allow_tf32 = tf32
-    elif device != "cpu":
-        raise NotRunnable(f"{device} is a provider of onnxruntime only")
+def _refusal(message: str, provider: str) -> str:
+    text = " ".join(message.split())[:200]
+    # Where a provider's libraries are missing, or it lacks an operator, onnxruntime would run on the CPU without a word.
+    if "fallback" in text.lower():
+        return f"onnxruntime would fall back to the CPU, since {provider} cannot be loaded or cannot run all nodes ({text})"
+    return f"onnxruntime refused the session: {text}"
 
 
 def _torch_facts(device: str) -> dict[str, Any]:

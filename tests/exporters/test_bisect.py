@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters.parity.bisect import Divergence, LayerError, match_layers, with_outputs  # noqa: E402
+from exporters.parity.bisect import Divergence, LayerError, match_layers, nearest_sources, with_outputs  # noqa: E402
 
 
 def node(op: str, inputs: list[str], output: str, *modules: str) -> onnx.NodeProto:
@@ -69,6 +69,18 @@ class TestMatch:
         assert [value.name for value in wider.graph.output] == ["b", "a"]
 
 
+def test_growth_is_from_what_a_layer_is_computed_from() -> None:
+    model = graph(
+        node("Neg", ["x"], "a", "", "first"),
+        node("Abs", ["a"], "b", "", "second"),
+        node("Relu", ["x"], "c", "", "third"),
+        node("Neg", ["c"], "inner", "", "third"),
+        node("Add", ["b", "inner"], "d", ""),
+        output="d",
+    )
+    assert nearest_sources(model, ["a", "b", "c", "d"]) == {"a": set(), "b": {"a"}, "c": set(), "d": {"b", "c"}}
+
+
 def layer(name: str, share: float) -> LayerError:
     return LayerError(name, name, share * 1e-6, 1e-6, 0.0, 1.0, 1.0)
 
@@ -77,7 +89,7 @@ class TestFirst:
     def test_luck_in_a_layer_is_no_divergence_where_the_outputs_are_right(self) -> None:
         found = Divergence("g", "cpu", [layer("network.gate", 2.0), layer("output x", 0.4)])
         assert found.first is None
-        assert "the worst is network.gate with 2 of what is allowed" in found.summary()
+        assert "the worst is network.gate with 2 of what is allowed, which no output shows" in found.summary()
 
     def test_luck_before_the_fault_is_passed_over(self) -> None:
         layers = [layer("network.gate", 2.0), layer("network.conv", 5000.0), layer("output x", 900.0)]
@@ -88,6 +100,16 @@ class TestFirst:
     def test_an_output_is_named_where_no_layer_explains_it(self) -> None:
         found = Divergence("g", "cpu", [layer("network.conv", 0.2), layer("output x", 40.0)])
         assert found.summary() == "g: diverges first at output x (40 × what is allowed)"
+
+    def test_only_what_follows_the_fault_is_blamed(self) -> None:
+        layers = [layer("network.gate", 2.0), layer("network.conv", 5000.0), layer("output x", 900.0)]
+        found = Divergence("g", "cpu", layers)
+        assert [found.blames(each) for each in layers] == [False, True, True]
+        assert not Divergence("g", "cpu", [layers[0], layer("output x", 0.4)]).blames(layers[0])
+
+    def test_what_is_not_a_number_is_beyond_its_share(self) -> None:
+        nan = LayerError("output x", "x", float("nan"), float("nan"), float("nan"), float("nan"), 1.0)
+        assert Divergence("g", "cpu", [layer("network.conv", 0.2), nan]).first == nan
 
     def test_survives_json(self) -> None:
         import json

@@ -86,7 +86,8 @@ class TestVerify:
         )
         result = run("verify", bad, "--batches", "1", "--report", tmp_path / "report")
         assert result.exit_code == 3
-        assert "parity failed: diffraction_to_obj onnx on cpu, batch 1: object_" in last_line(result)
+        assert "parity failed: diffraction_to_obj onnx on cpu, batch 5: object_" in last_line(result)
+        assert last_line(result).endswith(f"the report is in {tmp_path / 'report'}")
         assert json.loads((tmp_path / "report" / "parity.json").read_text())["verdict"] == "failed"
 
     def test_good_bundle(self, exported: Exported) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from typing import Any
 
@@ -13,9 +14,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters.parity import ParityReport, ParityRow  # noqa: E402
 from exporters.parity.inputs import EDGES, make_pool  # noqa: E402
 from exporters.parity.markdown import compare, to_markdown  # noqa: E402
-from exporters.parity.matrix import judge, run_parity  # noqa: E402
+from exporters.parity.matrix import Trial, judge, run_parity, telling_batches, trial_rows  # noqa: E402
 from exporters.parity.metrics import budget, field_errors  # noqa: E402
-from exporters.parity.report import read_report  # noqa: E402
+from exporters.parity.reading import read_report, report_from_json  # noqa: E402
 from ptycho_runtime.metrics import errors  # noqa: E402
 from ptycho_torch.errors import BundleError  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
@@ -70,6 +71,35 @@ class TestJudge:
         assert made.verdict == "failed"
         assert reason in made.reason
 
+    def test_nothing_to_compare_fails(self) -> None:
+        for reference, shapes in (
+            ({}, {}),
+            ({"object_real": np.ones((0, 1))}, {"object_real": (["batch", 1], "float32")}),
+        ):
+            made = row()
+            judge(made, {k: v.astype(np.float32) for k, v in reference.items()}, reference, reference, shapes)
+            assert (made.verdict, made.reason) == ("failed", "there was nothing to compare")
+
+    @pytest.mark.parametrize("which", ["reference", "eager32"])
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_a_reference_that_is_not_finite_lets_nothing_pass(self, which: str, value: float) -> None:
+        shapes = {"object_real": SHAPES["object_real"]}
+        arrays = {"reference": np.ones((2, 1)), "eager32": np.ones((2, 1), np.float32)}
+        arrays[which][1] = value
+        made = row()
+        found = {"object_real": np.ones((2, 1), np.float32)}
+        judge(made, found, {"object_real": arrays["reference"]}, {"object_real": arrays["eager32"]}, shapes)
+        assert made.verdict == "failed"
+        assert made.reason == "object_real: the eager model itself gives values that are not finite"
+
+    def test_a_model_that_float32_cannot_compute_lets_nothing_pass(self) -> None:
+        shapes = {"object_real": SHAPES["object_real"]}
+        wanted, eager32 = {"object_real": np.ones((2, 1))}, {"object_real": np.full((2, 1), 1.5, np.float32)}
+        made = row()
+        judge(made, {"object_real": np.zeros((2, 1), np.float32)}, wanted, eager32, shapes)
+        assert made.verdict == "failed"
+        assert "allows a relative L2 of 2.0e+00, which proves nothing" in made.reason
+
     def test_error_beyond_the_budget_fails(self) -> None:
         made = judged(object_real=np.full((2, 1), 1.0 + 3e-6, np.float32))
         assert made.verdict == "failed"
@@ -112,7 +142,7 @@ class TestBudget:
 class TestReport:
     def rows(self) -> list[ParityRow]:
         share = {"x": {"share": 0.5, "max_abs": 1e-7, "rel_l2": 1e-7, "allowed_max_abs": 1.0, "allowed_rel_l2": 1.0}}
-        return [row(runtime="onnx", outputs=share), row(runtime="torchscript", outputs=share)]
+        return [row(runtime=runtime, outputs=copy.deepcopy(share)) for runtime in ("onnx", "torchscript")]
 
     def test_no_rows_is_no_pass(self) -> None:
         assert not ParityReport("b", []).passed
@@ -132,22 +162,109 @@ class TestReport:
     def test_a_problem_with_a_stored_file_is_no_pass(self) -> None:
         assert not ParityReport("b", self.rows(), problems=["model.onnx is another"]).passed
 
-    def test_required_device_that_did_not_run(self) -> None:
-        rows = [*self.rows(), row(device="cuda", verdict="not run", reason="no CUDA device")]
-        assert ParityReport("b", rows, ("cuda",)).missing_devices() == ["cuda"]
+    @pytest.mark.parametrize("runtime", ["onnx", "torchscript"])
+    def test_required_device_that_did_not_run_is_no_pass(self, runtime: str) -> None:
+        rows = [*self.rows(), row(runtime=runtime, device="cuda", verdict="not run", reason="no CUDA device")]
+        assert ParityReport("b", rows).passed
+        report = ParityReport("b", rows, ("cuda",))
+        assert report.missing_devices() == ["cuda"]
+        assert report.agrees
+        assert not report.passed
+        assert report.summary() == (
+            "parity failed: required device did not run (cuda: no CUDA device); "
+            "what ran passed: 2 rows on cpu, worst error 0.50 of what is allowed"
+        )
+        assert json.loads(report.to_json())["verdict"] == "failed"
         assert ParityReport("b", rows, ("tensorrt",)).missing_devices() == ["tensorrt"]
 
+    def test_what_did_not_run_is_in_the_summary(self) -> None:
+        rows = [*self.rows(), row(device="cuda", verdict="not run", reason="no CUDA device")]
+        assert ParityReport("b", rows).summary() == (
+            "parity passed: 2 rows on cpu, worst error 0.50 of what is allowed; not run: cuda"
+        )
+
+    def test_a_row_that_is_lost_is_no_pass(self) -> None:
+        rows = self.rows()
+        planned = tuple(r.cell for r in rows)
+        assert ParityReport("b", rows, planned=planned).passed
+        report = ParityReport("b", rows, planned=(*planned, ("g", "onnx", "cpu", "float32", 16)))
+        assert not report.passed
+        assert report.summary() == "parity failed: 1 planned rows are lost, the first is g onnx cpu float32 16"
+
+    def test_a_graph_without_rows_is_no_pass(self) -> None:
+        planned = tuple(r.cell for r in self.rows())
+        assert not ParityReport("b", [], planned=planned).passed
+
+    def written(self) -> ParityReport:
+        rows = self.rows()
+        return ParityReport(
+            "b",
+            rows,
+            ("cuda",),
+            {"python": "3", "packages": {}},
+            {"groups": 3},
+            ["p"],
+            tuple(r.cell for r in rows),
+            {"g": {}},
+        )
+
     def test_json_round_trip(self) -> None:
-        report = ParityReport("b", self.rows(), ("cuda",), {"python": "3"}, {"groups": 3}, ["p"])
-        assert ParityReport.from_json(report.to_json()) == report
-        with pytest.raises(ValueError, match="schema"):
-            ParityReport.from_json(json.dumps({"schema": "other"}))
+        assert report_from_json(self.written().to_json()) == self.written()
+
+    def test_infinite_shares_survive_json(self) -> None:
+        report = self.written()
+        report.rows[0].verdict = "failed"
+        report.rows[0].outputs["x"] |= {"share": float("inf"), "rel_l2": float("inf")}
+        assert report_from_json(report.to_json()) == report
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda d: d.update(schema="other"), "schema 'other' 2"),
+            (lambda d: d["rows"].pop(), "it has 1 rows; expected the 2 that were planned"),
+            (lambda d: d["rows"].append(d["rows"][0]), "it has 3 rows"),
+            (lambda d: d.update(verdict="passed"), "its verdict is 'passed', its rows say 'failed'"),
+            (lambda d: d["rows"][0].update(verdict="fine"), "a row's verdict is 'fine'"),
+            (lambda d: d["rows"][0]["outputs"]["x"].update(share=3.0), "its x is beyond what is allowed"),
+            (lambda d: d["rows"][0]["outputs"]["x"].update(rel_l2=2.0), "its x is beyond what is allowed"),
+            (lambda d: d["rows"][0]["outputs"]["x"].update(max_abs="nan"), "its x is beyond what is allowed"),
+            (lambda d: d["rows"][0]["outputs"]["x"].pop("share"), "x has the figures"),
+            (lambda d: d.pop("planned"), "it lacks 'planned'"),
+            (lambda d: d.update(rows={}), "it has 0 rows"),
+            (lambda d: d.update(host=[]), "a list stands where an object is expected"),
+        ],
+    )
+    def test_a_report_that_was_cut_or_edited_is_refused(self, change: Any, message: str, tmp_path: Any) -> None:
+        document = json.loads(self.written().to_json())
+        change(document)
+        (tmp_path / "parity.json").write_text(json.dumps(document))
+        with pytest.raises(BundleError, match=r"is no whole parity report.*; run the check again") as caught:
+            read_report(tmp_path / "parity.json")
+        assert message in str(caught.value)
+
+    @pytest.mark.parametrize("text", ["", "[]", "3", "null", "[" * 100_000])
+    def test_what_is_no_report_is_refused(self, text: str, tmp_path: Any) -> None:
+        (tmp_path / "parity.json").write_text(text)
+        with pytest.raises(BundleError, match="is no whole parity report"):
+            read_report(tmp_path / "parity.json")
+
+    def test_a_report_that_ends_early_is_refused(self, tmp_path: Any) -> None:
+        text = self.written().to_json()
+        (tmp_path / "parity.json").write_text(text[: len(text) // 2])
+        with pytest.raises(BundleError, match="is no whole parity report"):
+            read_report(tmp_path / "parity.json")
 
 
 class TestInputs:
     def test_pool_is_the_same_every_time(self) -> None:
         first, second = make_pool(SPEC, 8), make_pool(SPEC, 8)
         assert all(np.array_equal(first.feed[k], second.feed[k]) for k in first.feed)
+
+    def test_digest_tells_other_inputs_apart(self) -> None:
+        first, second = make_pool(SPEC, 8), make_pool(SPEC, 8)
+        assert first.sha256() == second.sha256()
+        second.feed["positions"][7, 0, 0, 0] += 1.0
+        assert first.sha256() != second.sha256()
 
     def test_edges_are_in_it(self) -> None:
         pool = make_pool(SPEC, 8)
@@ -172,10 +289,90 @@ class TestInputs:
         with pytest.raises(BundleError, match=r"the model takes \(n, 64, 64\)"):
             make_pool(SPEC, 8, tmp_path / "s.npz")
 
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"probeGuess": np.ones((32, 64))}, r"probeGuess has shape \(32, 64\)"),
+            ({"diff3d": np.full((3, 64, 64), np.nan)}, "holds NaN or infinity"),
+            ({"probeGuess": np.full((64, 64), np.inf)}, "holds NaN or infinity"),
+            ({"diff3d": np.zeros((3, 64, 64))}, "is zero everywhere"),
+            ({"diff3d": -np.ones((3, 64, 64))}, "holds negative values, the least -1"),
+            ({"diff3d": np.ones((3, 64, 64), complex)}, "expected real amplitudes"),
+            ({"diff3d": np.full((3, 64, 64), "a")}, "expected real amplitudes"),
+            ({"diff3d": np.array([{}], object)}, "holds no plain arrays"),
+            ({"diff3d": np.ones((0, 64, 64))}, r"has shape \(0, 64, 64\)"),
+        ],
+    )
+    def test_scan_that_proves_nothing_is_refused(self, changes: Any, message: str, tmp_path: Any) -> None:
+        np.savez(tmp_path / "s.npz", **{"diff3d": np.ones((3, 64, 64)), "probeGuess": np.ones((64, 64)), **changes})
+        with pytest.raises(BundleError, match=message):
+            make_pool(SPEC, 8, tmp_path / "s.npz")
 
-def test_no_batches_is_an_error() -> None:
-    with pytest.raises(ValueError, match="at least one"):
-        run_parity({}, SPEC, {}, batches=())
+    @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04rubbish"])
+    def test_scan_that_is_no_npz_is_refused(self, content: bytes, tmp_path: Any) -> None:
+        (tmp_path / "s.npz").write_bytes(content)
+        with pytest.raises(BundleError, match=r"cannot be read .*; expected a PtychoPINN \.npz"):
+            make_pool(SPEC, 8, tmp_path / "s.npz")
+        with pytest.raises(FileNotFoundError, match="no such scan"):
+            make_pool(SPEC, 8, tmp_path)
+
+
+class TestBatches:
+    @pytest.mark.parametrize("sizes", [(), (0,), (3, -1)])
+    def test_sizes_that_compare_nothing_are_an_error(self, sizes: tuple[int, ...]) -> None:
+        with pytest.raises(ValueError, match="expected at least one, each 1 or more"):
+            run_parity({}, SPEC, {}, batches=sizes)
+
+    @pytest.mark.parametrize(
+        ("asked", "used"), [((1,), (1, 5)), ((3, 1), (1, 3, 5)), ((16,), (1, 16)), ((16, 1), (1, 16)), ((7, 6), (6, 7))]
+    )
+    def test_what_a_proof_cannot_do_without_is_added(self, asked: tuple[int, ...], used: tuple[int, ...]) -> None:
+        assert telling_batches(asked) == used
+
+    def test_nothing_to_check_is_no_pass(self) -> None:
+        assert not run_parity({}, SPEC, {}).passed
+
+
+class FakeRunner:
+    """Gives the right numbers, and facts that say how."""
+
+    def __init__(self, **facts: Any) -> None:
+        self.told = facts
+
+    def __enter__(self) -> FakeRunner:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def run(self, feed: Any) -> dict[str, np.ndarray]:
+        return {"predicted_diffraction": np.ones((len(feed["x"]), 1), np.float32)}
+
+    def facts(self) -> dict[str, Any]:
+        return self.told
+
+
+@pytest.mark.parametrize(
+    ("nodes", "verdict", "reason"),
+    [
+        ({"CUDAExecutionProvider": 90}, "passed", ""),
+        (
+            {"CUDAExecutionProvider": 89, "CPUExecutionProvider": 1},
+            "failed",
+            "onnxruntime ran 1 on CPUExecutionProvider, of 90 node runs; expected all on CUDAExecutionProvider",
+        ),
+        ({}, "failed", "onnxruntime's profile says of no node which provider ran it"),
+    ],
+)
+def test_right_numbers_from_another_device_are_no_row_of_this_one(nodes: Any, verdict: str, reason: str) -> None:
+    from exporters.parity.evidence import Evidence
+    from exporters.parity.inputs import Pool
+
+    pool = Pool({"x": np.ones((3, 1))}, ["simulated"] * 3)
+    reference = {"predicted_diffraction": np.ones((3, 1))}
+    trial = Trial("onnx", "cuda", "float32", lambda: FakeRunner(node_providers=nodes, tf32=False))
+    shapes: dict[str, tuple[list[int | str], str]] = {"predicted_diffraction": (["batch", 1], "float32")}
+    rows = trial_rows("g", trial, pool, (1, 3), reference, {"float32": reference}, shapes, Evidence("b"))
+    assert [(r.batch, r.verdict, r.reason) for r in rows] == [(1, verdict, reason), (3, verdict, reason)]
 
 
 class TestMarkdownAndCompare:
@@ -190,7 +387,9 @@ class TestMarkdownAndCompare:
         }
         rows = [row(runtime=runtime, outputs={"x": dict(figures)}) for runtime in ("onnx", "torchscript")]
         rows.append(row(device="cuda", verdict="not run", reason="no CUDA device"))
-        return ParityReport("b", rows, (), {"platform": "here", "packages": {"torch": "2.13"}})
+        return ParityReport(
+            "b", rows, (), {"platform": "here", "packages": {"torch": "2.13"}}, files={"g": {"onnx": "a" * 64}}
+        )
 
     def test_table_has_figures_and_reasons(self) -> None:
         text = to_markdown(self.report())
@@ -210,7 +409,74 @@ class TestMarkdownAndCompare:
         assert "g onnx cpu float32 batch 1: passed → failed (x is NaN)" in lines
         assert "g torchscript cpu float32 batch 1: x rel_l2 1.0e-07 → 1.0e-05" in lines
 
-    def test_report_file_that_is_none(self, tmp_path: Any) -> None:
-        (tmp_path / "r.json").write_text("{}")
-        with pytest.raises(BundleError, match="is no parity report"):
-            read_report(tmp_path / "r.json")
+    def test_another_bundle_files_inputs_and_problems_are_named(self) -> None:
+        other = self.report(rel_l2=1e-5)
+        other.name, other.files["g"]["onnx"], other.required = "c", "b" * 64, ("cuda",)
+        other.reference["patterns"] = "scan.npz"
+        other.problems.append("model.onnx is another")
+        assert compare(self.report(), other) == [
+            "verdict: passed → failed",
+            "bundle: b → c",
+            "required devices: none → cuda",
+            "g onnx: another file (aaaaaaaaaaaa… → bbbbbbbbbbbb…)",
+            "inputs, patterns: None → scan.npz",
+            "errors are not compared, since the inputs differ",
+            "problem new: model.onnx is another",
+        ]
+
+    def test_rows_that_came_and_went_are_named(self) -> None:
+        other = self.report()
+        other.rows[0].batch = 3
+        assert compare(self.report(), other) == [
+            "g onnx cpu float32 batch 3: new, passed",
+            "g onnx cpu float32 batch 1: gone",
+        ]
+
+    def test_an_infinite_error_is_a_change(self) -> None:
+        other = self.report(rel_l2=float("inf"), share=float("inf"))
+        assert "g onnx cpu float32 batch 1: x rel_l2 1.0e-07 → inf" in compare(self.report(), other)
+
+    def test_the_batch_that_failed_gives_the_figures(self) -> None:
+        report = self.report()
+        report.rows.append(row(batch=3, verdict="failed", reason="x is float64 | (3, 1)"))
+        assert "| 1, 3 | – | – | – | **failed** (batch 3) x is float64 \\| (3, 1) |" in to_markdown(report)
+
+
+class TestJunit:
+    def suite(self, report: ParityReport) -> Any:
+        from xml.etree import ElementTree
+
+        from exporters.parity.junit import to_junit
+
+        return ElementTree.fromstring(to_junit(report))
+
+    def test_rows_are_cases_and_the_verdict_is_one_too(self) -> None:
+        suite = self.suite(TestMarkdownAndCompare().report())
+        assert {k: suite.attrib[k] for k in ("tests", "failures", "skipped")} == {
+            "tests": "4",
+            "failures": "0",
+            "skipped": "1",
+        }
+
+    def test_a_report_without_rows_fails(self) -> None:
+        suite = self.suite(ParityReport("b", []))
+        assert (suite.attrib["tests"], suite.attrib["failures"]) == ("1", "1")
+        assert suite.find("testcase/failure").attrib["message"] == "parity failed: nothing was compared"
+
+    def test_a_required_device_that_did_not_run_fails_its_rows(self) -> None:
+        report = TestMarkdownAndCompare().report()
+        report.required = ("cuda",)
+        messages = [failure.attrib["message"] for failure in self.suite(report).findall("testcase/failure")]
+        assert messages[0] == "required, but not run: no CUDA device"
+        assert messages[1].startswith("parity failed: required device did not run")
+
+    def test_a_stitched_object_that_differs_fails(self) -> None:
+        from exporters.parity.stitched import StitchedRow
+
+        report = TestMarkdownAndCompare().report()
+        report.stitched = [StitchedRow("onnx", "cpu", 9, 1e-3, 0.0, 0.0, (1e-9, 1e-9, 1e-9))]
+        assert self.suite(report).attrib["failures"] == "2"  # its own case and the verdict's
+
+    def test_control_characters_of_a_message_are_left_out(self) -> None:
+        report = ParityReport("b", [row(verdict="failed", reason="bad \x00\x1b name")])
+        assert self.suite(report).find("testcase/failure").attrib["message"] == "bad �� name"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,23 +10,25 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sample_bundles import ROOT, changed, members
+from sample_bundles import ROOT, bundle_path, changed, members
 from tampering import with_flipped_weight
 
-pytest.importorskip("torch", reason="PyTorch is not installed")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters import ExportResult
+from exporters import ExportResult  # noqa: E402
+from exporters.cli import cli  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
 NAME = "ffno-2026-07-n64-g1"
 
 
-def run(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
-    (folder / "test_own.py").write_text("def test_own():\n    assert True\n")
+def run(folder: Path, *arguments: object, own: bool = True) -> subprocess.CompletedProcess[str]:
+    if own:
+        (folder / "test_own.py").write_text("def test_own():\n    assert True\n")
     command = [sys.executable, "-m", "pytest", "-p", "exporters.pytest_plugin", "-p", "no:cacheprovider", "-v"]
     # By name, so that it is there once, whether or not the installation's entry point brings it too.
     environment = {
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'exporters'}",
         "PATH": "/usr/bin:/bin",
         "HOME": str(folder),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
@@ -50,6 +53,72 @@ def test_bad_export_fails_its_rows(exported: Exported, tmp_path: Path) -> None:
     assert "autoencoder-onnx-cpu-batch1 FAILED" in done.stdout
     assert "diffraction_to_obj-onnx-cpu-batch1 PASSED" in done.stdout
     assert "times the allowed error" in done.stdout
+
+
+def test_a_refused_export_shows_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text(
+        "import exporters.pipeline as pipeline\nfrom tampering import with_flipped_weight\nhonest = pipeline.export_onnx\n"
+        "pipeline.export_onnx = lambda *a: with_flipped_weight(honest(*a))\n"
+    )
+    done = run(tmp_path, "--ptycho-bundle", bundle_path(NAME))
+    assert done.returncode == 1
+    assert "autoencoder-onnx-cpu-batch1 FAILED" in done.stdout
+    assert "autoencoder-torchscript-cpu-batch1 PASSED" in done.stdout
+    assert "verdict FAILED" in done.stdout
+
+
+def test_no_test_of_the_own_is_needed_and_every_test_has_a_name_of_its_own(exported: Exported, tmp_path: Path) -> None:
+    done = run(tmp_path, "--ptycho-bundle", exported(NAME).bundle, "-W", "error", own=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    names = re.findall(r"::(\S+) (?:PASSED|SKIPPED)", done.stdout)
+    assert (
+        len(names) == len(set(names)) == 2 * 10 * 2 + 1
+    )  # graphs × runtimes, devices and precisions × batches, verdict
+
+
+def test_tests_are_chosen_by_name(exported: Exported, tmp_path: Path) -> None:
+    done = run(tmp_path, "--ptycho-bundle", exported(NAME).bundle, "-k", "verdict")
+    assert "verdict PASSED" in done.stdout
+    assert "1 passed, 41 deselected" in done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
+def test_required_device_that_is_absent_fails_its_rows_and_the_verdict(exported: Exported, tmp_path: Path) -> None:
+    done = run(tmp_path, "--ptycho-bundle", exported(NAME).bundle, "--ptycho-require", "cuda")
+    assert done.returncode == 1
+    assert "autoencoder-onnx-cuda-batch1 FAILED" in done.stdout
+    assert "required, but not run: no CUDA device" in done.stdout
+    assert "verdict FAILED" in done.stdout
+    assert "autoencoder-onnx-cpu-batch1 PASSED" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--ptycho-batches", "0"), "expected whole numbers from 1 to 4096"),
+        (("--ptycho-batches", "1,x"), "expected whole numbers from 1 to 4096"),
+        (("--ptycho-require", "cdua"), "invalid choice: 'cdua'"),
+        (("--ptycho-require", "cuda"), "there is no bundle to prove"),
+    ],
+)
+def test_options_that_would_prove_nothing_are_refused(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = run(tmp_path, *arguments)
+    assert done.returncode == 4
+    assert message in done.stderr
+
+
+def test_absent_scan_fails(exported: Exported, tmp_path: Path) -> None:
+    done = run(tmp_path, "--ptycho-bundle", exported(NAME).bundle, "--ptycho-scan", tmp_path / "none.npz")
+    assert done.returncode == 1
+    assert "no such scan" in done.stdout
+
+
+def test_workflow_for_others_uses_options_that_exist() -> None:
+    text = (ROOT / "examples" / "ci" / "ptycho-parity.yml").read_text()
+    commands = [line.split(None, 2)[1:] for line in re.findall(r"(?:ptycho-export) \S+.*", text)]
+    assert {command for command, *_ in commands} == {"scan", "export"}
+    assert all(command in cli.commands for command, *_ in commands)
+    assert "pytest --ptycho-bundle exported/wts.h5.zip --junitxml parity.junit.xml" in text
 
 
 def test_absent_bundle_fails(tmp_path: Path) -> None:

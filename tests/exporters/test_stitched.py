@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import verify_bundle  # noqa: E402
 from exporters.parity import stitched  # noqa: E402
+from exporters.parity.reading import report_from_json  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
 from exporters.parity.stitched import StitchedRow, figures, ring_correlation  # noqa: E402
 
@@ -54,7 +55,7 @@ def test_a_runtime_that_stitches_another_object_fails_the_report() -> None:
     assert not report.passed
     assert (
         report.summary()
-        == "parity failed: the object that onnx stitches differs (1−FRC, 1−SSIM: 1.0e-03, 1.0e-12, 1.0e-12)"
+        == "parity failed: the object that onnx stitches on cpu differs (1−FRC, 1−SSIM: 1.0e-03, 1.0e-12, 1.0e-12)"
     )
 
 
@@ -65,4 +66,4 @@ def test_scan_of_a_bundle_is_stitched_by_every_runtime(exported, monkeypatch, tm
     assert report.passed
     assert [row.runtime for row in report.stitched] == ["eager", "torchscript", "onnx"]
     assert all(row.patterns == 48 and max(row.deficits) < 1e-9 for row in report.stitched)
-    assert ParityReport.from_json(report.to_json()).stitched == report.stitched
+    assert report_from_json(report.to_json()).stitched == report.stitched

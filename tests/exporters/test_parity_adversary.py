@@ -1,0 +1,226 @@
+"""Ways to make a bad export look proven, each of which must be noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from sample_bundles import bundle_path, changed, members
+from tampering import with_flipped_weight
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from exporters import ExportResult, verify_bundle  # noqa: E402
+from exporters.cli import cli  # noqa: E402
+from exporters.errors import NotExportedError  # noqa: E402
+from exporters.parity import run_parity  # noqa: E402
+from exporters.parity.golden import make_golden  # noqa: E402
+from exporters.stored import golden_problems  # noqa: E402
+from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_torch import load_torch_bundle  # noqa: E402
+
+Exported = Callable[[str], ExportResult]
+SMALL = "ffno-2026-07-n64-g1"
+AUTO = "autoencoder"
+
+
+def forged(bundle: Path, target: Path, new: dict[str, bytes | None], edit: Callable[[Any], Any] | None = None) -> Path:
+    """Copy a bundle with members replaced and `exports.json` made to agree with them, then edited."""
+    info = json.loads(members(bundle)["exports.json"])
+    stated = [info["golden"], *(file for graph in info["graphs"].values() for file in graph["files"].values())]
+    for file in stated:
+        data = new.get(file["path"])
+        if data is not None:
+            file |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    if edit is not None:
+        edit(info)
+    return changed(bundle, target, {**new, "exports.json": json.dumps(info).encode()})
+
+
+class TestExportsJson:
+    @pytest.mark.parametrize(
+        ("edit", "message"),
+        [
+            (
+                lambda e: e["graphs"].pop(AUTO),
+                "names diffraction_to_obj; the bundle's own weights give autoencoder, diff",
+            ),
+            (lambda e: e["graphs"][AUTO]["files"]["onnx"].pop("path"), "lacks 'path'"),
+            (lambda e: e["graphs"][AUTO]["files"]["onnx"].pop("sha256"), "lacks 'sha256'"),
+            (lambda e: e["graphs"][AUTO]["files"]["onnx"].update(sha256=None), "is incomplete"),
+            (lambda e: e["graphs"][AUTO]["files"].pop("torchscript"), "lacks 'torchscript'"),
+            (lambda e: e["golden"].pop("path"), "lacks 'path'"),
+            (lambda e: e["golden"].update(path="other.npz"), "names 'other.npz'; expected golden.npz"),
+            (lambda e: e.update(graphs={}), "is incomplete"),
+        ],
+    )
+    def test_what_does_not_name_every_file_is_refused(
+        self, edit: Callable[[Any], Any], message: str, exported: Exported, tmp_path: Path
+    ) -> None:
+        with pytest.raises(NotExportedError) as caught:
+            verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", {}, edit))
+        assert message in str(caught.value)
+        assert str(caught.value).endswith("export the bundle again")
+
+    def test_a_good_file_elsewhere_does_not_stand_for_the_one_that_runs(
+        self, exported: Exported, tmp_path: Path
+    ) -> None:
+        member = c.onnx_member(AUTO)
+        good = members(exported(SMALL).bundle)[member]
+
+        def elsewhere(info: Any) -> None:
+            info["graphs"][AUTO]["files"]["onnx"] |= {
+                "path": "good/model.onnx",
+                "sha256": hashlib.sha256(good).hexdigest(),
+            }
+
+        new = {"good/model.onnx": good, member: with_flipped_weight(good)}
+        with pytest.raises(NotExportedError, match=r"names 'good/model\.onnx'; expected autoencoder/model\.onnx"):
+            verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", new, elsewhere))
+
+
+class TestFiles:
+    @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+    def test_exports_from_other_weights_with_forged_digests_fail(
+        self, kind: str, exported: Exported, tmp_path: Path
+    ) -> None:
+        member = f"{AUTO}/{'model.onnx' if kind == 'onnx' else 'model.torchscript.pt'}"
+        other = members(exported("cnn-2026-02-n64-g1").bundle)[member]
+        report = verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", {member: other}), batches=(1,))
+        assert {(row.graph, row.runtime) for row in report.failures()} == {(AUTO, kind)}
+        assert report.problems == []
+
+    @pytest.mark.parametrize("data", [b"", b"rubbish"])
+    def test_an_onnx_file_that_no_host_can_open_fails_its_rows(
+        self, data: bytes, exported: Exported, tmp_path: Path
+    ) -> None:
+        bundle = forged(exported(SMALL).bundle, tmp_path / "w.zip", {c.onnx_member(AUTO): data})
+        report = verify_bundle(bundle, batches=(1,))
+        rows = [row for row in report.failures() if row.device == "cpu"]
+        assert {(row.graph, row.runtime, row.batch) for row in rows} == {(AUTO, "onnx", 1), (AUTO, "onnx", 5)}
+        assert all(row.reason.startswith("it cannot be opened: ") for row in rows)
+
+    def test_swapped_graphs_fail(self, exported: Exported, tmp_path: Path) -> None:
+        stored = members(exported(SMALL).bundle)
+        one, two = (c.onnx_member(graph) for graph in c.GRAPHS)
+        report = verify_bundle(
+            forged(exported(SMALL).bundle, tmp_path / "w.zip", {one: stored[two], two: stored[one]}), batches=(1,)
+        )
+        assert {row.graph for row in report.failures()} == set(c.GRAPHS)
+
+
+@pytest.fixture(scope="module")
+def fresh() -> bytes:
+    """Return golden.npz as the weights give it."""
+    models, _ = load_torch_bundle(bundle_path(SMALL))
+    return make_golden(models, models[AUTO].spec)
+
+
+class TestGolden:
+    def edited(self, fresh: bytes, part: str, factor: list[float] | float) -> bytes:
+        with np.load(io.BytesIO(fresh)) as data:
+            arrays = dict(data)
+        name = next(key for key in arrays if f".{part}." in key)
+        arrays[name] = arrays[name] * np.array(factor, arrays[name].dtype)
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+    def test_the_same_weights_give_it_again(self, fresh: bytes) -> None:
+        assert golden_problems(fresh, fresh) == []
+
+    def test_allowed_errors_may_differ_by_host_but_not_by_orders(self, fresh: bytes) -> None:
+        assert golden_problems(self.edited(fresh, "allowed", [2.0, 0.5]), fresh) == []
+
+    @pytest.mark.parametrize(
+        ("part", "factor"),
+        [
+            ("allowed", [1.0, 50.0]),
+            ("allowed", [50.0, 1.0]),
+            ("allowed", float("nan")),
+            ("reference", 1.00001),
+            ("input", 1.00001),
+        ],
+    )
+    def test_one_that_would_let_a_host_pass_is_a_problem(self, part: str, factor: Any, fresh: bytes) -> None:
+        assert len(golden_problems(self.edited(fresh, part, factor), fresh)) == 1
+
+    @pytest.mark.parametrize("data", [b"", b"rubbish", b"PK\x03\x04rubbish", b"\x93NUMPY\x01\x00rubbish"])
+    def test_one_that_cannot_be_read_is_a_problem(self, data: bytes, fresh: bytes) -> None:
+        assert golden_problems(data, fresh) == ["golden.npz is no NPZ file"]
+
+
+class TestWeights:
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_weights_that_are_not_finite_let_nothing_pass(self, value: float, exported: Exported) -> None:
+        models, _ = load_torch_bundle(bundle_path(SMALL))
+        with torch.no_grad():
+            next(models[AUTO].parameters()).view(-1)[0] = value
+            largest = max(models[AUTO].parameters(), key=lambda weight: weight.numel())
+            largest.view(-1)[0] = value
+        stored = members(exported(SMALL).bundle)
+        files = {AUTO: {"onnx": stored[c.onnx_member(AUTO)], "torchscript": stored[c.torchscript_member(AUTO)]}}
+        report = run_parity(models, models[AUTO].spec, files, batches=(1,), devices=("cpu",))
+        assert {row.verdict for row in report.rows} == {"failed"}
+        assert "not finite" in report.summary()
+
+
+class TestCommands:
+    def run(self, *arguments: object) -> Any:
+        return CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
+
+    def test_one_batch_size_is_not_taken_for_a_proof(self, exported: Exported, tmp_path: Path) -> None:
+        done = self.run("verify", exported(SMALL).bundle, "--batches", "1", "--report", tmp_path)
+        assert done.exit_code == 0
+        rows = json.loads((tmp_path / "parity.json").read_text())["rows"]
+        assert {row["batch"] for row in rows} == {1, 5}
+        assert {kind for row in rows for kind in row["inputs"].split(", ")} == {
+            "simulated", "all zero", "one photon", "saturated", "wide range",
+        }  # fmt: skip
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
+    def test_no_form_of_the_report_passes_where_a_required_device_is_absent(
+        self, exported: Exported, tmp_path: Path
+    ) -> None:
+        bundle = exported(SMALL).bundle
+        done = self.run("verify", bundle, "--batches", "1", "--require", "cuda", "--report", tmp_path)
+        assert done.exit_code == 4
+        assert json.loads((tmp_path / "parity.json").read_text())["verdict"] == "failed"
+        assert (tmp_path / "parity.md").read_text().startswith("### ❌")
+        assert (
+            '<p class="verdict failed">parity failed: required device did not run'
+            in (tmp_path / "report.html").read_text()
+        )
+        assert 'failures="0"' not in (tmp_path / "parity.junit.xml").read_text()
+
+    def test_compare_takes_whole_reports_only(self, exported: Exported, tmp_path: Path) -> None:
+        whole = exported(SMALL).folder / "parity.json"
+        document = json.loads(whole.read_text())
+        document["rows"] = document["rows"][1:]
+        (tmp_path / "cut.json").write_text(json.dumps(document))
+        done = self.run("compare", whole, tmp_path / "cut.json")
+        assert done.exit_code == 2
+        assert "rows; expected the" in done.stderr
+        assert self.run("compare", whole, whole).stdout == "no change beyond rounding; both passed\n"
+
+    def test_scan_of_another_size_is_one_line(self, exported: Exported, tmp_path: Path) -> None:
+        np.savez(tmp_path / "s.npz", diff3d=np.ones((3, 32, 32)), probeGuess=np.ones((32, 32)))
+        done = self.run("verify", exported(SMALL).bundle, "--scan", tmp_path / "s.npz")
+        assert done.exit_code == 2
+        assert "the model takes (n, 64, 64)" in done.stderr.splitlines()[-1]
+
+
+def test_the_page_fetches_nothing_and_names_the_files(exported: Exported) -> None:
+    result = exported(SMALL)
+    page = (result.folder / "report.html").read_text()
+    assert not any(word in page for word in ("http:", "https:", "<script", "<link", "@import", "url("))
+    for graph in c.GRAPHS:
+        assert hashlib.sha256((result.folder / c.onnx_member(graph)).read_bytes()).hexdigest() in page
+    assert "prefers-color-scheme: dark" in page
