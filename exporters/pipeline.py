@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exporters import describe, store
-from exporters.graphs import build_graph, graph_io
+from exporters.graphs import build_graph, graph_io, has_centre
 from exporters.onnx import export_onnx
 from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
 from exporters.parity.matrix import BATCHES

@@ -17,6 +17,7 @@ import numpy as np
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
 from ptycho_runtime.onnxfile import look_into
+from ptycho_runtime.variants import Budget, PrecisionErrors, Variant
 
 MAX_MEMBER_BYTES = 2 << 30  # protobuf's own limit for one file
 MAX_JSON_BYTES = 64 << 20
@@ -44,11 +45,23 @@ class Export:
     era: str
     info: Mapping[str, Any] = field(default_factory=dict, repr=False)
     golden: bytes | None = field(default=None, repr=False)
+    variants: Mapping[str, Variant] = field(default_factory=dict, repr=False)  # in reduced precision, by graph
+    patterns: bytes | None = field(default=None, repr=False)  # by which the variants were judged
 
     @property
     def C(self) -> int:
         """Patterns in one group."""
         return self.gridsize**2
+
+    def variant_patterns(self) -> dict[str, np.ndarray]:
+        """Return the patterns that the variants were judged by, by tensor name; raises `DamagedExportError` where they are garbled."""
+        found = _arrays(self.patterns or b"", f"{self.path.name}: {c.VARIANT_NPZ}")
+        lacking = {c.DIFFRACTION, c.INPUT_SCALE, c.OBJECT_REAL, c.OBJECT_IMAG} - set(found)
+        if lacking:
+            raise DamagedExportError(
+                f"{self.path.name}: {c.VARIANT_NPZ} lacks {', '.join(sorted(lacking))}; export the bundle again"
+            )
+        return found
 
     @property
     def positions_sign(self) -> float:
@@ -90,6 +103,7 @@ def _from_zip(path: Path) -> Export:
                 graphs[graph] = _verified(archive, entry["files"]["onnx"], c.onnx_member(graph), label)
                 _check_graph(graphs[graph], graph, f"{label}: {c.onnx_member(graph)}", entry)
             golden = _verified(archive, info["golden"], c.GOLDEN_NPZ, label) if "golden" in info else None
+            variants, patterns = _variants(archive, info, graphs, label)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DamagedExportError(
             f"{label}: the zip archive is cut short or corrupt ({error}); copy it again"
@@ -107,6 +121,8 @@ def _from_zip(path: Path) -> Export:
             era=str(spec["era"]),
             info=info,
             golden=golden,
+            variants=variants,
+            patterns=patterns,
         )
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedExportError(
@@ -149,11 +165,52 @@ def load_golden(export: Export) -> dict[str, np.ndarray]:
     """Return `golden.npz` by array name; raises `NotExportedError` where the export has none."""
     if export.golden is None:
         raise NotExportedError(f"{export.path.name}: holds no {c.GOLDEN_NPZ}; export the bundle again")
+    return _arrays(export.golden, f"{export.path.name}: {c.GOLDEN_NPZ}")
+
+
+def _arrays(data: bytes, label: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(io.BytesIO(export.golden), allow_pickle=False) as data:
-            return {name: data[name] for name in data.files}
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
-        raise DamagedExportError(f"{export.path.name}: {c.GOLDEN_NPZ} cannot be read ({error})") from error
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DamagedExportError(f"{label} cannot be read ({error})") from error
+
+
+def _variants(
+    archive: zipfile.ZipFile, info: Mapping[str, Any], graphs: Mapping[str, bytes], label: str
+) -> tuple[dict[str, Variant], bytes | None]:
+    """Return the variants in reduced precision by graph, and the patterns that they were judged by."""
+    listed = info.get("variants", [])
+    if not listed:
+        return {}, None
+    found: dict[str, Variant] = {}
+    try:
+        for entry in listed:
+            graph = _one_of(entry["graph"], tuple(graphs))
+            _one_of(entry["engine"], ("openvino",))
+            layers = tuple(str(layer) for layer in entry["int8_layers"])
+            model = graphs[graph]
+            if layers:
+                model = _verified(archive, entry["file"], c.int8_member(graph), label)
+                _check_graph(model, graph, f"{label}: {c.int8_member(graph)}", info["graphs"][graph])
+            figures = [
+                [_positive(entry[kind][name]) for name in ("phase_rad", "amplitude_rel")]
+                for kind in ("budget", "errors")
+            ]
+            found[graph] = Variant(
+                graph,
+                model,
+                _one_of(entry["precision"], ("float32", "bfloat16")),
+                layers,
+                Budget(*figures[0]),
+                PrecisionErrors(*figures[1]),
+            )
+        patterns = _verified(archive, info["variant_patterns"], c.VARIANT_NPZ, label)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedExportError(
+            f"{label}: {c.EXPORTS_JSON} garbles its variants ({error}); export the bundle again"
+        ) from error
+    return found, patterns
 
 
 def _read(archive: zipfile.ZipFile, name: str, label: str, limit_bytes: int) -> bytes:

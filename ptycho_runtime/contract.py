@@ -6,7 +6,7 @@ Exporters write by this module and the runtime reads by it. It imports nothing b
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, Literal, TypedDict
+from typing import Final, Literal, NotRequired, TypedDict
 
 SCHEMA: Final = "ptycho-export/exports"
 SCHEMA_VERSION: Final = 1
@@ -23,6 +23,10 @@ EXPORTS_JSON: Final = "exports.json"
 GOLDEN_NPZ: Final = "golden.npz"
 ONNX_FILE: Final = "model.onnx"
 TORCHSCRIPT_FILE: Final = "model.torchscript.pt"
+INT8_FILE: Final = "model.int8.onnx"  # of a variant in reduced precision
+VARIANT_NPZ: Final = (
+    "variant_patterns.npz"  # DIFFRACTION, INPUT_SCALE, and OBJECT_REAL, OBJECT_IMAG as eager float64 gives them
+)
 
 # Tensor names. C = gridsize**2 patterns of a group, N pixels a side, M = probe modes. Axis order is batch, channel, row, column.
 DIFFRACTION: Final = "diffraction"  # [batch, C, N, N] float32, amplitudes (counts where exports.json says so)
@@ -130,6 +134,29 @@ class InputScaleInfo(TypedDict):
     value: float | None  # frozen by the bundle (CI profile), else computed once per scan
 
 
+class PatternsInfo(TypedDict):
+    """Patterns that a variant was made from or judged by."""
+
+    sha256: str  # of the numbers as fed: diffraction, then input_scale_factor
+    groups: int
+
+
+class VariantInfo(TypedDict):
+    """A graph in reduced precision: beside float32, never instead of it."""
+
+    graph: GraphName
+    engine: Literal["openvino"]
+    precision: Literal["float32", "bfloat16"]  # of the products that are not in int8
+    int8_layers: list[str]  # nodes of the ONNX file
+    file: FileInfo  # the graph's own ONNX file, or one in which those layers are quantised
+    budget: dict[str, float]  # phase_rad, amplitude_rel
+    errors: dict[str, float]  # the same, on the held-back patterns, against eager float64
+    calibration: PatternsInfo
+    held_back: PatternsInfo
+    times_as_fast: float  # as the graph in float32 under onnxruntime, where it was made
+    made_on: dict[str, str]  # processor, threads, engine versions
+
+
 class ParityRowInfo(TypedDict, total=False):
     """One row of the parity verdict."""
 
@@ -167,6 +194,8 @@ class ExportsInfo(TypedDict):
     graphs: dict[str, GraphInfo]
     golden: FileInfo
     parity: ParityInfo
+    variants: NotRequired[list[VariantInfo]]
+    variant_patterns: NotRequired[FileInfo]
 
 
 def positions_sign(era: str) -> float:
@@ -182,6 +211,11 @@ def centre(N: int) -> slice:
 def onnx_member(graph: str) -> str:
     """Return the member name of a graph's ONNX file inside the bundle."""
     return f"{graph}/{ONNX_FILE}"
+
+
+def int8_member(graph: str) -> str:
+    """Return the member name of a graph's ONNX file with quantised layers inside the bundle."""
+    return f"{graph}/{INT8_FILE}"
 
 
 def torchscript_member(graph: str) -> str:

@@ -27,6 +27,10 @@ class OutputError(ReconstructionError):
     """A result cannot be written."""
 
 
+class VariantRefusedError(ReconstructionError):
+    """A variant in reduced precision is not there, or errs more than its budget on this host or scan."""
+
+
 class CheckFailedError(RuntimeError):
     """This host computes something else than the reference that came with the export."""
 

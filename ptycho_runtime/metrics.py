@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ptycho_runtime import contract as c
@@ -24,3 +26,33 @@ def errors(name: str, result: np.ndarray, reference: np.ndarray) -> tuple[float,
     absolute = float(np.abs(delta).max(initial=0.0))
     length = float(np.linalg.norm(delta))
     return absolute, length / norm if norm > 0.0 else (0.0 if length == 0.0 else float("inf"))
+
+
+def field_errors(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> dict[str, float]:
+    """Return what a scientist asks of an object: amplitude error, and phase error weighted by amplitude.
+
+    `amplitude_rel` is ‖|o|−|o_ref|‖ / ‖|o_ref|‖; `phase_rad` the amplitude-weighted root mean square of the wrapped phase
+    difference, for outputs that hold the object as real and imaginary part or as amplitude and phase.
+    """
+    got, ref = object_field(outputs), object_field(reference)
+    if got is None or ref is None:
+        return {}
+    weight = np.abs(ref) ** 2
+    total = float(weight.sum())
+    if total == 0.0:
+        return {"amplitude_rel": float(np.abs(got).max(initial=0.0)), "phase_rad": 0.0}
+    wrapped = np.angle(got * np.conj(ref))
+    return {
+        "amplitude_rel": float(np.linalg.norm(np.abs(got) - np.abs(ref)) / np.sqrt(total)),
+        "phase_rad": float(np.sqrt((weight * wrapped**2).sum() / total)),
+    }
+
+
+def object_field(outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return the object patches, (batch, C, N, N) complex128; None where the outputs hold none."""
+    field: np.ndarray | None = None
+    if c.OBJECT_REAL in outputs:
+        field = outputs[c.OBJECT_REAL].astype(np.float64) + 1j * outputs[c.OBJECT_IMAG]
+    elif c.AMPLITUDE in outputs:
+        field = outputs[c.AMPLITUDE].astype(np.float64) * np.exp(1j * outputs[c.PHASE].astype(np.float64))
+    return field

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from ptycho_runtime import contract as c
 from ptycho_runtime.bundle import Export
 from ptycho_runtime.devices import usable_threads
 from ptycho_runtime.files import replace_file
+from ptycho_runtime.hardware import processor
 from ptycho_runtime.session import GraphSession
 
 BATCHES = (1, 4, 8, 16, 32, 64)
@@ -26,7 +26,6 @@ GRAPH = "diffraction_to_obj"
 _ROUND_S = 0.05  # a round lasts at least this long, so that the clock's grain and single interruptions do not decide
 _PAUSE_S = 0.02  # onnxruntime's threads spin for a while after a run; the next candidate would feel them
 _GOOD_ENOUGH = 0.98  # of the fastest: then fewer patterns in flight and fewer threads are worth more
-_CPU_NAME = ("model name", "Hardware", "cpu")
 
 
 @dataclass(frozen=True)
@@ -152,7 +151,7 @@ def key(export: Export, device: str) -> str:
     """Return what a setting depends on: the model, the device, the processor and its usable threads, onnxruntime."""
     digest = hashlib.sha256(export.graphs[GRAPH]).hexdigest()[:16]
     return " | ".join(
-        (digest, device, _processor(), f"{usable_threads()} threads", f"onnxruntime {onnxruntime.__version__}")
+        (digest, device, processor(), f"{usable_threads()} threads", f"onnxruntime {onnxruntime.__version__}")
     )
 
 
@@ -168,14 +167,3 @@ def _entries(path: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _processor() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() in _CPU_NAME:
-                return " ".join(value.split())
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -27,13 +27,13 @@ from exporters.bench.race import Arena, Child, Turns, cold_start, race
 from exporters.bench.report import TARGET_BATCH, BenchReport, Cost, Row
 from exporters.bench.tables import to_markdown
 from exporters.parity.inputs import make_pool
-from exporters.parity.metrics import field_errors, object_field
 from exporters.parity.report import host_facts
 from exporters.parity.runners import EagerRunner
 from exporters.pipeline import export_bundle, load_for_export, stored_exports, stored_member
 from exporters.torchscript_check import check_torchscript
 from ptycho_runtime import contract as c
 from ptycho_runtime.devices import usable_threads
+from ptycho_runtime.metrics import field_errors, object_field
 from ptycho_torch import params as params_module
 from ptycho_torch.bundle import BundleRecord, is_own_member, read_bundle
 from ptycho_torch.bundle.writer import write_file

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters.parity.metrics import object_field
 from exporters.parity.report import STORED_RUNTIMES, ParityRow
-from ptycho_runtime.metrics import difference
+from ptycho_runtime.metrics import difference, object_field
 from ptycho_torch.bundle.writer import npz_bytes
 from ptycho_torch.errors import BundleError
 

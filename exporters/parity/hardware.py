@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-import platform
-import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
-_CPU = Path("/proc/cpuinfo")
+from ptycho_runtime.hardware import processor
+
 _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def hardware() -> dict[str, Any]:
     """Return what this process may use; what a host does not tell is left out."""
-    found: dict[str, Any] = {"processor": _processor(), "cores": len(os.sched_getaffinity(0))}
+    found: dict[str, Any] = {"processor": processor(), "cores": len(os.sched_getaffinity(0))}
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads:
         found["OMP_NUM_THREADS"] = threads
@@ -25,12 +24,6 @@ def hardware() -> dict[str, Any]:
     if _DRIVER.is_file():
         found["gpu_driver"] = _DRIVER.read_text(encoding="utf-8", errors="replace").splitlines()[0]
     return found
-
-
-def _processor() -> str:
-    told = _CPU.read_text(encoding="utf-8", errors="replace") if _CPU.is_file() else ""
-    found = re.search(r"^(?:model name|Hardware)\s*:\s*(.+)$", told, re.MULTILINE)
-    return " ".join(found[1].split()) if found else platform.processor() or platform.machine()
 
 
 def _gpu() -> str:

@@ -16,12 +16,12 @@ from exporters.parity.bisect import Divergence, bisect_graph
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
 from exporters.parity.inputs import EDGES, Pool, make_pool
-from exporters.parity.metrics import Budget, budget, field_errors
+from exporters.parity.metrics import Budget, budget
 from exporters.parity.precision import tf32_eager
 from exporters.parity.report import Cell, ParityReport, ParityRow, host_facts
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
 from ptycho_runtime.contract import TensorInfo
-from ptycho_runtime.metrics import errors
+from ptycho_runtime.metrics import errors, field_errors
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from ptycho_runtime import contract as c
 from ptycho_runtime.metrics import difference, errors
 
 FACTOR = 4.0  # a float32 runtime may err this many times as much as eager float32 does
@@ -50,33 +48,3 @@ def budget(name: str, eager32: np.ndarray, reference: np.ndarray) -> Budget:
     floor_relative = FLOOR_ULPS * ulp * np.sqrt(reference.size) / norm if norm > 0.0 else 0.0
     floor_relative = min(floor_relative, FLOOR_ULPS * 2.0**-23)
     return Budget(max(FACTOR * absolute, FLOOR_ULPS * ulp), max(FACTOR * relative, floor_relative))
-
-
-def field_errors(outputs: dict[str, np.ndarray], reference: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return what a scientist asks of an object: amplitude error, and phase error weighted by amplitude.
-
-    `amplitude_rel` is ‖|o|−|o_ref|‖ / ‖|o_ref|‖; `phase_rad` the amplitude-weighted root mean square of the wrapped phase
-    difference, for outputs that hold the object as real and imaginary part or as amplitude and phase.
-    """
-    got, ref = object_field(outputs), object_field(reference)
-    if got is None or ref is None:
-        return {}
-    weight = np.abs(ref) ** 2
-    total = float(weight.sum())
-    if total == 0.0:
-        return {"amplitude_rel": float(np.abs(got).max(initial=0.0)), "phase_rad": 0.0}
-    wrapped = np.angle(got * np.conj(ref))
-    return {
-        "amplitude_rel": float(np.linalg.norm(np.abs(got) - np.abs(ref)) / np.sqrt(total)),
-        "phase_rad": float(np.sqrt((weight * wrapped**2).sum() / total)),
-    }
-
-
-def object_field(outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """Return the object patches, (batch, C, N, N) complex128; None where the outputs hold none."""
-    field: np.ndarray | None = None
-    if c.OBJECT_REAL in outputs:
-        field = outputs[c.OBJECT_REAL].astype(np.float64) + 1j * outputs[c.OBJECT_IMAG]
-    elif c.AMPLITUDE in outputs:
-        field = outputs[c.AMPLITUDE].astype(np.float64) * np.exp(1j * outputs[c.PHASE].astype(np.float64))
-    return field

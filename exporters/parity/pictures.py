@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.parity.evidence import BINS, Case, Evidence
-from exporters.parity.metrics import object_field
+from ptycho_runtime.metrics import object_field
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

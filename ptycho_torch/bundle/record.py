@@ -36,8 +36,8 @@ ARCHITECTURE = "architecture.json"  # written by this project's save_torch_bundl
 ROLES = ("autoencoder", "diffraction_to_obj")
 SENTINEL_KEY = "_sentinel"
 EXPORTS = "exports.json"
-_OWN_NAMES = (EXPORTS, "golden.npz")
-_OWN_SUFFIXES = ("/model.onnx", "/model.torchscript.pt")
+_OWN_NAMES = (EXPORTS, "golden.npz", "variant_patterns.npz")
+_OWN_SUFFIXES = ("/model.onnx", "/model.torchscript.pt", "/model.int8.onnx")
 _CHECKPOINT_PARTS = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
 
 

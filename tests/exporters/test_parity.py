@@ -15,9 +15,9 @@ from exporters.parity import ParityReport, ParityRow  # noqa: E402
 from exporters.parity.inputs import EDGES, make_pool  # noqa: E402
 from exporters.parity.markdown import compare, to_markdown  # noqa: E402
 from exporters.parity.matrix import Trial, judge, run_parity, telling_batches, trial_rows  # noqa: E402
-from exporters.parity.metrics import budget, field_errors  # noqa: E402
+from exporters.parity.metrics import budget  # noqa: E402
 from exporters.parity.reading import read_report, report_from_json  # noqa: E402
-from ptycho_runtime.metrics import errors  # noqa: E402
+from ptycho_runtime.metrics import errors, field_errors  # noqa: E402
 from ptycho_torch.errors import BundleError  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 

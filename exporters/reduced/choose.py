@@ -1,0 +1,253 @@
+"""The fastest way of running the object graphs on this host's CPU that keeps a budget on held-back patterns."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from exporters.errors import ExportError
+from exporters.parity.inputs import Pool
+from exporters.parity.matrix import in_chunks
+from exporters.parity.runners import EagerRunner
+from exporters.reduced.errors import BudgetNotKeptError
+from exporters.reduced.layers import build, plan_layers, sensitivities
+from exporters.reduced.patterns import Patterns, scan_patterns
+from exporters.reduced.quantize import run
+from ptycho_runtime import contract as c
+from ptycho_runtime.devices import usable_threads
+from ptycho_runtime.hardware import processor
+from ptycho_runtime.openvino_session import OpenVinoSession, has_bfloat16
+from ptycho_runtime.session import GraphSession, Session
+from ptycho_runtime.variants import Budget, PrecisionErrors, precision_errors, variant_precision
+from ptycho_torch.bundle.writer import npz_bytes
+from ptycho_torch.models.module import PtychoModel
+
+WHOLE = "diffraction_to_obj"
+PRECISIONS = ("auto", "bfloat16", "int8")
+BATCH = 16  # groups, at which ways are raced
+ROUNDS = 15
+WORTH = 1.05  # times as fast as float32 under onnxruntime; below, a variant is not worth its errors
+_PAUSE_S = 0.003
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of running a graph under OpenVINO."""
+
+    graph: str
+    precision: str
+    model: bytes
+    int8_layers: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """Name engine and precision."""
+        return f"openvino {variant_precision(self.precision, len(self.int8_layers))}"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A way with what was measured: its errors on the held-back patterns, and its speed."""
+
+    way: Way
+    errors: PrecisionErrors
+    allowed: bool
+    times_as_fast: float
+
+    def __str__(self) -> str:
+        """Return the finding in one line."""
+        verdict = "within the budget" if self.allowed else "beyond the budget"
+        return f"{self.way.graph}: {self.way.label}: {self.times_as_fast:.2f} × onnxruntime float32, {self.errors}: {verdict}"
+
+
+@dataclass
+class Choice:
+    """What was tried and what is stored of it."""
+
+    budget: Budget
+    tried: list[Tried] = field(default_factory=list)
+    variants: list[c.VariantInfo] = field(default_factory=list)
+    files: dict[str, bytes] = field(default_factory=dict)  # members by name
+    patterns: c.FileInfo | None = None
+
+    def lines(self) -> list[str]:
+        """Return what was tried and chosen, a line each."""
+        chosen: dict[str, str] = {
+            entry["graph"]: variant_precision(entry["precision"], len(entry["int8_layers"])) for entry in self.variants
+        }
+        lines = [str(one) for one in self.tried]
+        for graph in dict.fromkeys(one.way.graph for one in self.tried):
+            what = chosen.get(graph)
+            lines.append(
+                f"{graph}: {f'stored: openvino {what}' if what else 'float32 under onnxruntime is the fastest'}"
+            )
+        return lines
+
+
+def choose_variants(
+    model: PtychoModel,
+    artifacts: Mapping[str, Mapping[str, bytes]],
+    scan: Path,
+    scale: c.InputScaleInfo,
+    budget: Budget,
+    *,
+    precision: str = "auto",
+    progress: Progress | None = None,
+) -> Choice:
+    """Return the variants to store beside a model's exports.
+
+    Args:
+        model: the eager model.
+        artifacts: the exported files by graph and format, already proven in float32.
+        scan: whose patterns are calibrated on, and others of which judge.
+        scale: how its input scale factor is made.
+        budget: what the object may err.
+        precision: `auto` tries all, `bfloat16` and `int8` one.
+        progress: called with a short text at each step.
+
+    Raises:
+        BudgetNotKeptError: nothing tried keeps the budget, or float32 itself does not.
+        DeviceUnavailableError: OpenVINO is not installed, or this processor lacks the precision that was asked for.
+        ScanError, BundleError: the scan leaves something open or is too short.
+    """
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
+    say = progress or (lambda text: None)
+    rest = "bfloat16" if has_bfloat16() or precision == "bfloat16" else "float32"
+    say("patterns")
+    calibration, held_back = scan_patterns(scan, model.spec, scale)
+    with EagerRunner(model, WHOLE, dtype=torch.float64) as eager:
+        reference = in_chunks(eager, Pool(held_back.feed, ["scan"] * len(held_back)))
+    whole = artifacts[WHOLE]["onnx"]
+    float32 = precision_errors(run(whole, held_back.feed), reference)
+    if not budget.allows(float32):
+        raise BudgetNotKeptError(f"float32 itself errs {float32} on held-back patterns; the budget is {budget}")
+    layers: dict[str, float] = {}
+    if precision != "bfloat16":
+        layers = _layers(whole, calibration, budget, rest, say)
+    choice = Choice(budget)
+    for graph in (WHOLE, c.CENTRE):
+        if graph not in artifacts:
+            continue
+        ways = _ways(graph, artifacts[graph]["onnx"], precision, rest, layers, calibration)
+        middle = c.centre(model.spec.N) if graph == c.CENTRE else slice(None)
+        wanted = {name: value[..., middle, middle] for name, value in reference.items()}
+        say(f"{graph}: {len(ways)} ways side by side")
+        tried = _try(ways, artifacts[graph]["onnx"], held_back, wanted, budget)
+        choice.tried += tried
+        fit = [one for one in tried if one.allowed]
+        if not fit and precision != "auto":
+            break
+        fast = [one for one in fit if one.times_as_fast >= WORTH]
+        if fast:
+            _store(choice, max(fast, key=lambda one: one.times_as_fast), calibration, held_back)
+    if precision != "auto" and not choice.variants:
+        found = "; ".join(map(str, choice.tried)) or "no layer bears int8"
+        raise BudgetNotKeptError(f"{precision} does not keep the budget of {budget}, or gains nothing: {found}")
+    if choice.variants:
+        data = npz_bytes({**held_back.feed, **{name: value.astype(np.float32) for name, value in reference.items()}})
+        choice.files[c.VARIANT_NPZ] = data
+        choice.patterns = _file_info(c.VARIANT_NPZ, data)
+    return choice
+
+
+def _layers(whole: bytes, calibration: Patterns, budget: Budget, rest: str, say: Progress) -> dict[str, float]:
+    """Return the layers that bear int8, each with the evenness of its input's channels; as many as the budget has room for."""
+    reference = run(whole, calibration.feed)
+    other = precision_errors(OpenVinoSession(whole, BATCH, precision=rest).run(calibration.feed), reference)
+    found = sensitivities(whole, calibration.feed, say)
+    plan = plan_layers(found, budget, other)
+    gain = {one.layer: one for one in found}
+    while plan:
+        session = OpenVinoSession(build(whole, plan, calibration.feed), BATCH, precision=rest)
+        if budget.allows(precision_errors(session.run(calibration.feed), reference)):
+            break
+        # Effects did not add up as expected: the layer that buys the least speed for its error goes first.
+        plan.pop(max(plan, key=lambda layer: gain[layer].errors.phase_rad / gain[layer].multiply_adds))
+    return plan
+
+
+def _ways(
+    graph: str, model: bytes, precision: str, rest: str, layers: Mapping[str, float], calibration: Patterns
+) -> list[Way]:
+    ways = []
+    if precision == "auto":
+        ways.append(Way(graph, "float32", model))
+    if precision in ("auto", "bfloat16") and rest == "bfloat16":
+        ways.append(Way(graph, "bfloat16", model))
+    if layers:
+        quantised = build(model, layers, calibration.feed)
+        ways.append(Way(graph, rest, quantised, tuple(layers)))
+    return ways
+
+
+def _try(
+    ways: Sequence[Way],
+    float32: bytes,
+    held_back: Patterns,
+    wanted: Mapping[str, np.ndarray],
+    budget: Budget,
+) -> list[Tried]:
+    sessions: list[Session] = [GraphSession(float32, "cpu", BATCH)]
+    sessions += [OpenVinoSession(way.model, BATCH, precision=way.precision) for way in ways]
+    ratios = race(sessions, held_back.batch(BATCH))[1:]
+    found = []
+    for way, session, ratio in zip(ways, sessions[1:], ratios, strict=True):
+        errors = precision_errors(session.run(held_back.feed), wanted)
+        found.append(Tried(way, errors, budget.allows(errors), ratio))
+    return found
+
+
+def race(sessions: Sequence[Session], feed: Mapping[str, np.ndarray], rounds: int = ROUNDS) -> list[float]:
+    """Return how many times as fast each session is as the first: the median over rounds in which all take turns."""
+    times: list[list[float]] = [[] for _ in sessions]
+    for session in sessions:
+        session.run(feed)
+    for _ in range(rounds):
+        for session, found in zip(sessions, times, strict=True):
+            time.sleep(_PAUSE_S)
+            start = time.perf_counter()
+            session.run(feed)
+            found.append(time.perf_counter() - start)
+    return [statistics.median(a / b for a, b in zip(times[0], found, strict=True)) for found in times]
+
+
+def _store(choice: Choice, best: Tried, calibration: Patterns, held_back: Patterns) -> None:
+    way = best.way
+    path = c.int8_member(way.graph) if way.int8_layers else c.onnx_member(way.graph)
+    if way.int8_layers:
+        choice.files[path] = way.model
+    entry: c.VariantInfo = {
+        "graph": way.graph,  # type: ignore[typeddict-item]  # one of the names given by the caller
+        "engine": "openvino",
+        "precision": way.precision,  # type: ignore[typeddict-item]
+        "int8_layers": list(way.int8_layers),
+        "file": _file_info(path, way.model),
+        "budget": asdict(choice.budget),
+        "errors": asdict(best.errors),
+        "calibration": {"sha256": calibration.sha256, "groups": len(calibration)},
+        "held_back": {"sha256": held_back.sha256, "groups": len(held_back)},
+        "times_as_fast": round(best.times_as_fast, 2),
+        "made_on": {
+            "processor": processor(),
+            "threads": str(usable_threads()),
+            "platform": platform.machine(),
+            "openvino": version("openvino"),
+        },
+    }
+    choice.variants.append(entry)
+
+
+def _file_info(path: str, data: bytes) -> c.FileInfo:
+    return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}

@@ -1,0 +1,80 @@
+"""Two sets of a scan's groups that share none: one to calibrate on, one held back to judge by."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ptycho_runtime import contract as c
+from ptycho_runtime.grouping import group_neighbours
+from ptycho_runtime.scale import scale_of_energy
+from ptycho_runtime.scans import read_scan
+from ptycho_torch.errors import BundleError
+from ptycho_torch.spec import ModelSpec
+
+CALIBRATION_GROUPS, HELD_BACK_GROUPS = 64, 32
+_FEWEST = 16  # of either
+_MOST_FRAMES = 100_000  # of a scan are looked at
+_SEED = 11
+
+
+@dataclass(frozen=True)
+class Patterns:
+    """Groups of patterns as `diffraction_to_obj` is fed them."""
+
+    feed: dict[str, np.ndarray]
+
+    def __len__(self) -> int:
+        """Return the number of groups."""
+        return len(self.feed[c.DIFFRACTION])
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest of the numbers, C order, diffraction then scale."""
+        digest = hashlib.sha256()
+        for name in (c.DIFFRACTION, c.INPUT_SCALE):
+            digest.update(np.ascontiguousarray(self.feed[name]).tobytes())
+        return digest.hexdigest()
+
+    def batch(self, size: int) -> dict[str, np.ndarray]:
+        """Return a batch of so many groups, repeated where there are fewer."""
+        rows = np.resize(np.arange(len(self)), size)
+        return {name: np.ascontiguousarray(value[rows]) for name, value in self.feed.items()}
+
+
+def scan_patterns(path: Path, spec: ModelSpec, scale: c.InputScaleInfo) -> tuple[Patterns, Patterns]:
+    """Return (calibration, held back) groups drawn from a whole scan, the same for the same scan.
+
+    Args:
+        path: a scan that the runtime can read.
+        spec: what the model is.
+        scale: how its input scale factor is made.
+
+    Raises:
+        ScanError: the scan leaves something open.
+        BundleError: it has too few groups for two sets.
+    """
+    scan = read_scan(path, spec.N)
+    scan = replace(scan, frames=scan.frames[:_MOST_FRAMES], positions_px=scan.positions_px[:_MOST_FRAMES])
+    groups = group_neighbours(scan.positions_px, spec.in_channels if spec.in_channels > 1 else 1)
+    if len(groups) < 2 * _FEWEST:
+        raise BundleError(
+            f"{path.name}: has {len(groups)} groups of patterns; a variant in reduced precision needs {2 * _FEWEST} at least"
+        )
+    calibration = min(CALIBRATION_GROUPS, len(groups) - _FEWEST)
+    held_back = min(HELD_BACK_GROUPS, len(groups) - calibration)
+    order = np.random.default_rng(_SEED).permutation(len(groups))
+    value = scale["value"] or scale_of_energy(scale["formula"], scan.energy(spec.N, spec.measurement_domain), spec.N)
+
+    def take(which: np.ndarray) -> Patterns:
+        members = groups[np.sort(which)]
+        patterns = scan.patterns(members.reshape(-1), spec.N, spec.measurement_domain)
+        diffraction = np.ascontiguousarray(patterns.reshape(*members.shape, spec.N, spec.N), np.float32)
+        return Patterns(
+            {c.DIFFRACTION: diffraction, c.INPUT_SCALE: np.full((len(members), 1, 1, 1), value, np.float32)}
+        )
+
+    return take(order[:calibration]), take(order[calibration : calibration + held_back])
