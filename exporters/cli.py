@@ -51,6 +51,9 @@ _scan = click.option(
     type=click.Path(path_type=Path),
     help="PtychoPINN .npz whose patterns the parity check uses in place of simulated ones.",
 )
+_scan_bench = click.option(
+    "--scan", type=click.Path(path_type=Path), help="PtychoPINN .npz whose patterns are run in place of simulated ones."
+)
 _bisect = click.option(
     "--bisect", is_flag=True, help="Compare layer by layer even if parity passes; where it fails that is done anyway."
 )
@@ -322,7 +325,19 @@ def compare(first: Path, second: Path) -> None:
 )
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 1000), help="Turns of each contender.")
 @click.option("--only", multiple=True, help="Measure only this contender; may be given several times.")
-def bench(bundle: str, out: Path | None, batches: str, rounds: int, only: tuple[str, ...]) -> None:
+@_scan_bench
+@click.option(
+    "--budget", help="Export with the fastest variant in reduced precision that keeps it, such as phase=0.01rad,amp=1%."
+)
+def bench(
+    bundle: str,
+    out: Path | None,
+    batches: str,
+    rounds: int,
+    only: tuple[str, ...],
+    scan: Path | None,
+    budget: str | None,
+) -> None:
     """Measure every way of running BUNDLE side by side: speed, cold start, memory, size, accuracy, and the machine's limit.
 
     A bundle that is not exported yet is exported into a temporary folder first.
@@ -338,8 +353,12 @@ def bench(bundle: str, out: Path | None, batches: str, rounds: int, only: tuple[
     def run(progress: Callable[[str], None]) -> tuple[BenchReport, Path]:
         require_torch("bench")
         from exporters.bench.run import run_bench
+        from ptycho_runtime.variants import Budget
 
-        return run_bench(bundle, out, batches=sizes, rounds=rounds, only=only, progress=progress)
+        allowed = None if budget is None else Budget.parse(budget)
+        return run_bench(
+            bundle, out, batches=sizes, rounds=rounds, only=only, scan=scan, budget=allowed, progress=progress
+        )
 
     found, _, code = guarded(bundle, run)
     if found is not None:

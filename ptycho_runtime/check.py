@@ -8,9 +8,13 @@ import numpy as np
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.bundle import Export, load_golden
-from ptycho_runtime.errors import CheckFailedError, DamagedExportError
+from ptycho_runtime.errors import CheckFailedError, DamagedExportError, DeviceUnavailableError
 from ptycho_runtime.metrics import errors
+from ptycho_runtime.openvino_session import OpenVinoSession
 from ptycho_runtime.session import GraphSession
+from ptycho_runtime.variants import Variant, precision_errors, stored_patterns
+
+VARIANT_OUTPUT = "object phase, amplitude"
 
 
 @dataclass(frozen=True)
@@ -25,15 +29,28 @@ class CheckRow:
     rel_l2: float
     allowed_rel_l2: float
     reason: str = ""
+    not_run: str = ""  # why nothing was compared: a variant whose engine this host lacks, which then runs in float32
 
     @property
     def passed(self) -> bool:
-        """Say whether both errors are allowed."""
-        return not self.reason and self.max_abs <= self.allowed_max_abs and self.rel_l2 <= self.allowed_rel_l2
+        """Say whether both errors are allowed; what did not run has not passed."""
+        return (
+            not self.not_run
+            and not self.reason
+            and self.max_abs <= self.allowed_max_abs
+            and self.rel_l2 <= self.allowed_rel_l2
+        )
+
+    @property
+    def verdict(self) -> str:
+        """Return the outcome in words."""
+        if self.not_run:
+            return f"not run: {self.not_run}"
+        return "passed" if self.passed else f"FAILED {self.reason}".rstrip()
 
 
 def check_host(export: Export, device: str = "auto") -> list[CheckRow]:
-    """Return one row for each output of each graph.
+    """Return one row for each output of each graph, and one for each variant in reduced precision.
 
     Raises:
         NotExportedError: the export has no `golden.npz`.
@@ -55,7 +72,20 @@ def check_host(export: Export, device: str = "auto") -> list[CheckRow]:
         found = session.run(feed)
         for name, reference in wanted.items():
             rows.append(_row(graph, name, session.device, found[name], reference, allowed[name]))
-    return rows
+    return rows + [_variant_row(export, variant) for variant in export.variants.values()]
+
+
+def _variant_row(export: Export, variant: Variant) -> CheckRow:
+    """Return the row of a variant in reduced precision: phase and amplitude error in the places of the two figures."""
+    feed, reference = stored_patterns(export, variant.graph)
+    where = variant.graph, VARIANT_OUTPUT, f"{variant.label} cpu"
+    limits = variant.budget
+    try:
+        session = OpenVinoSession(variant.model, precision=variant.precision)
+    except DeviceUnavailableError as error:
+        return CheckRow(*where, np.nan, limits.phase_rad, np.nan, limits.amplitude_rel, not_run=str(error))
+    found = precision_errors(session.run(feed), reference)
+    return CheckRow(*where, found.phase_rad, limits.phase_rad, found.amplitude_rel, limits.amplitude_rel)
 
 
 def _row(graph: str, name: str, device: str, found: np.ndarray, reference: np.ndarray, allowed: np.ndarray) -> CheckRow:
@@ -77,8 +107,8 @@ def _row(graph: str, name: str, device: str, found: np.ndarray, reference: np.nd
 
 def raise_unless_passed(rows: list[CheckRow], label: str) -> None:
     """Raise `CheckFailedError` naming the worst output; no rows at all is a failure too."""
-    failed = [row for row in rows if not row.passed]
-    if failed or not rows:
+    failed = [row for row in rows if not row.passed and not row.not_run]
+    if failed or not any(row.passed for row in rows):
         what = "nothing was compared"
         for row in failed[:1]:
             figures = f"max abs {row.max_abs:.2e} (allowed {row.allowed_max_abs:.2e})"

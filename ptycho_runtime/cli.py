@@ -232,7 +232,7 @@ def _check(arguments: argparse.Namespace) -> int:
         for row in rows:
             print(
                 f"{row.graph:20s} {row.output:22s} {row.device:8s} max abs {row.max_abs:.1e} (allowed {row.allowed_max_abs:.1e})  "
-                f"rel. L2 {row.rel_l2:.1e} (allowed {row.allowed_rel_l2:.1e})  {'passed' if row.passed else 'FAILED ' + row.reason}"
+                f"rel. L2 {row.rel_l2:.1e} (allowed {row.allowed_rel_l2:.1e})  {row.verdict}"
             )
     raise_unless_passed(rows, export.path.name)
     return 0

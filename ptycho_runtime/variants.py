@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ptycho_runtime.bundle import Export
 
 PRECISIONS = ("float32", "auto")
-_PART = re.compile(r"(phase|amp)=([0-9.]+(?:e[-+]?[0-9]+)?)(rad|mrad|%)")
+_PART = re.compile(r"(phase|amp)=([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)(rad|mrad|%)")
 _UNITS = {"rad": 1.0, "mrad": 1e-3, "%": 1e-2}
 
 
@@ -55,7 +55,7 @@ class Budget:
         for part in text.split(","):
             match = _PART.fullmatch(part.strip())
             unit_fits = match is not None and (match[3] == "%") == (match[1] == "amp")
-            value = float(match[2]) * _UNITS[match[3]] if match and match[2].count(".") < 2 else 0.0
+            value = float(match[2]) * _UNITS[match[3]] if match else 0.0
             if match is None or not unit_fits or match[1] in found or not 0.0 < value < float("inf"):
                 raise ReconstructionError(
                     f"budget {text!r}: {part!r} is not understood; expected such as phase=0.01rad,amp=1%"

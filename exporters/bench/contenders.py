@@ -9,14 +9,19 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ptycho_runtime.session import Session
+
 Feed = Mapping[str, "np.ndarray"]
 GRAPH = "diffraction_to_obj"
+WHOLE, CENTRE, VARIANT, VARIANT_CENTRE = "onnx", "centre", "variant", "variant centre"
+_BATCH = 16  # what a session is told that it will mostly get
 
 
 class CannotRun(RuntimeError):
@@ -30,7 +35,8 @@ class Case:
     bundle: str  # the exported bundle
     params: dict[str, Any] | None  # for a checkpoint, which has none of its own
     architecture: dict[str, Any]
-    onnx: str  # the stored files, looked through and written out
+    files: dict[str, str]  # stored ONNX files, looked through and written out: WHOLE, CENTRE, VARIANT, VARIANT_CENTRE
+    precisions: dict[str, str]  # of the variants, by the same names
     torchscript: str
     inputs: list[str]
     outputs: list[str]
@@ -62,9 +68,14 @@ class Contender:
     name: str
     precision: str
     open: Callable[[Case, str, int], Engine]  # (case, device, threads); raises CannotRun
-    reads: Literal["bundle", "torchscript", "onnx"]  # whose size counts
+    reads: str  # whose size counts: bundle, torchscript, or an ONNX file by its name in `Case.files`
     devices: tuple[str, ...] = ("cpu",)
     cold_starts: int = 3
+
+    @property
+    def centre(self) -> bool:
+        """Say whether only the middle of the patches is computed."""
+        return self.reads in (CENTRE, VARIANT_CENTRE)
 
     @property
     def key(self) -> str:
@@ -168,79 +179,53 @@ def open_frozen(case: Case, device: str, threads: int) -> Engine:
     return TorchEngine(frozen, case, device)
 
 
-class OnnxEngine:
-    """An onnxruntime session as the runtime opens it."""
+class RuntimeEngine:
+    """A session as the runtime opens it."""
 
-    def __init__(self, case: Case, device: str, threads: int) -> None:
-        """Open the stored ONNX file."""
-        from ptycho_runtime.devices import open_session
-        from ptycho_runtime.errors import DeviceUnavailableError
-
-        try:
-            self.session = open_session(Path(case.onnx).read_bytes(), device, threads=threads).session
-        except DeviceUnavailableError as error:
-            raise CannotRun(str(error)) from error
-        self.case, self.device = case, device
+    def __init__(self, case: Case, session: Session) -> None:
+        """Take the session."""
+        self.case, self.session = case, session
 
     def prepare(self, feed: Feed) -> Callable[[], Any]:
-        """Put the feed on the device."""
-        names, used = self.case.outputs, {name: feed[name] for name in self.case.inputs}
-        if self.device == "cpu":
-            return lambda: self.session.run(names, used)
-        import onnxruntime
-
-        binding = self.session.io_binding()
-        for name, value in used.items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, self.device, 0))
-        for name in names:
-            binding.bind_output(name, self.device)
-
-        def call() -> Any:
-            self.session.run_with_iobinding(binding)
-            binding.synchronize_outputs()
-            return binding
-
-        return call
-
-    def arrays(self, found: Any) -> dict[str, np.ndarray]:
-        """Return the outputs by name."""
-        values = found if isinstance(found, list) else found.copy_outputs_to_cpu()
-        return dict(zip(self.case.outputs, values, strict=True))
-
-
-class OpenVinoEngine:
-    """OpenVINO's CPU plug-in on the stored ONNX file, compiled for each batch size."""
-
-    def __init__(self, case: Case, threads: int, precision: str) -> None:
-        """Read the file; `precision` is one of OpenVINO's (`f32`, `bf16`)."""
-        try:
-            import openvino
-        except ImportError as error:
-            raise CannotRun("OpenVINO is not installed") from error
-        self.core, self.case = openvino.Core(), case
-        self.model = self.core.read_model(case.onnx)
-        # Left to itself it rounds to bfloat16 where the processor has it.
-        self.options = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-
-    def prepare(self, feed: Feed) -> Callable[[], Any]:
-        """Compile for the feed's batch size."""
+        """Return the call."""
         used = {name: feed[name] for name in self.case.inputs}
-        self.model.reshape({name: list(value.shape) for name, value in used.items()})
-        request = self.core.compile_model(self.model, "CPU", self.options).create_infer_request()
-        return lambda: request.infer(used, share_inputs=True, share_outputs=True)
+        return lambda: self.session.run(used)
 
     def arrays(self, found: Any) -> dict[str, np.ndarray]:
         """Return the outputs by name."""
-        return {name: found[name].copy() for name in self.case.outputs}
+        return {name: found[name] for name in self.case.outputs}
 
 
-def open_openvino(case: Case, device: str, threads: int) -> Engine:
-    """Open the stored ONNX file with OpenVINO in float32."""
-    return OpenVinoEngine(case, threads, "f32")
+def _stored(case: Case, which: str) -> bytes:
+    if which not in case.files:
+        raise CannotRun("the model has no such graph" if which == CENTRE else "the bundle holds no such variant")
+    return Path(case.files[which]).read_bytes()
+
+
+def open_onnx(case: Case, device: str, threads: int, which: str = WHOLE) -> Engine:
+    """Open a stored ONNX file under onnxruntime in float32."""
+    from ptycho_runtime.errors import DeviceUnavailableError
+    from ptycho_runtime.session import GraphSession
+
+    try:
+        return RuntimeEngine(case, GraphSession(_stored(case, which), device, _BATCH, threads=threads))
+    except DeviceUnavailableError as error:
+        raise CannotRun(str(error)) from error
+
+
+def open_openvino(
+    case: Case, device: str, threads: int, which: str = WHOLE, precision: str | None = "float32"
+) -> Engine:
+    """Open a stored ONNX file under OpenVINO; the precision is the stored variant's where None."""
+    from ptycho_runtime.errors import DeviceUnavailableError
+    from ptycho_runtime.openvino_session import OpenVinoSession
+
+    model = _stored(case, which)
+    try:
+        session = OpenVinoSession(model, _BATCH, precision=precision or case.precisions[which], threads=threads)
+    except DeviceUnavailableError as error:
+        raise CannotRun(str(error)) from error
+    return RuntimeEngine(case, session)
 
 
 _BOTH = ("cpu", "cuda")
@@ -250,10 +235,19 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("torch.compile", "float32", open_compiled, "bundle", _BOTH, cold_starts=1),
     Contender("TorchScript", "float32", open_torchscript, "torchscript", _BOTH),
     Contender("frozen TorchScript", "float32", open_frozen, "torchscript", _BOTH),
-    Contender("ONNX", "float32", OnnxEngine, "onnx", _BOTH),
-    Contender("OpenVINO", "float32", open_openvino, "onnx"),
+    Contender("ONNX", "float32", open_onnx, WHOLE, _BOTH),
+    Contender("ONNX centre", "float32", partial(open_onnx, which=CENTRE), CENTRE),
+    Contender("OpenVINO", "float32", open_openvino, WHOLE),
+    Contender("OpenVINO", "bfloat16", partial(open_openvino, precision="bfloat16"), WHOLE),
+    Contender("OpenVINO centre", "bfloat16", partial(open_openvino, which=CENTRE, precision="bfloat16"), CENTRE),
+    Contender("stored variant", "reduced", partial(open_openvino, which=VARIANT, precision=None), VARIANT),
+    Contender(
+        "stored variant centre", "reduced", partial(open_openvino, which=VARIANT_CENTRE, precision=None), VARIANT_CENTRE
+    ),
 )
 EAGER, FROZEN, ONNX = "eager float32", "frozen TorchScript float32", "ONNX float32"
+ONNX_CENTRE = "ONNX centre float32"
+REDUCED = tuple(contender.key for contender in CONTENDERS if contender.precision != "float32")
 
 
 class MatrixEngine:
@@ -305,8 +299,26 @@ def open_matrix_numpy(case: Case, device: str, threads: int) -> Engine:
     return MatrixEngine(lambda: np.matmul(a, a, out=out))
 
 
-# Two libraries, because neither is the faster one on every processor; the faster one is the limit.
+def open_matrix_onnxruntime(case: Case, device: str, threads: int) -> Engine:
+    """Open onnxruntime's matrix product."""
+    import numpy as np
+    import onnxruntime
+    from onnx import TensorProto, helper
+
+    size = MATRIX_SIZE[device]
+    given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, size]) for name in "ab")
+    graph = helper.make_graph([helper.make_node("MatMul", ["a", "a"], ["b"])], "product", [given], [found])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    a = np.random.default_rng(0).random((size, size), np.float32)
+    return MatrixEngine(lambda: session.run(None, {"a": a}))
+
+
+# Three libraries, because none is the fastest one on every processor; the fastest one is the limit.
 LIMITS: tuple[Contender, ...] = (
+    Contender("matrix product (onnxruntime)", "float32", open_matrix_onnxruntime, "onnx", cold_starts=0),
     Contender("matrix product (PyTorch)", "float32", open_matrix_torch, "onnx", _BOTH, cold_starts=0),
     Contender("matrix product (NumPy)", "float32", open_matrix_numpy, "onnx", cold_starts=0),
 )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.bench.contenders import CannotRun, Case, thread_environment
+from exporters.bench.contenders import WHOLE, CannotRun, Case, thread_environment
 from exporters.bench.race import Arena
 
 RUNS = 6  # the first is left out
@@ -43,7 +43,7 @@ def profile(arena: Arena, batch: int) -> list[LayerTime]:
         raise CannotRun(f"the profile ended with code {done.returncode}: {done.stderr.strip().rpartition(chr(10))[2]}")
     from exporters.bench.limits import multiply_adds_by_node
 
-    model = Path(Case.read(arena.case).onnx).read_bytes()
+    model = Path(Case.read(arena.case).files[WHOLE]).read_bytes()
     return layer_times(model, json.loads(done.stdout), multiply_adds_by_node(model))
 
 
@@ -95,7 +95,7 @@ def main() -> None:
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="bench-profile-") as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(case.onnx, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(case.files[WHOLE], options, providers=["CPUExecutionProvider"])
         for _ in range(RUNS):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,13 @@ import numpy as np
 
 from exporters import store
 from exporters.bench.contenders import (
+    CENTRE,
     CONTENDERS,
     GRAPH,
     LIMITS,
+    VARIANT,
+    VARIANT_CENTRE,
+    WHOLE,
     CannotRun,
     Case,
     Contender,
@@ -26,7 +31,7 @@ from exporters.bench.profile import profile
 from exporters.bench.race import Arena, Child, Turns, cold_start, race
 from exporters.bench.report import TARGET_BATCH, BenchReport, Cost, Row
 from exporters.bench.tables import to_markdown
-from exporters.parity.inputs import make_pool
+from exporters.parity.inputs import EDGES, make_pool
 from exporters.parity.report import host_facts
 from exporters.parity.runners import EagerRunner
 from exporters.pipeline import export_bundle, load_for_export, stored_exports, stored_member
@@ -34,6 +39,7 @@ from exporters.torchscript_check import check_torchscript
 from ptycho_runtime import contract as c
 from ptycho_runtime.devices import usable_threads
 from ptycho_runtime.metrics import field_errors, object_field
+from ptycho_runtime.variants import Budget, variant_precision
 from ptycho_torch import params as params_module
 from ptycho_torch.bundle import BundleRecord, is_own_member, read_bundle
 from ptycho_torch.bundle.writer import write_file
@@ -56,9 +62,11 @@ class Prepared:
 
     arena: Arena
     model: PtychoModel
-    onnx: bytes
+    multiply_adds: dict[str, int]  # of one group, by graph
     feed: dict[str, np.ndarray]
     file_bytes: dict[str, int]
+    variants: dict[str, str]  # precision in words, by file
+    export_s: float | None  # what the export took, parity included; None where the bundle came exported
 
 
 def run_bench(
@@ -69,6 +77,8 @@ def run_bench(
     rounds: int = ROUNDS,
     devices: Sequence[str] = DEVICES,
     only: Iterable[str] = (),
+    scan: str | Path | None = None,
+    budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> tuple[BenchReport, Path]:
     """Measure every way of running a bundle's `diffraction_to_obj` side by side, and write the report.
@@ -82,6 +92,8 @@ def run_bench(
         rounds: how often each contender takes a turn at each batch size.
         devices: `cpu`, `cuda`.
         only: names of contenders to measure; all by default.
+        scan: whose patterns are run, in place of simulated ones.
+        budget: export with the fastest variant in reduced precision that keeps it on the scan.
         progress: called with a short text at each step.
 
     Returns:
@@ -104,7 +116,7 @@ def run_bench(
             given = read_bundle(source)
             folder = Path(out) if out is not None else store.default_folder(given)
             store.check_writable(folder)
-            ready = _prepare(given, Path(name), max(batches), _pool_batch(batches), say)
+            ready = _prepare(given, Path(name), max(batches), _pool_batch(batches), scan, budget, say)
         finally:
             params_module.cfg.clear()
             params_module.cfg.update(before)
@@ -125,45 +137,79 @@ def _pool_batch(batches: Sequence[int]) -> int:
     return max((batch for batch in batches if batch <= _POOL_GROUPS), default=_POOL_GROUPS)
 
 
-def _prepare(given: BundleRecord, folder: Path, largest: int, pool_batch: int, say: Progress) -> Prepared:
-    record = given
-    if record.exports is None:
+def _prepare(
+    given: BundleRecord,
+    folder: Path,
+    largest: int,
+    pool_batch: int,
+    scan: str | Path | None,
+    budget: Budget | None,
+    say: Progress,
+) -> Prepared:
+    record, export_s = given, None
+    if record.exports is None or budget is not None:
         say("exporting")
-        record = read_bundle(export_bundle(given.path, folder / "exported", batches=(1, 3)).bundle)
+        start = time.perf_counter()
+        path = export_bundle(given.path, folder / "plain").bundle
+        export_s = time.perf_counter() - start
+        if budget is not None:
+            path = export_bundle(given.path, folder / "exported", scan=scan, precision="auto", budget=budget).bundle
+        record = read_bundle(path)
     exports = stored_exports(record)
     params = exports["params"] if record.kind == "ckpt" else None
     loaded = load_for_export(with_params(record, params), exports["spec"])
     problems: list[str] = []
     files = exports["graphs"][GRAPH]["files"]
     stored = {kind: stored_member(record, info, problems) for kind, info in files.items()}
-    if problems:
-        raise DamagedBundleError(f"{record.path.name}: {'; '.join(problems)}; export the bundle again")
+    _refuse(record, problems)
     check_torchscript(stored["torchscript"], f"{record.path.name}: {c.torchscript_member(GRAPH)}")
-    paths = {"onnx": folder / c.ONNX_FILE, "torchscript": folder / c.TORCHSCRIPT_FILE}
-    for kind, path in paths.items():
-        path.write_bytes(stored[kind])
+    torchscript = stored.pop("torchscript")
+    (folder / c.TORCHSCRIPT_FILE).write_bytes(torchscript)
+    if c.CENTRE in exports["graphs"]:
+        stored[CENTRE] = stored_member(record, exports["graphs"][c.CENTRE]["files"]["onnx"], problems)
+    precisions: dict[str, str] = {}
+    words: dict[str, str] = {}
+    for entry in exports.get("variants", []):
+        which = VARIANT_CENTRE if entry["graph"] == c.CENTRE else VARIANT
+        stored[which] = stored_member(record, entry["file"], problems)
+        precisions[which] = entry["precision"]
+        words[which] = variant_precision(entry["precision"], len(entry["int8_layers"]))
+    _refuse(record, problems)
+    paths = {}
+    for number, (which, data) in enumerate(stored.items()):
+        path = folder / f"{number}.onnx"
+        path.write_bytes(data)
+        paths[which] = str(path)
     io = exports["graphs"][GRAPH]
     case = Case(
         bundle=str(record.path.resolve()),
         params=params,
         architecture=loaded.spec.to_json(),
-        onnx=str(paths["onnx"]),
-        torchscript=str(paths["torchscript"]),
+        files=paths,
+        precisions=precisions,
+        torchscript=str(folder / c.TORCHSCRIPT_FILE),
         inputs=[info["name"] for info in io["inputs"]],
         outputs=[info["name"] for info in io["outputs"]],
     )
     case.write(folder / "case.json")
     groups = -(-_POOL_GROUPS // pool_batch) * pool_batch
-    pool = make_pool(loaded.spec, groups)
-    plain = [number for number, kind in enumerate(pool.kinds) if kind == "simulated"]
-    rows = np.resize(plain, max(largest, TARGET_BATCH))  # speed is that of ordinary patterns
-    feed = {f"pool.{name}": pool.feed[name] for name in case.inputs}
+    pool = make_pool(loaded.spec, groups + len(EDGES), None if scan is None else Path(scan))
+    # Ordinary patterns: reduced precision is not made for the edges, and parity tries those.
+    plain = [number for number, kind in enumerate(pool.kinds) if kind in ("simulated", "scan")][:groups]
+    rows = np.resize(plain, max(largest, TARGET_BATCH))
+    feed = {f"pool.{name}": pool.feed[name][plain] for name in case.inputs}
     feed |= {f"timed.{name}": pool.feed[name][rows] for name in case.inputs}
     np.savez(folder / "feed.npz", allow_pickle=False, **feed)
     own_bytes = sum(size for member, size in record.members if not is_own_member(member))
-    sizes = {"bundle": own_bytes, **{kind: len(data) for kind, data in stored.items()}}
+    sizes = {"bundle": own_bytes, "torchscript": len(torchscript), **{kind: len(data) for kind, data in stored.items()}}
     arena = Arena(folder / "case.json", folder / "feed.npz", usable_threads())
-    return Prepared(arena, loaded.models[GRAPH], stored["onnx"], feed, sizes)
+    counts = {which: multiply_adds(data) for which, data in stored.items() if which in (WHOLE, CENTRE)}
+    return Prepared(arena, loaded.models[GRAPH], counts, feed, sizes, words, export_s)
+
+
+def _refuse(record: BundleRecord, problems: list[str]) -> None:
+    if problems:
+        raise DamagedBundleError(f"{record.path.name}: {'; '.join(problems)}; export the bundle again")
 
 
 def _measure(
@@ -181,12 +227,15 @@ def _measure(
         name,
         ready.arena.threads,
         ready.model.spec.in_channels,
-        multiply_adds(ready.onnx),
+        ready.multiply_adds[WHOLE],
         rows=[],
         costs=[],
         limits={},
+        centre_multiply_adds=ready.multiply_adds.get(CENTRE, 0),
+        export_s=ready.export_s,
         host=host_facts(),
     )
+    report.notes += [f"{which}: openvino {precision}" for which, precision in ready.variants.items()]
     pool = {key.removeprefix("pool."): value for key, value in ready.feed.items() if key.startswith("pool.")}
     with EagerRunner(ready.model, GRAPH, dtype=torch.float64) as eager:
         reference = eager.run(pool)
@@ -260,7 +309,9 @@ def _race_device(
                     cost.reason = f"accuracy: {error}"
                     continue
                 with np.load(path, allow_pickle=False) as data:
-                    cost.accuracy = accuracy(dict(data), reference)
+                    middle = c.centre(ready.model.spec.N) if contender.centre else slice(None)
+                    wanted = {name: value[..., middle, middle] for name, value in reference.items()}
+                    cost.accuracy = accuracy(dict(data), wanted)
     finally:
         for child in children.values():
             child.close()

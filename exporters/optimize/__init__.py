@@ -1,6 +1,6 @@
-"""Exact rewrites of an exported ONNX graph: the same numbers to rounding, in operations that runtimes do faster.
+"""Exact rewrites of an exported ONNX graph: the same numbers to rounding, in operations that runtimes do faster or more accurately.
 
-Each is kept because `ptycho-export bench` says so; docs/speed.md has the figures. TorchScript files stay as traced, so that
+Each is kept because a measurement says so; docs/speed.md has the figures. TorchScript files stay as traced, so that
 parity still compares two expressions of every model.
 """
 
@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from exporters.optimize.pixel_blocks import rewrite_wide_kernels
+from exporters.optimize.sigmoid import write_out_sigmoids
 from exporters.optimize.subpixel import rewrite_upsampling
 
 
@@ -21,7 +22,8 @@ def optimize(model: ir.Model) -> None:
     """
     rewrite_upsampling(model.graph)
     rewrite_wide_kernels(model.graph)
+    write_out_sigmoids(model.graph)
     common.RemoveUnusedNodesPass()(model)
 
 
-__all__ = ["optimize", "rewrite_upsampling", "rewrite_wide_kernels"]
+__all__ = ["optimize"]

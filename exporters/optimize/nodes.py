@@ -57,7 +57,7 @@ def add_initializer(graph: ir.Graph, name: str, values: np.ndarray) -> ir.Value:
     held = graph.initializers.get(name)
     if held is not None:
         return held
-    made = ir.Value(name=name, const_value=ir.tensor(np.ascontiguousarray(values), name=name))
+    made = ir.Value(name=name, const_value=ir.tensor(np.array(values, order="C"), name=name))
     made.shape, made.dtype = ir.Shape(values.shape), ir.DataType.from_numpy(values.dtype)
     graph.register_initializer(made)
     return made
@@ -68,7 +68,7 @@ def replace_initializer(graph: ir.Graph, old: ir.Value, values: np.ndarray) -> i
     assert old.name is not None
     if len(old.uses()) > 1:
         return add_initializer(graph, f"{old.name}_rewritten", values)
-    old.const_value = ir.tensor(np.ascontiguousarray(values), name=old.name)
+    old.const_value = ir.tensor(np.array(values, order="C"), name=old.name)
     old.shape = ir.Shape(values.shape)
     return old
 

@@ -47,14 +47,16 @@ def calibrate(model: bytes, names: Iterable[str], feed: Feed) -> dict[str, Range
     wanted = set(names)
     sources = {node.name: node.input[0] for node in graph_model.graph.node if node.name in wanted}
     tensors = list(dict.fromkeys(sources.values()))
-    present = {value.name for value in (*graph_model.graph.output, *graph_model.graph.input)}
-    graph_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in tensors if name not in present)
+    inner = [name for name in tensors if name not in feed]
+    present = {value.name for value in graph_model.graph.output}
+    graph_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner if name not in present)
     session = _session(graph_model.SerializeToString())
     ranges: dict[str, Range] = {}
     for start in range(0, len(next(iter(feed.values()))), _BATCH):
         part = {name: value[start : start + _BATCH] for name, value in feed.items()}
-        for name, values in zip(tensors, session.run(tensors, part), strict=True):
-            low, high = values.min((0, 2, 3)), values.max((0, 2, 3))
+        found = part | (dict(zip(inner, session.run(inner, part), strict=True)) if inner else {})
+        for name in tensors:
+            low, high = found[name].min((0, 2, 3)), found[name].max((0, 2, 3))
             held = ranges.get(name)
             ranges[name] = (
                 Range(low, high) if held is None else Range(np.minimum(held.low, low), np.maximum(held.high, high))

@@ -139,7 +139,7 @@ def test_a_doubled_image_that_others_read_too_stays() -> None:
 def wide_kernel(outputs: int, size_px: int) -> onnx.ModelProto:
     return model_of(
         helper.make_node("Conv", ["x", "w"], ["c"], kernel_shape=[7, 7], pads=[3, 3, 3, 3]),
-        helper.make_node("Sigmoid", ["c"], ["y"]),
+        helper.make_node("Tanh", ["c"], ["y"]),
         size_px=size_px, w=random_weights(outputs, 4, 7, 7).astype(np.float32) * 0.05,
     )  # fmt: skip
 
@@ -147,7 +147,7 @@ def wide_kernel(outputs: int, size_px: int) -> onnx.ModelProto:
 def test_wide_kernel_with_one_output_is_computed_on_blocks() -> None:
     model = wide_kernel(1, 8)
     found = rewritten(model)
-    assert operators(found) == ["SpaceToDepth", "Conv", "DepthToSpace", "Sigmoid"]
+    assert operators(found) == ["SpaceToDepth", "Conv", "DepthToSpace", "Tanh"]
     np.testing.assert_allclose(run(found), run(model), rtol=0, atol=1e-6)
 
 
@@ -155,6 +155,38 @@ def test_wide_kernel_with_one_output_is_computed_on_blocks() -> None:
 def test_wide_kernel_that_does_not_fit_blocks_is_left_alone(outputs: int, size_px: int) -> None:
     model = wide_kernel(outputs, size_px)
     assert operators(rewritten(model)) == operators(model)
+
+
+def test_sigmoids_are_as_accurate_as_float32_allows() -> None:
+    model = model_of(
+        helper.make_node("Mul", ["x", "wide"], ["z"]), helper.make_node("Sigmoid", ["z"], ["y"]), wide=np.float32(10.0)
+    )
+    found = rewritten(model)
+    assert operators(found) == ["Mul", "Neg", "Exp", "Add", "Reciprocal"]
+    given = np.float32(10.0) * random_weights(3, 4, 8, 8).astype(np.float32)
+    exact = 1.0 / (1.0 + np.exp(-given.astype(np.float64)))
+    worst = [float(np.abs(run(one) / exact - 1.0).max()) for one in (model, found)]
+    assert worst[1] < 2.0**-22 < worst[0]
+
+
+def test_sigmoid_of_what_overflows_is_zero_or_one() -> None:
+    model = model_of(
+        helper.make_node("Mul", ["x", "wide"], ["z"]), helper.make_node("Sigmoid", ["z"], ["y"]), wide=np.float32(1e30)
+    )
+    assert set(np.unique(run(rewritten(model)))) == {0.0, 1.0}
+
+
+def test_export_rounds_no_worse_than_eager(exported: Callable[[str], ExportResult]) -> None:
+    result = exported("cnn-2026-07-n64-g1-demo")
+    eager, onnx_ = (
+        next(
+            row.outputs[c.OBJECT_IMAG]["rel_l2"]
+            for row in result.report.rows
+            if row.graph == "diffraction_to_obj" and row.runtime == runtime and row.batch == 5
+        )
+        for runtime in ("eager", "onnx")
+    )
+    assert onnx_ < 2.0 * eager
 
 
 @pytest.mark.parametrize("name", ["cnn-2025-11-n64-g2", "cnn-2026-07-n64-g1-demo"])

@@ -1,0 +1,307 @@
+"""Variants in reduced precision: made, judged, stored, proven again, run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from sample_bundles import DEMO, ROOT, changed, members
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+pytest.importorskip("openvino", reason="OpenVINO is not installed")
+
+import ptycho_runtime  # noqa: E402
+from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
+from exporters.cli import cli  # noqa: E402
+from exporters.reduced import BudgetNotKeptError, choose  # noqa: E402
+from exporters.reduced.layers import Sensitivity, plan_layers  # noqa: E402
+from exporters.reduced.patterns import scan_patterns  # noqa: E402
+from exporters.reduced.quantize import Range, calibrate, candidates, quantized, run  # noqa: E402
+from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime.check import check_host, raise_unless_passed  # noqa: E402
+from ptycho_runtime.scans import read_scan  # noqa: E402
+from ptycho_runtime.variants import Budget, PrecisionErrors  # noqa: E402
+from ptycho_torch.bundle.writer import npz_bytes  # noqa: E402
+from ptycho_torch.errors import BundleError, ConfigurationError  # noqa: E402
+from ptycho_torch.spec import ModelSpec  # noqa: E402
+
+SCAN = ROOT / "examples" / "demo" / "scan.npz"
+LOOSE = Budget(0.05, 0.05)
+
+
+def convolution(inputs: int, uneven: bool = False) -> tuple[bytes, dict[str, np.ndarray]]:
+    """Return a model of one convolution and inputs, whose channels may differ a thousandfold in size."""
+    random = np.random.default_rng(0)
+    size = 10.0 ** -np.linspace(0, 3, inputs) if uneven else np.ones(inputs)
+    weights = (random.normal(size=(8, inputs, 3, 3)) / size[None, :, None, None]).astype(np.float32)
+    bias = random.normal(size=8).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="only", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+    graph = helper.make_graph(
+        [node], "test",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [c.BATCH_AXIS, inputs, 12, 12])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [c.BATCH_AXIS, 8, 12, 12])],
+        [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(bias, "b")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    x = random.random((20, inputs, 12, 12)) * size[None, :, None, None]
+    return model.SerializeToString(), {"x": x.astype(np.float32)}
+
+
+def relative(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) -> float:
+    return float(np.linalg.norm(found["y"] - wanted["y"]) / np.linalg.norm(wanted["y"]))
+
+
+class TestQuantize:
+    def test_ranges_are_those_of_all_patterns(self) -> None:
+        model, feed = convolution(3)
+        feed["x"][19, 1] = -2.0
+        found = calibrate(model, ["only"], feed)["only"]
+        assert found.low.tolist() == feed["x"].min((0, 2, 3)).tolist()
+        assert found.high.tolist() == feed["x"].max((0, 2, 3)).tolist()
+
+    def test_eight_bits_cost_less_than_a_hundredth_of_even_channels(self) -> None:
+        model, feed = convolution(6)
+        found = quantized(model, {"only": 0.0}, calibrate(model, ["only"], feed))
+        assert 1e-4 < relative(run(found, feed), run(model, feed)) < 1e-2
+        types = {t.data_type for t in onnx.load_from_string(found).graph.initializer}
+        assert onnx.TensorProto.INT8 in types
+
+    def test_uneven_channels_are_brought_to_like_ranges(self) -> None:
+        model, feed = convolution(8, uneven=True)
+        ranges = calibrate(model, ["only"], feed)
+        plain, even = (relative(run(quantized(model, {"only": e}, ranges), feed), run(model, feed)) for e in (0.0, 1.0))
+        assert even < 0.01 < 0.1 < plain
+
+    def test_negative_inputs_have_a_zero_of_their_own(self) -> None:
+        model, feed = convolution(4)
+        feed["x"] -= 0.5
+        found = quantized(model, {"only": 0.5}, calibrate(model, ["only"], feed))
+        assert relative(run(found, feed), run(model, feed)) < 1e-2
+
+    def test_layers_out_of_the_plan_stay_as_they_are(self) -> None:
+        model, feed = convolution(3)
+        found = quantized(model, {}, {"only": Range(np.zeros(3), np.ones(3))})
+        assert relative(run(found, feed), run(model, feed)) == 0.0
+
+    def test_candidates_are_the_convolutions_that_count(self) -> None:
+        model, _ = convolution(3)
+        assert candidates(model) == {"only": 12 * 12 * 8 * 27}
+
+
+def sensitivity(layer: str, multiply_adds: int, phase_rad: float) -> Sensitivity:
+    return Sensitivity(layer, multiply_adds, 0.5, PrecisionErrors(phase_rad, phase_rad / 10))
+
+
+class TestPlan:
+    FOUND = (sensitivity("cheap", 1000, 0.001), sensitivity("big", 9000, 0.006), sensitivity("bad", 1000, 0.02))
+
+    def test_layers_are_taken_as_long_as_the_budget_has_room(self) -> None:
+        assert plan_layers(list(self.FOUND), Budget(0.01, 0.01), PrecisionErrors(0.0, 0.0)) == {
+            "cheap": 0.5,
+            "big": 0.5,
+        }
+
+    def test_what_the_rest_errs_counts(self) -> None:
+        assert plan_layers(list(self.FOUND), Budget(0.01, 0.01), PrecisionErrors(0.008, 0.0)) == {"cheap": 0.5}
+
+    def test_a_spent_budget_leaves_no_layer(self) -> None:
+        assert plan_layers(list(self.FOUND), Budget(0.01, 0.01), PrecisionErrors(0.0, 0.011)) == {}
+
+
+SPEC = ModelSpec(era="J", generator="cnn", N=64, gridsize=1)
+SCALE: c.InputScaleInfo = {"formula": "half_n_over_rms", "text": "", "value": None}
+
+
+class TestPatterns:
+    def test_no_pattern_is_in_both_sets_and_the_choice_is_the_same_again(self) -> None:
+        calibration, held_back = scan_patterns(SCAN, SPEC, SCALE)
+        again = scan_patterns(SCAN, SPEC, SCALE)
+        assert (len(calibration), len(held_back)) == (64, 32)
+        assert [p.sha256 for p in again] == [calibration.sha256, held_back.sha256]
+        both = {p.tobytes() for p in calibration.feed[c.DIFFRACTION]} & {
+            p.tobytes() for p in held_back.feed[c.DIFFRACTION]
+        }
+        assert not both
+
+    def test_scale_is_the_whole_scan_s(self) -> None:
+        _, held_back = scan_patterns(SCAN, SPEC, SCALE)
+        result = ptycho_runtime.scale.scale_of_energy(
+            "half_n_over_rms", read_scan(SCAN, 64).energy(64, "amplitude"), 64
+        )
+        assert np.all(held_back.feed[c.INPUT_SCALE] == np.float32(result))
+
+    def test_short_scan_is_refused(self, tmp_path: Path) -> None:
+        with np.load(SCAN) as data:
+            arrays = {name: data[name][:20] if len(data[name]) == 400 else data[name] for name in data.files}
+        np.savez(tmp_path / "short.npz", **arrays)
+        with pytest.raises(BundleError, match="has 20 groups of patterns; a variant in reduced precision needs 32"):
+            scan_patterns(tmp_path / "short.npz", SPEC, SCALE)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExportResult]:
+    """Export the demo with variants; how fast each way is, is set, since clocks are not for tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(choose, "race", lambda sessions, feed: [1.0 + number for number in range(len(sessions))])
+        yield export_bundle(
+            DEMO, tmp_path_factory.mktemp("reduced"), batches=(1, 5), scan=SCAN, precision="auto", budget=LOOSE
+        )
+
+
+class TestStored:
+    def test_fastest_way_is_stored_beside_float32(self, made: ExportResult) -> None:
+        stored = members(made.bundle)
+        info = json.loads(stored[c.EXPORTS_JSON])
+        assert [entry["graph"] for entry in info["variants"]] == ["diffraction_to_obj", c.CENTRE]
+        for entry in info["variants"]:
+            assert entry["int8_layers"]
+            assert entry["file"]["path"] == c.int8_member(entry["graph"])
+            assert c.onnx_member(entry["graph"]) in stored
+            assert entry["errors"]["phase_rad"] <= entry["budget"]["phase_rad"] == 0.05
+            assert (entry["calibration"]["groups"], entry["held_back"]["groups"]) == (64, 32)
+            assert len({entry["calibration"]["sha256"], entry["held_back"]["sha256"]}) == 2
+        assert len(stored[c.int8_member(c.CENTRE)]) < 0.7 * len(stored[c.onnx_member(c.CENTRE)])
+
+    def test_what_was_tried_is_told(self, made: ExportResult) -> None:
+        assert next(line.split(": ")[1] for line in made.variants if " × " in line) == "openvino float32"
+        assert made.variants[-1].startswith(f"{c.CENTRE}: stored: openvino int8 (")
+
+    def test_report_has_a_row_with_its_own_budget(self, made: ExportResult) -> None:
+        rows = [row for row in made.report.rows if row.runtime == "openvino"]
+        assert [row.graph for row in rows] == ["diffraction_to_obj", c.CENTRE]
+        for row in rows:
+            name, share = row.worst()
+            assert row.verdict == "passed"
+            assert row.outputs[name]["allowed_max_abs"] == LOOSE.phase_rad
+            assert 0.0 < share <= 1.0
+        for file in ("parity.json", "report.html", "parity.md", "parity.junit.xml"):
+            assert "openvino" in (made.folder / file).read_text()
+
+    def test_verify_proves_it_again_from_the_weights(self, made: ExportResult) -> None:
+        report = verify_bundle(made.bundle, batches=(1, 5))
+        assert report.passed, report.summary()
+        assert sum(row.runtime == "openvino" and row.verdict == "passed" for row in report.rows) == 2
+
+    def test_other_weights_in_a_variant_are_found(self, made: ExportResult, tmp_path: Path) -> None:
+        report = verify_bundle(with_other_weights(made, tmp_path), batches=(1, 5))
+        assert not report.passed
+        failed = report.failures()
+        assert [(row.graph, row.runtime) for row in failed] == [(c.CENTRE, "openvino")]
+
+    def test_other_reference_is_found(self, made: ExportResult, tmp_path: Path) -> None:
+        stored = members(made.bundle)
+        with np.load(io.BytesIO(stored[c.VARIANT_NPZ])) as data:
+            arrays = {name: value * 1.001 if name == c.OBJECT_REAL else value for name, value in data.items()}
+        info = json.loads(stored[c.EXPORTS_JSON])
+        new = npz_bytes(arrays)
+        info["variant_patterns"] |= {"sha256": hashlib.sha256(new).hexdigest(), "size_bytes": len(new)}
+        bundle = changed(
+            made.bundle, tmp_path / "w.zip", {c.VARIANT_NPZ: new, c.EXPORTS_JSON: json.dumps(info).encode()}
+        )
+        report = verify_bundle(bundle, batches=(1, 5))
+        assert "variant_patterns.npz: object_real is 1.0e-03 away from what the weights give" in report.summary()
+
+
+def with_other_weights(made: ExportResult, folder: Path) -> Path:
+    """Return the bundle with a wrong centre variant that `exports.json` vouches for."""
+    stored = members(made.bundle)
+    name = c.int8_member(c.CENTRE)
+    model = onnx.load_from_string(stored[name])
+    steps = next(t for t in model.graph.initializer if t.name.endswith("_weight_steps"))
+    steps.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(steps) * np.float32(1.5), steps.name))
+    data = model.SerializeToString()
+    info = json.loads(stored[c.EXPORTS_JSON])
+    entry = next(entry for entry in info["variants"] if entry["graph"] == c.CENTRE)
+    entry["file"] |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
+    return changed(made.bundle, folder / "bad.zip", {name: data, c.EXPORTS_JSON: json.dumps(info).encode()})
+
+
+class TestOnAHost:
+    def test_scan_is_reconstructed_in_reduced_precision_within_the_budget(self, made: ExportResult) -> None:
+        scan = read_scan(SCAN, 64)
+        found = ptycho_runtime.open(made.bundle, "cpu", precision="auto").reconstruct(scan, quality=False)
+        right = ptycho_runtime.open(made.bundle, "cpu").reconstruct(scan, quality=False)
+        assert found.note.startswith("openvino int8")
+        assert right.note == ""
+        error = np.linalg.norm(found.object - right.object) / np.linalg.norm(right.object)
+        assert 1e-5 < error < 0.05
+
+    def test_patches_too(self, made: ExportResult) -> None:
+        with np.load(SCAN) as data:
+            patterns = data["diff3d"][:40]
+        scale = 0.032
+        found, right = (
+            ptycho_runtime.open(made.bundle, "cpu", precision=p).predict(patterns, scale) for p in ("auto", "float32")
+        )
+        assert 1e-5 < np.linalg.norm(found - right) / np.linalg.norm(right) < 0.05
+
+    def test_wrong_variant_is_not_run(self, made: ExportResult, tmp_path: Path) -> None:
+        bundle = with_other_weights(made, tmp_path)
+        scan = read_scan(SCAN, 64)
+        found = ptycho_runtime.open(bundle, "cpu", precision="auto").reconstruct(scan, quality=False)
+        assert (
+            "on the patterns stored with it; its budget is phase 0.05 rad, amplitude 5 %; float32 is right"
+            in found.note
+        )
+        right = ptycho_runtime.open(made.bundle, "cpu").reconstruct(scan, quality=False)
+        assert np.array_equal(found.object, right.object)
+
+    def test_check_judges_the_variants_too(self, made: ExportResult, tmp_path: Path) -> None:
+        rows = check_host(ptycho_runtime.open_export(made.bundle), "cpu")
+        assert [row.graph for row in rows if "openvino int8" in row.device] == ["diffraction_to_obj", c.CENTRE]
+        raise_unless_passed(rows, "demo")
+        rows = check_host(ptycho_runtime.open_export(with_other_weights(made, tmp_path)), "cpu")
+        assert [row.graph for row in rows if not row.passed] == [c.CENTRE]
+
+    def test_damaged_variant_is_refused(self, made: ExportResult, tmp_path: Path) -> None:
+        name = c.int8_member(c.CENTRE)
+        bundle = changed(made.bundle, tmp_path / "w.zip", {name: members(made.bundle)[name][:-1]})
+        with pytest.raises(ptycho_runtime.DamagedExportError, match=f"{name} is not the file that was exported"):
+            ptycho_runtime.open_export(bundle)
+
+    @pytest.mark.parametrize(
+        "change",
+        [{"graph": "autoencoder2"}, {"engine": "sh"}, {"precision": "float8"}, {"budget": {"phase_rad": -1, "amplitude_rel": 1}},
+         {"budget": {}}, {"int8_layers": None}, {"errors": {"phase_rad": "x", "amplitude_rel": 1}}],
+    )  # fmt: skip
+    def test_garbled_variant_is_refused(self, change: dict[str, object], made: ExportResult, tmp_path: Path) -> None:
+        info = json.loads(members(made.bundle)[c.EXPORTS_JSON])
+        info["variants"][0] |= change
+        bundle = changed(made.bundle, tmp_path / "w.zip", {c.EXPORTS_JSON: json.dumps(info).encode()})
+        with pytest.raises(ptycho_runtime.DamagedExportError, match="garbles its variants"):
+            ptycho_runtime.open_export(bundle)
+
+
+class TestRefusals:
+    @pytest.mark.long
+    def test_budget_that_float32_does_not_keep(self, tmp_path: Path) -> None:
+        with pytest.raises(BudgetNotKeptError, match=r"float32 itself errs phase .* the budget is phase 1e-09 rad"):
+            export_bundle(DEMO, tmp_path, batches=(1, 5), scan=SCAN, precision="auto", budget=Budget(1e-9, 1e-9))
+        assert not list(tmp_path.glob("*.zip"))
+        assert (tmp_path / "report.html").is_file()
+
+    @pytest.mark.long
+    def test_precision_by_name_that_does_not_keep_the_budget(self, tmp_path: Path) -> None:
+        with pytest.raises(BudgetNotKeptError, match="int8 does not keep the budget of phase 1e-05 rad"):
+            export_bundle(DEMO, tmp_path, batches=(1, 5), scan=SCAN, precision="int8", budget=Budget(1e-5, 1e-5))
+        assert not list(tmp_path.glob("*.zip"))
+
+    def test_precision_without_scan_or_budget(self, tmp_path: Path) -> None:
+        for given in ({"scan": SCAN}, {"budget": LOOSE}):
+            with pytest.raises(ConfigurationError, match="needs a budget and a scan"):
+                export_bundle(DEMO, tmp_path, precision="auto", **given)
+
+    def test_command_line_says_it_in_one_line(self, tmp_path: Path) -> None:
+        from click.testing import CliRunner
+
+        arguments = ["export", str(DEMO), "--out", str(tmp_path), "--precision", "auto", "--scan", str(SCAN)]
+        done = CliRunner().invoke(cli, [*arguments, "--budget", "phase=1%"])
+        assert done.exit_code == 2
+        assert "expected such as phase=0.01rad,amp=1%" in done.stderr
