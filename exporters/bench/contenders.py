@@ -5,54 +5,19 @@ Nothing here imports a runtime before a contender is opened, so that a process h
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from exporters.bench.case import CannotRun, Case, Engine, Feed
+from exporters.bench.onnx_engines import BoundEngine, CopyingEngine, OnnxEngine, OpenVinoEngine
 
 if TYPE_CHECKING:
     import numpy as np
 
-Feed = Mapping[str, "np.ndarray"]
 GRAPH = "diffraction_to_obj"
-
-
-class CannotRun(RuntimeError):
-    """A contender cannot run on this host; the message is the reason that the report gives."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What the contenders are opened from."""
-
-    bundle: str  # the exported bundle
-    params: dict[str, Any] | None  # for a checkpoint, which has none of its own
-    architecture: dict[str, Any]
-    onnx: str  # the stored files, looked through and written out
-    torchscript: str
-    inputs: list[str]
-    outputs: list[str]
-
-    def write(self, path: Path) -> None:
-        """Write the case for the contenders' processes."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Case:
-        """Return the case that `write` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
-
-
-class Engine(Protocol):
-    """An opened contender."""
-
-    def prepare(self, feed: Feed) -> Callable[[], Any]:
-        """Put a feed where the engine wants it and return the call that runs it to the end."""
-
-    def arrays(self, found: Any) -> dict[str, np.ndarray]:
-        """Return what the call gave, by output name."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +30,7 @@ class Contender:
     reads: Literal["bundle", "torchscript", "onnx"]  # whose size counts
     devices: tuple[str, ...] = ("cpu",)
     cold_starts: int = 3
+    environment: Mapping[str, str] = field(default_factory=dict)  # of its process, beside the number of threads
 
     @property
     def key(self) -> str:
@@ -103,7 +69,7 @@ class TorchEngine:
         return {name: value.cpu().numpy() for name, value in zip(self.case.outputs, found, strict=True)}
 
 
-def _torch(device: str, threads: int) -> None:
+def _torch(device: str, threads: int, tf32: bool = False) -> None:
     try:
         import torch
     except ImportError as error:
@@ -112,9 +78,9 @@ def _torch(device: str, threads: int) -> None:
     if device == "cuda":
         if not torch.cuda.is_available():
             raise CannotRun("no CUDA device")
-        # All contenders compute float32 products in float32.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        # float32 contenders compute float32 products in float32.
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def _eager_model(case: Case, device: str) -> Any:
@@ -124,9 +90,9 @@ def _eager_model(case: Case, device: str) -> Any:
     return models[GRAPH].to(device)
 
 
-def open_eager(case: Case, device: str, threads: int) -> Engine:
+def open_eager(case: Case, device: str, threads: int, *, tf32: bool = False) -> Engine:
     """Open the model as PtychoPINN's users do: from the bundle."""
-    _torch(device, threads)
+    _torch(device, threads, tf32)
     model = _eager_model(case, device)
     return TorchEngine(lambda x, scale: model.forward_predict(x, x, x, scale), case, device)
 
@@ -168,74 +134,14 @@ def open_frozen(case: Case, device: str, threads: int) -> Engine:
     return TorchEngine(frozen, case, device)
 
 
-class OnnxEngine:
-    """An onnxruntime session as the runtime opens it."""
-
-    def __init__(self, case: Case, device: str, threads: int) -> None:
-        """Open the stored ONNX file."""
-        from ptycho_runtime.devices import open_session
-        from ptycho_runtime.errors import DeviceUnavailableError
-
-        try:
-            self.session = open_session(Path(case.onnx).read_bytes(), device, threads=threads).session
-        except DeviceUnavailableError as error:
-            raise CannotRun(str(error)) from error
-        self.case, self.device = case, device
-
-    def prepare(self, feed: Feed) -> Callable[[], Any]:
-        """Put the feed on the device."""
-        names, used = self.case.outputs, {name: feed[name] for name in self.case.inputs}
-        if self.device == "cpu":
-            return lambda: self.session.run(names, used)
-        import onnxruntime
-
-        binding = self.session.io_binding()
-        for name, value in used.items():
-            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, self.device, 0))
-        for name in names:
-            binding.bind_output(name, self.device)
-
-        def call() -> Any:
-            self.session.run_with_iobinding(binding)
-            binding.synchronize_outputs()
-            return binding
-
-        return call
-
-    def arrays(self, found: Any) -> dict[str, np.ndarray]:
-        """Return the outputs by name."""
-        values = found if isinstance(found, list) else found.copy_outputs_to_cpu()
-        return dict(zip(self.case.outputs, values, strict=True))
+def open_onnx(case: Case, device: str, threads: int) -> Engine:
+    """Open the stored ONNX file; on a GPU with its buffers bound."""
+    return OnnxEngine(case, threads) if device == "cpu" else BoundEngine(case, device, threads)
 
 
-class OpenVinoEngine:
-    """OpenVINO's CPU plug-in on the stored ONNX file, compiled for each batch size."""
-
-    def __init__(self, case: Case, threads: int, precision: str) -> None:
-        """Read the file; `precision` is one of OpenVINO's (`f32`, `bf16`)."""
-        try:
-            import openvino
-        except ImportError as error:
-            raise CannotRun("OpenVINO is not installed") from error
-        self.core, self.case = openvino.Core(), case
-        self.model = self.core.read_model(case.onnx)
-        # Left to itself it rounds to bfloat16 where the processor has it.
-        self.options = {
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": threads,
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-
-    def prepare(self, feed: Feed) -> Callable[[], Any]:
-        """Compile for the feed's batch size."""
-        used = {name: feed[name] for name in self.case.inputs}
-        self.model.reshape({name: list(value.shape) for name, value in used.items()})
-        request = self.core.compile_model(self.model, "CPU", self.options).create_infer_request()
-        return lambda: request.infer(used, share_inputs=True, share_outputs=True)
-
-    def arrays(self, found: Any) -> dict[str, np.ndarray]:
-        """Return the outputs by name."""
-        return {name: found[name].copy() for name in self.case.outputs}
+def open_tensorrt(case: Case, device: str, threads: int, *, tf32: bool = False) -> Engine:
+    """Open the stored ONNX file under TensorRT; its engine is built in the first run."""
+    return BoundEngine(case, "tensorrt", threads, tf32=tf32)
 
 
 def open_openvino(case: Case, device: str, threads: int) -> Engine:
@@ -244,13 +150,22 @@ def open_openvino(case: Case, device: str, threads: int) -> Engine:
 
 
 _BOTH = ("cpu", "cuda")
+_GPU = ("cuda",)
+_NO_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}  # TensorRT has no other option against it
 CONTENDERS: tuple[Contender, ...] = (
     Contender("eager", "float32", open_eager, "bundle", _BOTH),
+    Contender("eager", "tf32", partial(open_eager, tf32=True), "bundle", _GPU),
     # One cold start: it compiles for tens of seconds.
     Contender("torch.compile", "float32", open_compiled, "bundle", _BOTH, cold_starts=1),
     Contender("TorchScript", "float32", open_torchscript, "torchscript", _BOTH),
     Contender("frozen TorchScript", "float32", open_frozen, "torchscript", _BOTH),
-    Contender("ONNX", "float32", OnnxEngine, "onnx", _BOTH),
+    Contender("ONNX", "float32", open_onnx, "onnx", _BOTH),
+    Contender("ONNX", "tf32", partial(BoundEngine, tf32=True), "onnx", _GPU),
+    Contender("ONNX with copies", "float32", CopyingEngine, "onnx", _GPU),
+    Contender("ONNX CUDA graph", "float32", partial(BoundEngine, cuda_graph=True), "onnx", _GPU),
+    # One cold start: it builds its engine anew.
+    Contender("ONNX TensorRT", "float32", open_tensorrt, "onnx", _GPU, cold_starts=1, environment=_NO_TF32),
+    Contender("ONNX TensorRT", "tf32", partial(open_tensorrt, tf32=True), "onnx", _GPU, cold_starts=1),
     Contender("OpenVINO", "float32", open_openvino, "onnx"),
 )
 EAGER, FROZEN, ONNX = "eager float32", "frozen TorchScript float32", "ONNX float32"

@@ -10,15 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from exporters import store
-from exporters.bench.contenders import (
-    CONTENDERS,
-    GRAPH,
-    LIMITS,
-    CannotRun,
-    Case,
-    Contender,
-    matrix_multiply_adds,
-)
+from exporters.bench.case import CannotRun, Case
+from exporters.bench.contenders import CONTENDERS, GRAPH, LIMITS, Contender, matrix_multiply_adds
 from exporters.bench.limits import multiply_adds
 from exporters.bench.loading import compare_loading
 from exporters.bench.plot import plot_png
