@@ -82,6 +82,14 @@ def cli() -> None:
 @_require
 @_batches
 @_bisect
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "bfloat16", "int8"]),
+    help="Store a variant in reduced precision too, run by OpenVINO; auto: the fastest on this host. Needs --scan and --budget.",
+)
+@click.option(
+    "--budget", help="What that variant may err on held-back patterns of the scan, such as phase=0.01rad,amp=1%."
+)
 def export(
     bundles: tuple[str, ...],
     out: Path | None,
@@ -92,6 +100,8 @@ def export(
     require: tuple[str, ...],
     batches: str,
     bisect: bool,
+    precision: str | None,
+    budget: str | None,
 ) -> None:
     """Export each BUNDLE, prove the exports equal to the original, and store them beside its weights.
 
@@ -103,7 +113,9 @@ def export(
     outcomes: list[tuple[str, str, str, int]] = []
     for path in paths:
         outcomes.append(
-            _export_one(path, folders.get(path), in_place, architecture, params, scan, require, sizes, bisect)
+            _export_one(
+                path, folders.get(path), in_place, architecture, params, scan, require, sizes, bisect, precision, budget
+            )
         )
     if len(paths) > 1:
         table = Table(title="Exports")
@@ -125,10 +137,13 @@ def _export_one(
     require: tuple[str, ...],
     batches: tuple[int, ...],
     bisect: bool,
+    precision: str | None,
+    budget: str | None,
 ) -> tuple[str, str, str, int]:
     def run(progress: Callable[[str], None]) -> ExportResult:
         require_torch("export")
         from exporters.pipeline import export_bundle
+        from ptycho_runtime.variants import Budget
 
         cfg = dict(params_module.cfg)
         try:
@@ -142,6 +157,8 @@ def _export_one(
                 require=require,
                 batches=batches,
                 bisect=bisect,
+                precision=precision,
+                budget=None if budget is None else Budget.parse(budget),
                 progress=progress,
             )
         finally:
@@ -154,6 +171,8 @@ def _export_one(
     for notice in result.notices:
         _err.print(f"[yellow]notice:[/] {notice}", soft_wrap=True)
     _print_report(result.report)
+    for line in result.variants:
+        _out.print(line, soft_wrap=True, markup=False)
     _out.print(f"stored: {result.bundle}", soft_wrap=True)
     _out.print(f"report: {result.folder / 'report.html'}", soft_wrap=True)
     return path, "passed", str(result.bundle), 0

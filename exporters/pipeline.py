@@ -13,17 +13,20 @@ from exporters.onnx import export_onnx
 from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
 from exporters.parity.matrix import BATCHES
 from exporters.parity.stitched import GRAPH, compare_stitched
+from exporters.reduced import Choice, choose_variants
+from exporters.reduced.rows import add_rows, verify_variants
 from exporters.stored import golden_problems, refuse_other_graphs
 from exporters.stored import stored_exports as stored_exports
 from exporters.stored import stored_member as stored_member
 from exporters.torchscript import export_torchscript
 from exporters.torchscript_check import check_torchscript
 from ptycho_runtime import contract as c
+from ptycho_runtime.variants import Budget
 from ptycho_torch import params as params_module
 from ptycho_torch.architecture import Architecture, Detection, detect
 from ptycho_torch.bundle import BundleRecord, read_bundle
 from ptycho_torch.bundle.writer import write_file
-from ptycho_torch.errors import EvidenceConflictError
+from ptycho_torch.errors import ConfigurationError, EvidenceConflictError
 from ptycho_torch.model_manager import build_models, bundle_params, require_torch, with_params
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
@@ -41,6 +44,9 @@ class ExportResult:
     spec: ModelSpec
     graphs: tuple[str, ...]
     notices: list[str] = field(default_factory=list)
+    variants: list[str] = field(
+        default_factory=list
+    )  # what was tried in reduced precision and what is stored, a line each
 
 
 @dataclass
@@ -65,6 +71,8 @@ def export_bundle(
     require: Iterable[str] = (),
     batches: Iterable[int] = BATCHES,
     bisect: bool = False,
+    precision: str | None = None,
+    budget: Budget | None = None,
     progress: Progress | None = None,
 ) -> ExportResult:
     """Export both models of a bundle, prove them equal to the original, and store them beside it.
@@ -79,16 +87,23 @@ def export_bundle(
         require: devices (`cuda`, `tensorrt`) on which the proof must have run.
         batches: batch sizes of the parity check.
         bisect: compare the ONNX files with the eager models layer by layer even if they pass.
+        precision: store a variant in reduced precision too: `auto` (the fastest on this host), `bfloat16` or `int8`.
+        budget: what that variant may err on held-back patterns of the scan; both are needed for it.
         progress: called with a short text at each step.
 
     Raises:
         FileNotFoundError: nothing is at `source`.
         BundleError: the bundle is refused, or the output cannot be written; `params.cfg` is then as it was.
-        ParityError: an export computes something else; no export is stored, the failed report is.
+        ParityError: an export computes something else, or no variant keeps the budget; no export is stored, the report is.
+        DeviceUnavailableError: OpenVINO, which runs the variants, is not installed or lacks the precision here.
         DeviceRequiredError: a required device is absent; no export is stored, the report is.
         RuntimeError: PyTorch is not installed.
     """
     require_torch("export_bundle")
+    if precision is not None and (budget is None or scan is None):
+        raise ConfigurationError(
+            "a variant in reduced precision needs a budget and a scan: give --budget such as phase=0.01rad,amp=1% and --scan"
+        )
     say = progress or (lambda text: None)
     say("reading")
     record = read_bundle(source)
@@ -126,17 +141,28 @@ def export_bundle(
         _add_stitched(report, loaded, artifacts, scan, scale, say)
         store.store_reports(folder, report)
         raise_unless_passed(report, "no export was stored", f"the report is in {folder}")
+        choice: Choice | None = None
+        if precision is not None and budget is not None and scan is not None:
+            model = loaded.models["diffraction_to_obj"]
+            choice = choose_variants(
+                model, artifacts, Path(scan), scale, budget, precision=precision, progress=progress
+            )
+            add_rows(report, choice)
+            store.store_reports(folder, report)
         say("storing")
         golden = make_golden(loaded.models, loaded.spec)
         info = describe.exports_info(loaded.spec, source_info, scale, loaded.params, artifacts, golden, report)
-        files = store.export_files(describe.dumps(info), golden, artifacts)
+        if choice is not None and choice.patterns is not None:
+            info["variants"], info["variant_patterns"] = choice.variants, choice.patterns
+        files = store.export_files(describe.dumps(info), golden, artifacts, {} if choice is None else choice.files)
         for name, data in files.items():
             write_file(folder / name, data)
         write_file(folder / store.PARAMS_BEFORE, before.encode())
         write_file(folder / store.PARAMS_AFTER, params_module.snapshot().encode())
         write_file(folder / store.ARCHIVE_TREE, store.archive_tree(record, files).encode())
         store.store_bundle(record, target, files)
-    return ExportResult(target, folder, report, loaded.spec, tuple(artifacts), loaded.notices)
+    lines = [] if choice is None else choice.lines()
+    return ExportResult(target, folder, report, loaded.spec, tuple(artifacts), loaded.notices, lines)
 
 
 def _add_stitched(
@@ -268,4 +294,6 @@ def verify_bundle(
     say("golden reference")
     problems += golden_problems(golden, make_golden(models, loaded.spec))
     report.problems += problems
+    onnx = {graph: files["onnx"] for graph, files in artifacts.items()}
+    verify_variants(report, record, exports, models["diffraction_to_obj"], onnx)
     return report

@@ -67,13 +67,15 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def export_files(exports: bytes, golden: bytes, artifacts: Mapping[str, Mapping[str, bytes]]) -> dict[str, bytes]:
+def export_files(
+    exports: bytes, golden: bytes, artifacts: Mapping[str, Mapping[str, bytes]], variants: Mapping[str, bytes]
+) -> dict[str, bytes]:
     """Return the members that an export adds, by name, in the order they are stored."""
     files: dict[str, bytes] = {}
     for graph, formats in artifacts.items():
         files[c.onnx_member(graph)] = formats["onnx"]
         files[c.torchscript_member(graph)] = formats["torchscript"]
-    return {**files, c.EXPORTS_JSON: exports, c.GOLDEN_NPZ: golden}
+    return {**files, c.EXPORTS_JSON: exports, c.GOLDEN_NPZ: golden, **variants}
 
 
 def store_bundle(record: BundleRecord, target: Path, files: Mapping[str, bytes]) -> None:

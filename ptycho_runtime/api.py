@@ -10,10 +10,12 @@ import numpy as np
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.bundle import Export, open_export
-from ptycho_runtime.errors import NotExportedError, ReconstructionError
+from ptycho_runtime.errors import DeviceUnavailableError, NotExportedError, ReconstructionError, VariantRefusedError
 from ptycho_runtime.scale import input_scale_factor as scale_of
-from ptycho_runtime.session import GraphSession
+from ptycho_runtime.session import GraphSession, Session
+from ptycho_runtime.stitch import holds_crop
 from ptycho_runtime.tune import remembered
+from ptycho_runtime.variants import PRECISIONS, OpenedVariant, open_variant
 
 if TYPE_CHECKING:
     from ptycho_runtime.reconstruct import Reconstruction
@@ -34,13 +36,17 @@ class Reconstructor:
         tf32: bool = False,
         threads: int | None = None,
         cuda_graph: bool = False,
+        precision: str = "float32",
     ) -> None:
         """Open the `diffraction_to_obj` graph; use `ptycho_runtime.open`.
 
         Raises:
             NotExportedError: the export has no such graph.
+            ReconstructionError: an unknown precision, or one that a GPU does not have here.
             DeviceUnavailableError: the device cannot be used.
         """
+        if precision not in PRECISIONS:
+            raise ReconstructionError(f"precision {precision!r}; expected {' or '.join(PRECISIONS)}")
         if "diffraction_to_obj" not in export.graphs:
             raise NotExportedError(
                 f"{export.path.name}: holds no diffraction_to_obj graph, which object patches come from"
@@ -59,7 +65,9 @@ class Reconstructor:
             )
         self.batch = batch or DEFAULT_BATCH
         self._tf32, self._threads, self._cuda_graph = tf32, threads, cuda_graph
-        self._autoencoder: GraphSession | None = None
+        self.precision = precision
+        self._graphs: dict[str, GraphSession] = {"diffraction_to_obj": self.patches}
+        self._variants: dict[str, OpenedVariant | str] = {}  # by graph; in place of one that cannot be used, why
 
     @property
     def expected_input_shape(self) -> tuple[int, int, int]:
@@ -69,9 +77,17 @@ class Reconstructor:
     @property
     def autoencoder(self) -> GraphSession | None:
         """The graph that predicts diffraction, opened when first asked for; None where the export has none."""
-        model = self.export.graphs.get("autoencoder")
-        if self._autoencoder is None and model is not None:
-            self._autoencoder = GraphSession(
+        return self._graph("autoencoder")
+
+    @property
+    def centre(self) -> GraphSession | None:
+        """The graph of the patches' central half, opened when first asked for; None where the export has none."""
+        return self._graph(c.CENTRE)
+
+    def _graph(self, name: str) -> GraphSession | None:
+        model = self.export.graphs.get(name)
+        if name not in self._graphs and model is not None:
+            self._graphs[name] = GraphSession(
                 model,
                 self.patches.device,
                 self.batch,
@@ -79,7 +95,29 @@ class Reconstructor:
                 threads=self._threads,
                 cuda_graph=self._cuda_graph,
             )
-        return self._autoencoder
+        return self._graphs.get(name)
+
+    def variant(self, graph: str = "diffraction_to_obj") -> tuple[OpenedVariant | None, str]:
+        """Return (the graph in reduced precision, what is to be said of it); None where float32 runs, and why.
+
+        Reduced precision runs where it was asked for (`precision="auto"`), the export brings a variant, and its budget is kept
+        on this host.
+        """
+        if self.precision == "float32":
+            return None, ""
+        if graph not in self._variants:
+            try:
+                if self.patches.device != "cpu":
+                    raise VariantRefusedError(
+                        f"variants in reduced precision run on the CPU, not on {self.patches.device}"
+                    )
+                self._variants[graph] = open_variant(self.export, graph, self.batch, self._threads)
+            except (VariantRefusedError, DeviceUnavailableError) as error:
+                self._variants[graph] = f"float32 in place of reduced precision: {error}"
+        found = self._variants[graph]
+        if isinstance(found, str):
+            return None, found
+        return found, found.variant.label
 
     def warmup(self) -> None:
         """Run once on zeros, so that the first patterns do not wait."""
@@ -117,7 +155,9 @@ class Reconstructor:
             frames = x.reshape(-1, N, N)
             input_scale_factor = self.export.scale_value or scale_of(self.export.scale_formula, [frames], N)
         scale = np.broadcast_to(np.asarray(input_scale_factor, np.float32).reshape(-1, 1, 1, 1), (len(x), 1, 1, 1))
-        found = self.patches.run({c.DIFFRACTION: x, c.INPUT_SCALE: scale})
+        opened, _ = self.variant()
+        session: Session = self.patches if opened is None else opened.session
+        found = session.run({c.DIFFRACTION: x, c.INPUT_SCALE: scale})
         patches: np.ndarray = (found[c.OBJECT_REAL] + 1j * found[c.OBJECT_IMAG]).astype(np.complex64)
         return patches.reshape(given.shape) if patches.size == given.size else patches
 
@@ -126,6 +166,7 @@ class Reconstructor:
         scan: Scan,
         *,
         quality: bool = True,
+        scale: float | None = None,
         crop_px: int | None = None,
         weighting: str = "auto",
         progress: Callable[[int, int], None] | None = None,
@@ -134,18 +175,32 @@ class Reconstructor:
 
         Args:
             scan: patterns and positions.
-            quality: give each pattern a residual too, where the export and the scan allow it.
+            quality: give each pattern a residual too, where the export and the scan allow it. It takes the whole network in float32,
+                which then gives the object as well; without it the centre of the patches is enough, in reduced precision if so opened.
+            scale: `input_scale_factor`; see `reconstruct.reconstruct`.
             crop_px: side of a patch's middle that is used.
             weighting: `auto`, `probe` or `window`.
             progress: called with (groups done, groups in all).
         """
         from ptycho_runtime.reconstruct import reconstruct
 
+        autoencoder = self.autoencoder if quality and scan.probe is not None else None
+        if autoencoder is not None and self.precision != "float32":
+            raise ReconstructionError(
+                "reduced precision goes without residuals, which need the whole network in float32; give --no-quality "
+                "(quality=False), or leave out --precision"
+            )
+        middle = self.centre if autoencoder is None and holds_crop(self.export.N // 2, self.export.N, crop_px) else None
+        graph = c.CENTRE if middle is not None else "diffraction_to_obj"
+        variant, note = self.variant(graph) if autoencoder is None else (None, "")
         return reconstruct(
             self.export,
-            self.patches,
+            middle or self.patches,
             scan,
-            autoencoder=self.autoencoder if quality and scan.probe is not None else None,
+            autoencoder=autoencoder,
+            variant=variant,
+            note=note,
+            scale=scale,
             batch=self.batch,
             crop_px=crop_px,
             weighting=weighting,
@@ -161,6 +216,7 @@ def open(
     tf32: bool = False,
     threads: int | None = None,
     cuda_graph: bool = False,
+    precision: str = "float32",
 ) -> Reconstructor:
     """Open an exported bundle or a bare `.onnx` file.
 
@@ -171,10 +227,13 @@ def open(
         tf32: let a GPU round the factors of products to 10 bits.
         threads: for the CPU; what this process may use where None.
         cuda_graph: run each batch as one CUDA graph, captured in the first run; for CUDA alone.
+        precision: `float32`, or `auto`: the variant that the export brings where its budget is kept on this host, else float32.
 
     Raises:
         FileNotFoundError: nothing is there.
         ReconstructionError: the file is not what an export is.
         DeviceUnavailableError: the device was asked for by name and cannot be used, or there is no CUDA for a CUDA graph.
     """
-    return Reconstructor(open_export(path), device, batch, tf32=tf32, threads=threads, cuda_graph=cuda_graph)
+    return Reconstructor(
+        open_export(path), device, batch, tf32=tf32, threads=threads, cuda_graph=cuda_graph, precision=precision
+    )

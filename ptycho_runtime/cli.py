@@ -47,13 +47,14 @@ def parser() -> argparse.ArgumentParser:
     _cuda_graph(one)
     one.add_argument("--batch", type=_positive, help="groups of patterns per run (as tuned, else 16)")
     one.add_argument("--input-scale", type=float, help="input_scale_factor, in place of the one computed from the scan")
-    one.add_argument("--crop-px", type=_positive, help="side of the middle of each patch that is used (N/2)")
+    one.add_argument("--crop-px", type=_positive, help="side of the middle of each patch that is used (N/2 − 4)")
     one.add_argument(
         "--weighting",
         choices=("auto", "probe", "window"),
         default="auto",
         help="trust in each pixel of a patch (auto: the probe's intensity where known)",
     )
+    _precision(one)
     one.add_argument("--no-quality", action="store_true", help="leave out each pattern's residual")
     one.add_argument("--quiet", action="store_true", help="no progress bar")
     _scan_options(one)
@@ -63,6 +64,7 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("diffraction", type=Path, help=".npy of (N, N), (batch, N, N) or (batch, C, N, N) amplitudes")
     two.add_argument("-o", "--out", type=Path, required=True, help=".npy, complex64")
     two.add_argument("--input-scale", type=float)
+    _precision(two)
     _device(two)
     _cuda_graph(two)
 
@@ -94,6 +96,15 @@ def _device(command: argparse.ArgumentParser) -> None:
 def _cuda_graph(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--cuda-graph", action="store_true", help="run each batch as one CUDA graph; an error where there is no CUDA"
+    )
+
+
+def _precision(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--precision",
+        choices=("float32", "auto"),
+        default="float32",
+        help="auto: the bundle's variant in reduced precision, where its budget is kept on this host and scan",
     )
 
 
@@ -136,7 +147,6 @@ def _positive(text: str) -> int:
 def _reconstruct(arguments: argparse.Namespace) -> int:
     import ptycho_runtime
     from ptycho_runtime.products import check_suffix, write_product
-    from ptycho_runtime.reconstruct import reconstruct
     from ptycho_runtime.scans import ReadOptions, read_scan
 
     check_suffix(arguments.out)
@@ -148,6 +158,7 @@ def _reconstruct(arguments: argparse.Namespace) -> int:
         arguments.batch,
         threads=arguments.threads,
         cuda_graph=arguments.cuda_graph,
+        precision=arguments.precision,
     )
     options = ReadOptions(
         domain=arguments.domain,
@@ -170,24 +181,22 @@ def _reconstruct(arguments: argparse.Namespace) -> int:
         _say(f"batch {model.tuned.batch}, {model.tuned.threads} threads, as tuned on this host")
     for reason, frames in scan.skipped.items():
         _say(f"skipped {len(frames)}: {reason}: {', '.join(map(str, frames[:20]))}{'…' if len(frames) > 20 else ''}")
-    model.warmup()
     with _bar(arguments.quiet) as progress:
-        result = reconstruct(
-            model.export,
-            model.patches,
+        result = model.reconstruct(
             scan,
-            autoencoder=None if arguments.no_quality or scan.probe is None else model.autoencoder,
+            quality=not arguments.no_quality,
             scale=arguments.input_scale,
-            batch=model.batch,
             crop_px=arguments.crop_px,
             weighting=arguments.weighting,
             progress=progress,
         )
+    if result.note and result.note != model.patches.note:
+        _say(result.note)
     written = write_product(result, arguments.out)
     rows, columns = result.object.shape
     _say(
         f"{result.done} of {result.groups} groups in {result.seconds:.2f} s ({result.done / max(result.seconds, 1e-9):.0f}/s, "
-        f"{100 * result.session_seconds / max(result.seconds, 1e-9):.0f} % in the session); first run {model.patches.cold_s or 0:.3f} s; "
+        f"{100 * result.session_seconds / max(result.seconds, 1e-9):.0f} % in the session); first run {result.first_run_seconds:.3f} s; "
         f"input_scale_factor {result.input_scale_factor:.6g}"
     )
     if result.quality is not None:
@@ -207,11 +216,16 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ReconstructionError(f"{arguments.diffraction}: cannot be read as .npy ({error})") from error
     start = time.perf_counter()
     model = ptycho_runtime.open(
-        arguments.bundle, arguments.device, threads=arguments.threads, cuda_graph=arguments.cuda_graph
+        arguments.bundle,
+        arguments.device,
+        threads=arguments.threads,
+        cuda_graph=arguments.cuda_graph,
+        precision=arguments.precision,
     )
     patches = model.predict(diffraction, arguments.input_scale)
-    if model.patches.note:
-        _say(model.patches.note)
+    for note in (model.patches.note, model.variant()[1]):
+        if note:
+            _say(note)
     np.save(arguments.out, patches)
     print(
         f"{arguments.out}: {patches.shape} complex64 on {model.patches.device}, {time.perf_counter() - start:.3f} s from opening the bundle"

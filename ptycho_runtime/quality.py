@@ -8,7 +8,7 @@ import numpy as np
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.bundle import Export
-from ptycho_runtime.session import GraphSession
+from ptycho_runtime.session import Session
 
 _FAR_OFF_MADS = 5.0
 
@@ -32,7 +32,7 @@ class Quality:
         return cls(residual, limit, np.nan_to_num(residual, nan=-np.inf) > limit)
 
 
-def probe_parts(autoencoder: GraphSession, probe: np.ndarray) -> dict[str, np.ndarray]:
+def probe_parts(autoencoder: Session, probe: np.ndarray) -> dict[str, np.ndarray]:
     """Return the probe (modes, N, N) complex as the graph's inputs, with as many modes as it takes."""
     modes = autoencoder.inputs[c.PROBE_REAL].shape[0]
     used = probe[:modes] if isinstance(modes, int) else probe

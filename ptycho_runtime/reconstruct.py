@@ -10,17 +10,19 @@ import numpy as np
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.bundle import Export
-from ptycho_runtime.errors import ReconstructionError
+from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
 from ptycho_runtime.grouping import group_neighbours, group_offsets
 from ptycho_runtime.overlap import Behind, ahead
 from ptycho_runtime.quality import Quality, probe_parts, residuals
 from ptycho_runtime.scale import scale_of_energy
 from ptycho_runtime.scans import Scan
-from ptycho_runtime.session import GraphSession
+from ptycho_runtime.session import Session
 from ptycho_runtime.stitch import Canvas, Stitcher, probe_weights
+from ptycho_runtime.variants import OpenedVariant, refuse_beyond
 
 _READ_AHEAD = 4  # batches
 _STITCH_BEHIND = 2  # batches
+_PROOF_GROUPS = 16  # of a scan, on which reduced precision is compared with float32
 
 Progress = Callable[[int, int], None]
 
@@ -38,6 +40,7 @@ class Reconstruction:
     note: str
     seconds: float  # from the start of `reconstruct` to its end
     session_seconds: float  # of these, while a session was running
+    first_run_seconds: float  # of these, the first batch, which waits for plans and memory
     quality: Quality | None = None
     attributes: dict[str, str] = field(default_factory=dict)
 
@@ -54,10 +57,12 @@ class Reconstruction:
 
 def reconstruct(
     export: Export,
-    patches: GraphSession,
+    patches: Session,
     scan: Scan,
     *,
-    autoencoder: GraphSession | None = None,
+    autoencoder: Session | None = None,
+    variant: OpenedVariant | None = None,
+    note: str = "",
     scale: float | None = None,
     batch: int = 16,
     crop_px: int | None = None,
@@ -68,9 +73,11 @@ def reconstruct(
 
     Args:
         export: what the graphs are.
-        patches: the `diffraction_to_obj` graph.
+        patches: the `diffraction_to_obj` graph, or the one of its middle.
         scan: patterns and positions.
-        autoencoder: the other graph, for each pattern's residual; needs a probe in the scan.
+        autoencoder: the other graph, for each pattern's residual; needs a probe in the scan. It gives the object as well.
+        variant: the graph of `patches` in reduced precision; used if it keeps its budget on patterns of this scan.
+        note: what is to be said beside the result.
         scale: `input_scale_factor`; the frozen value, else the release's formula over this scan where None.
         batch: groups a run.
         crop_px: side of a patch's middle that is used; `stitch.default_crop_px` by default.
@@ -98,7 +105,10 @@ def reconstruct(
     one_by_one = patches.inputs[c.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
     groups = group_neighbours(scan.positions_px, 1 if one_by_one else export.C)
     weights = probe_weights(scan.probe) if scan.probe is not None and weighting != "window" else None
-    probe = {} if autoencoder is None or scan.probe is None else probe_parts(autoencoder, scan.probe)
+    whole = autoencoder if scan.probe is not None and autoencoder and c.PREDICTED in autoencoder.outputs else None
+    probe = probe_parts(whole, scan.probe) if whole is not None and scan.probe is not None else {}
+    if variant is not None:
+        patches, note = _proven(patches, variant, _sample(scan, groups, export, factor))
     finished = _Finished(
         export, scan, Stitcher(scan.positions_px, export.N, weights, crop_px), with_residual=bool(probe)
     )
@@ -110,15 +120,15 @@ def reconstruct(
         for members, patterns in reader:
             scales = np.full((len(members), 1, 1, 1), factor, np.float32)
             feed = {c.DIFFRACTION: patterns, c.INPUT_SCALE: scales}
-            outputs = clock.run(patches, feed)
-            predicted = None
-            if autoencoder is not None and probe:
+            if whole is None:
+                outputs = clock.run(patches, feed)
+            else:
                 feed |= probe
                 feed[c.POSITIONS] = group_offsets(scan.positions_px, members) * np.float32(export.positions_sign)
                 feed[c.OUTPUT_SCALE] = scales
                 feed[c.EXPERIMENT_ID] = np.zeros(len(members), np.int64)
-                predicted = clock.run(autoencoder, feed)[c.PREDICTED]
-            stitching.put(_Batch(members, patterns, outputs[c.OBJECT_REAL], outputs[c.OBJECT_IMAG], predicted))
+                outputs = clock.run(whole, feed)
+            stitching.put(_Batch(members, patterns, outputs))
             through += len(members)
             if progress:
                 progress(through, len(groups))
@@ -139,9 +149,10 @@ def reconstruct(
         groups=len(groups),
         done=finished.groups,
         device=patches.device,
-        note=patches.note,
+        note=note or patches.note,
         seconds=time.perf_counter() - start,
         session_seconds=clock.seconds,
+        first_run_seconds=clock.first_seconds,
         quality=quality,
     )
 
@@ -151,11 +162,14 @@ class _SessionClock:
 
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.first_seconds = 0.0
 
-    def run(self, session: GraphSession, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, session: Session, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         before = time.perf_counter()
         outputs = session.run(feed)
-        self.seconds += time.perf_counter() - before
+        elapsed = time.perf_counter() - before
+        self.first_seconds = self.first_seconds or elapsed
+        self.seconds += elapsed
         return outputs
 
 
@@ -165,9 +179,7 @@ class _Batch:
 
     members: np.ndarray  # (b, C) int64
     patterns: np.ndarray  # (b, C, N, N) as fed
-    real: np.ndarray  # (b, C or 1, S, S)
-    imag: np.ndarray
-    predicted: np.ndarray | None  # (b, C, N, N)
+    outputs: dict[str, np.ndarray]  # of the graph that gave the object
 
 
 class _Finished:
@@ -179,15 +191,49 @@ class _Finished:
         self.groups = 0
 
     def take(self, batch: _Batch) -> None:
-        members, real, imag = batch.members, batch.real, batch.imag
+        members = batch.members
+        real, imag = object_parts(batch.outputs)
         flat = members.reshape(-1) if real.shape[1] == members.shape[1] else members[:, 0]
         self.stitcher.add_parts(
             real.reshape(-1, *real.shape[2:]), imag.reshape(-1, *imag.shape[2:]), self.scan.positions_px[flat]
         )
-        if self.residual is not None and batch.predicted is not None:
+        if self.residual is not None:
             # A group's first pattern: each pattern is the first of one group.
-            self.residual[members[:, 0]] = residuals(batch.patterns[:, 0], batch.predicted[:, 0], self.export)
+            predicted = batch.outputs[c.PREDICTED][:, 0]
+            self.residual[members[:, 0]] = residuals(batch.patterns[:, 0], predicted, self.export)
         self.groups += len(members)
+
+
+def object_parts(outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return real and imaginary part of the object patches, (b, C or 1, S, S), from what any of the graphs gives."""
+    if c.OBJECT_REAL in outputs:
+        real, imag = outputs[c.OBJECT_REAL], outputs[c.OBJECT_IMAG]
+    else:
+        amplitude, phase = outputs[c.AMPLITUDE], outputs[c.PHASE]
+        real, imag = amplitude * np.cos(phase), amplitude * np.sin(phase)
+    return np.broadcast_to(real, imag.shape), imag
+
+
+def _sample(scan: Scan, groups: np.ndarray, export: Export, factor: float) -> dict[str, np.ndarray]:
+    """Return a few groups from all over a scan as a feed."""
+    members = groups[np.unique(np.linspace(0, len(groups) - 1, _PROOF_GROUPS).round().astype(int))]
+    patterns = scan.patterns(members.reshape(-1), export.N, export.domain)
+    return {
+        c.DIFFRACTION: patterns.reshape(*members.shape, export.N, export.N),
+        c.INPUT_SCALE: np.full((len(members), 1, 1, 1), factor, np.float32),
+    }
+
+
+def _proven(float32: Session, variant: OpenedVariant, feed: dict[str, np.ndarray]) -> tuple[Session, str]:
+    """Return (session, note): the variant if it keeps its budget on patterns of the scan, float32 and why not otherwise."""
+    try:
+        found = refuse_beyond(variant, feed, float32.run(feed), "patterns of this scan")
+    except VariantRefusedError as error:
+        return float32, f"float32 in place of reduced precision: {error}"
+    return (
+        variant.session,
+        f"{variant.variant.label}; on {len(feed[c.DIFFRACTION])} groups of this scan it errs {found}",
+    )
 
 
 def _batches(scan: Scan, groups: np.ndarray, export: Export, batch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

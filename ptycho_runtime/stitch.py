@@ -37,6 +37,13 @@ def default_crop_px(N: int) -> int:
     return max(N // 2 - 2 * MARGIN_PX, 1)
 
 
+def holds_crop(side_px: int, N: int, crop_px: int | None = None) -> bool:
+    """Say whether patches' middles of `side_px` pixels hold a crop (`default_crop_px` of N where None) and what is read around it."""
+    crop = default_crop_px(N) if crop_px is None else crop_px
+    start = side_px // 2 - crop // 2
+    return crop >= 1 and start >= _BEFORE_PX and start + crop + _AFTER_PX <= side_px
+
+
 class Stitcher:
     """Accumulates patches; memory is the canvas's and a few patches', however many come."""
 
@@ -102,13 +109,12 @@ class Stitcher:
 
     def _check_side(self, side_px: int) -> None:
         crop = self.crop_px
-        start, stop = side_px // 2 - crop // 2, side_px // 2 - crop // 2 + crop
         if side_px > self.N:
             raise ReconstructionError(
                 f"object patches are {side_px} × {side_px} pixels; expected at most {self.N} × {self.N}, the side of a pattern; "
                 "export the bundle again"
             )
-        if crop < 1 or start < _BEFORE_PX or stop + _AFTER_PX > side_px:
+        if not holds_crop(side_px, self.N, crop):
             most = max(side_px - _BEFORE_PX - _AFTER_PX - side_px % 2, 0)
             raise ReconstructionError(
                 f"object patches of {side_px} × {side_px} pixels have no middle of {crop} with {MARGIN_PX} pixels around it for interpolation; "

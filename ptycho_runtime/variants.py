@@ -99,13 +99,21 @@ class Variant:
         return f"openvino {variant_precision(self.precision, len(self.int8_layers))}"
 
 
+@dataclass(frozen=True)
+class OpenedVariant:
+    """A variant that kept its budget on this host, ready to run."""
+
+    variant: Variant
+    session: Session
+
+
 def variant_precision(precision: str, int8_layers: int) -> str:
     """Return a precision in words."""
     return precision if not int8_layers else f"int8 ({int8_layers} layers) and {precision}"
 
 
-def open_variant(export: Export, graph: str, batch: int, threads: int | None = None) -> Session:
-    """Return a session of a graph's stored variant, proven on this host on the patterns stored with it.
+def open_variant(export: Export, graph: str, batch: int, threads: int | None = None) -> OpenedVariant:
+    """Return a graph's stored variant, open and proven on this host on the patterns stored with it.
 
     Raises:
         VariantRefusedError: the export has none for the graph, or it errs more than its budget here.
@@ -119,19 +127,21 @@ def open_variant(export: Export, graph: str, batch: int, threads: int | None = N
             f"{export.path.name}: has no variant in reduced precision; export the bundle with --precision auto"
         )
     session = OpenVinoSession(variant.model, batch, precision=variant.precision, threads=threads)
+    opened = OpenedVariant(variant, session)
     feed, reference = stored_patterns(export, graph)
-    refuse_beyond(variant, session, feed, reference, "the patterns stored with it")
-    return session
+    refuse_beyond(opened, feed, reference, "the patterns stored with it")
+    return opened
 
 
 def refuse_beyond(
-    variant: Variant, session: Session, feed: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], where: str
+    opened: OpenedVariant, feed: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], where: str
 ) -> PrecisionErrors:
     """Run a variant on patterns whose outputs are known and return what it errs.
 
     Raises `VariantRefusedError` where that is more than its budget.
     """
-    found = precision_errors(session.run(feed), reference)
+    variant = opened.variant
+    found = precision_errors(opened.session.run(feed), reference)
     if not variant.budget.allows(found):
         raise VariantRefusedError(
             f"{variant.label} errs {found} on {where}; its budget is {variant.budget}; float32 is right"

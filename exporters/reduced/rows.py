@@ -1,0 +1,118 @@
+"""Variants in the parity report: rows with a budget of their own, and the same proof again on stored files."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+
+from exporters.parity.inputs import Pool
+from exporters.parity.matrix import in_chunks
+from exporters.parity.report import ParityReport, ParityRow
+from exporters.parity.runners import EagerRunner
+from exporters.reduced.choose import Choice
+from exporters.reduced.patterns import Patterns
+from exporters.stored import stored_member
+from ptycho_runtime import contract as c
+from ptycho_runtime.errors import DeviceUnavailableError
+from ptycho_runtime.openvino_session import OpenVinoSession
+from ptycho_runtime.variants import Budget, PrecisionErrors, precision_errors, variant_precision
+from ptycho_torch.bundle import BundleRecord
+from ptycho_torch.models.module import PtychoModel
+
+FIGURE = "object: phase (rad), amplitude (rel.)"  # in place of an output's max abs and relative L2
+INPUTS = "scan, held back"
+_REFERENCE_TOLERANCE = 1e-6  # relative L2 of a reference stored in float32
+_NAMES = (c.DIFFRACTION, c.INPUT_SCALE, c.OBJECT_REAL, c.OBJECT_IMAG)
+
+
+def add_rows(report: ParityReport, choice: Choice) -> None:
+    """Add the rows of the variants that were chosen to a report."""
+    for entry in choice.variants:
+        add_row(report, entry, PrecisionErrors(**entry["errors"]))
+
+
+def add_row(report: ParityReport, entry: c.VariantInfo, found: PrecisionErrors | None, reason: str = "") -> None:
+    """Add a variant's row to a report.
+
+    Args:
+        report: to add to.
+        entry: the variant as `exports.json` has it.
+        found: what it errs; None where it did not run.
+        reason: why it did not.
+    """
+    precision = variant_precision(entry["precision"], len(entry["int8_layers"]))
+    groups = entry["held_back"]["groups"]
+    row = ParityRow(entry["graph"], entry["engine"], "cpu", precision, groups, INPUTS, "not run", reason)
+    if found is not None:
+        budget = Budget(**entry["budget"])
+        row.verdict = "passed" if budget.allows(found) else "failed"
+        share = max(found.phase_rad / budget.phase_rad, found.amplitude_rel / budget.amplitude_rel)
+        row.outputs[FIGURE] = {
+            "max_abs": found.phase_rad,
+            "rel_l2": found.amplitude_rel,
+            "allowed_max_abs": budget.phase_rad,
+            "allowed_rel_l2": budget.amplitude_rel,
+            "share": share,
+        }
+        row.outputs["object"] = {"amplitude_rel": found.amplitude_rel, "phase_rad": found.phase_rad}
+        row.facts = dict(entry["made_on"])
+    report.rows.append(row)
+    report.planned = (*report.planned, row.cell)
+
+
+def verify_variants(
+    report: ParityReport, record: BundleRecord, exports: c.ExportsInfo, model: PtychoModel, onnx: Mapping[str, bytes]
+) -> None:
+    """Judge a bundle's stored variants again, against its original weights; add rows and problems to a report.
+
+    Args:
+        report: to add to.
+        record: the exported bundle.
+        exports: its `exports.json`.
+        model: the eager model of its weights.
+        onnx: its float32 files by graph, as stored.
+    """
+    entries = exports.get("variants", [])
+    if not entries:
+        return
+    feed, stored = _patterns(record, exports, report.problems)
+    if not feed:
+        return
+    with EagerRunner(model, "diffraction_to_obj", dtype=torch.float64) as eager:
+        reference = in_chunks(eager, Pool(feed, [INPUTS] * len(feed[c.DIFFRACTION])))
+    for name, value in reference.items():
+        distance = float(np.linalg.norm(stored[name] - value)) / max(float(np.linalg.norm(value)), 1e-300)
+        if not distance <= _REFERENCE_TOLERANCE:
+            report.problems.append(
+                f"{c.VARIANT_NPZ}: {name} is {distance:.1e} away from what the weights give (relative L2)"
+            )
+    for entry in entries:
+        graph = entry["graph"]
+        if entry["held_back"]["sha256"] != Patterns(feed).sha256:
+            report.problems.append(f"{c.VARIANT_NPZ} holds other patterns than the variant of {graph} was judged by")
+        data = stored_member(record, entry["file"], report.problems) if entry["int8_layers"] else onnx[graph]
+        middle = c.centre(model.spec.N) if graph == c.CENTRE else slice(None)
+        wanted = {name: value[..., middle, middle] for name, value in reference.items()}
+        try:
+            session = OpenVinoSession(data, precision=entry["precision"])
+        except DeviceUnavailableError as error:
+            add_row(report, entry, None, str(error))
+            continue
+        add_row(report, entry, precision_errors(session.run(feed), wanted))
+
+
+def _patterns(
+    record: BundleRecord, exports: c.ExportsInfo, problems: list[str]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    data = stored_member(record, exports["variant_patterns"], problems)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in _NAMES}
+    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        problems.append(f"{c.VARIANT_NPZ} cannot be read ({error})")
+        return {}, {}
+    return {name: arrays[name] for name in _NAMES[:2]}, arrays
