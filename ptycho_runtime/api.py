@@ -35,6 +35,7 @@ class Reconstructor:
         *,
         tf32: bool = False,
         threads: int | None = None,
+        cuda_graph: bool = False,
         precision: str = "float32",
     ) -> None:
         """Open the `diffraction_to_obj` graph; use `ptycho_runtime.open`.
@@ -52,14 +53,18 @@ class Reconstructor:
             )
         self.export = export
         model = export.graphs["diffraction_to_obj"]
-        self.patches = GraphSession(model, device, batch or DEFAULT_BATCH, tf32=tf32, threads=threads)
+        self.patches = GraphSession(
+            model, device, batch or DEFAULT_BATCH, tf32=tf32, threads=threads, cuda_graph=cuda_graph
+        )
         self.tuned = remembered(export, self.patches.device) if batch is None and threads is None else None
         if self.tuned is not None:
             # Opened a second time, for the device that a setting belongs to is only known once a session is there.
             batch, threads = self.tuned.batch, self.tuned.threads
-            self.patches = GraphSession(model, self.patches.device, batch, tf32=tf32, threads=threads)
+            self.patches = GraphSession(
+                model, self.patches.device, batch, tf32=tf32, threads=threads, cuda_graph=cuda_graph
+            )
         self.batch = batch or DEFAULT_BATCH
-        self._tf32, self._threads = tf32, threads
+        self._tf32, self._threads, self._cuda_graph = tf32, threads, cuda_graph
         self.precision = precision
         self._graphs: dict[str, GraphSession] = {"diffraction_to_obj": self.patches}
         self._variants: dict[str, OpenedVariant | str] = {}  # by graph; in place of one that cannot be used, why
@@ -83,7 +88,12 @@ class Reconstructor:
         model = self.export.graphs.get(name)
         if name not in self._graphs and model is not None:
             self._graphs[name] = GraphSession(
-                model, self.patches.device, self.batch, tf32=self._tf32, threads=self._threads
+                model,
+                self.patches.device,
+                self.batch,
+                tf32=self._tf32,
+                threads=self._threads,
+                cuda_graph=self._cuda_graph,
             )
         return self._graphs.get(name)
 
@@ -205,6 +215,7 @@ def open(
     *,
     tf32: bool = False,
     threads: int | None = None,
+    cuda_graph: bool = False,
     precision: str = "float32",
 ) -> Reconstructor:
     """Open an exported bundle or a bare `.onnx` file.
@@ -213,13 +224,16 @@ def open(
         path: `.zip` that ptycho-export wrote, or one of its `.onnx` files.
         device: `auto`, `cpu`, `cuda` or `tensorrt`; `auto` takes CUDA where it truly works and notes why where not.
         batch: groups a run; where it and `threads` are None, what `ptycho-runtime tune` found for this model and host, else 16.
-        tf32: let CUDA round the factors of products to 10 bits.
+        tf32: let a GPU round the factors of products to 10 bits.
         threads: for the CPU; what this process may use where None.
+        cuda_graph: run each batch as one CUDA graph, captured in the first run; for CUDA alone.
         precision: `float32`, or `auto`: the variant that the export brings where its budget is kept on this host, else float32.
 
     Raises:
         FileNotFoundError: nothing is there.
         ReconstructionError: the file is not what an export is.
-        DeviceUnavailableError: the device was asked for by name and cannot be used.
+        DeviceUnavailableError: the device was asked for by name and cannot be used, or there is no CUDA for a CUDA graph.
     """
-    return Reconstructor(open_export(path), device, batch, tf32=tf32, threads=threads, precision=precision)
+    return Reconstructor(
+        open_export(path), device, batch, tf32=tf32, threads=threads, cuda_graph=cuda_graph, precision=precision
+    )

@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         help="result: .h5 (Ptychodus product), .npz, .cxi, .tif or .png; a .png comes with each",
     )
     _device(one)
+    _cuda_graph(one)
     one.add_argument("--batch", type=_positive, help="groups of patterns per run (as tuned, else 16)")
     one.add_argument("--input-scale", type=float, help="input_scale_factor, in place of the one computed from the scan")
     one.add_argument("--crop-px", type=_positive, help="side of the middle of each patch that is used (N/2 − 4)")
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("--input-scale", type=float)
     _precision(two)
     _device(two)
+    _cuda_graph(two)
 
     three = commands.add_parser("check", help="repeat the parity verdict on this host, from golden.npz")
     three.add_argument("bundle", type=Path)
@@ -89,6 +91,12 @@ def _device(command: argparse.ArgumentParser) -> None:
         "--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="auto: CUDA where it truly works"
     )
     command.add_argument("--threads", type=_positive, help="CPU threads (what this process may use)")
+
+
+def _cuda_graph(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--cuda-graph", action="store_true", help="run each batch as one CUDA graph; an error where there is no CUDA"
+    )
 
 
 def _precision(command: argparse.ArgumentParser) -> None:
@@ -149,6 +157,7 @@ def _reconstruct(arguments: argparse.Namespace) -> int:
         arguments.device,
         arguments.batch,
         threads=arguments.threads,
+        cuda_graph=arguments.cuda_graph,
         precision=arguments.precision,
     )
     options = ReadOptions(
@@ -207,7 +216,11 @@ def _predict(arguments: argparse.Namespace) -> int:
         raise ReconstructionError(f"{arguments.diffraction}: cannot be read as .npy ({error})") from error
     start = time.perf_counter()
     model = ptycho_runtime.open(
-        arguments.bundle, arguments.device, threads=arguments.threads, precision=arguments.precision
+        arguments.bundle,
+        arguments.device,
+        threads=arguments.threads,
+        cuda_graph=arguments.cuda_graph,
+        precision=arguments.precision,
     )
     patches = model.predict(diffraction, arguments.input_scale)
     for note in (model.patches.note, model.variant()[1]):

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and where those are kept that make later runs faster."""
 
 from __future__ import annotations
 
@@ -23,3 +23,9 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def cache_folder() -> Path:
+    """Return where a host keeps what it found out or built: `$XDG_CACHE_HOME` or `~/.cache`, in `ptycho-runtime`."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "ptycho-runtime"

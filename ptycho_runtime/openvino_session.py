@@ -15,8 +15,8 @@ import numpy as np
 from ptycho_runtime import contract as c
 from ptycho_runtime.devices import usable_threads
 from ptycho_runtime.errors import DeviceUnavailableError
+from ptycho_runtime.feeds import Feed, InputInfo, cut, joined, warmup_feed
 from ptycho_runtime.onnxfile import look_into
-from ptycho_runtime.session import Feed, InputInfo, cut, joined, warmup_feed
 
 FIX = "pip install 'ptycho-export[openvino]' brings it"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # what products are computed in, as OpenVINO calls it

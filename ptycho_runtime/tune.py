@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -17,7 +16,7 @@ import onnxruntime
 from ptycho_runtime import contract as c
 from ptycho_runtime.bundle import Export
 from ptycho_runtime.devices import usable_threads
-from ptycho_runtime.files import replace_file
+from ptycho_runtime.files import cache_folder, replace_file
 from ptycho_runtime.hardware import processor
 from ptycho_runtime.session import GraphSession
 
@@ -153,12 +152,6 @@ def key(export: Export, device: str) -> str:
     return " | ".join(
         (digest, device, processor(), f"{usable_threads()} threads", f"onnxruntime {onnxruntime.__version__}")
     )
-
-
-def cache_folder() -> Path:
-    """Return where settings are kept: `$XDG_CACHE_HOME` or `~/.cache`, in `ptycho-runtime`."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "ptycho-runtime"
 
 
 def _entries(path: Path) -> dict[str, object]:

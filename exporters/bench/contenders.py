@@ -5,60 +5,19 @@ Nothing here imports a runtime before a contender is opened, so that a process h
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+
+from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, WHOLE, CannotRun, Case, Engine, Feed
+from exporters.bench.onnx_engines import BoundEngine, CopyingEngine, RuntimeEngine
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ptycho_runtime.session import Session
-
-Feed = Mapping[str, "np.ndarray"]
 GRAPH = "diffraction_to_obj"
-WHOLE, CENTRE, VARIANT, VARIANT_CENTRE = "onnx", "centre", "variant", "variant centre"
-_BATCH = 16  # what a session is told that it will mostly get
-
-
-class CannotRun(RuntimeError):
-    """A contender cannot run on this host; the message is the reason that the report gives."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """What the contenders are opened from."""
-
-    bundle: str  # the exported bundle
-    params: dict[str, Any] | None  # for a checkpoint, which has none of its own
-    architecture: dict[str, Any]
-    files: dict[str, str]  # stored ONNX files, looked through and written out: WHOLE, CENTRE, VARIANT, VARIANT_CENTRE
-    precisions: dict[str, str]  # of the variants, by the same names
-    torchscript: str
-    inputs: list[str]
-    outputs: list[str]
-
-    def write(self, path: Path) -> None:
-        """Write the case for the contenders' processes."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
-
-    @classmethod
-    def read(cls, path: Path) -> Case:
-        """Return the case that `write` wrote."""
-        return cls(**json.loads(path.read_text(encoding="utf-8")))
-
-
-class Engine(Protocol):
-    """An opened contender."""
-
-    def prepare(self, feed: Feed) -> Callable[[], Any]:
-        """Put a feed where the engine wants it and return the call that runs it to the end."""
-
-    def arrays(self, found: Any) -> dict[str, np.ndarray]:
-        """Return what the call gave, by output name."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +30,7 @@ class Contender:
     reads: str  # whose size counts: bundle, torchscript, or an ONNX file by its name in `Case.files`
     devices: tuple[str, ...] = ("cpu",)
     cold_starts: int = 3
+    environment: Mapping[str, str] = field(default_factory=dict)  # of its process, beside the number of threads
 
     @property
     def centre(self) -> bool:
@@ -114,7 +74,7 @@ class TorchEngine:
         return {name: value.cpu().numpy() for name, value in zip(self.case.outputs, found, strict=True)}
 
 
-def _torch(device: str, threads: int) -> None:
+def _torch(device: str, threads: int, tf32: bool = False) -> None:
     try:
         import torch
     except ImportError as error:
@@ -123,9 +83,9 @@ def _torch(device: str, threads: int) -> None:
     if device == "cuda":
         if not torch.cuda.is_available():
             raise CannotRun("no CUDA device")
-        # All contenders compute float32 products in float32.
-        torch.backends.cuda.matmul.allow_tf32 = False
-        torch.backends.cudnn.allow_tf32 = False
+        # float32 contenders compute float32 products in float32.
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
 
 
 def _eager_model(case: Case, device: str) -> Any:
@@ -135,9 +95,9 @@ def _eager_model(case: Case, device: str) -> Any:
     return models[GRAPH].to(device)
 
 
-def open_eager(case: Case, device: str, threads: int) -> Engine:
+def open_eager(case: Case, device: str, threads: int, *, tf32: bool = False) -> Engine:
     """Open the model as PtychoPINN's users do: from the bundle."""
-    _torch(device, threads)
+    _torch(device, threads, tf32)
     model = _eager_model(case, device)
     return TorchEngine(lambda x, scale: model.forward_predict(x, x, x, scale), case, device)
 
@@ -179,63 +139,40 @@ def open_frozen(case: Case, device: str, threads: int) -> Engine:
     return TorchEngine(frozen, case, device)
 
 
-class RuntimeEngine:
-    """A session as the runtime opens it."""
-
-    def __init__(self, case: Case, session: Session) -> None:
-        """Take the session."""
-        self.case, self.session = case, session
-
-    def prepare(self, feed: Feed) -> Callable[[], Any]:
-        """Return the call."""
-        used = {name: feed[name] for name in self.case.inputs}
-        return lambda: self.session.run(used)
-
-    def arrays(self, found: Any) -> dict[str, np.ndarray]:
-        """Return the outputs by name."""
-        return {name: found[name] for name in self.case.outputs}
-
-
-def _stored(case: Case, which: str) -> bytes:
-    if which not in case.files:
-        raise CannotRun("the model has no such graph" if which == CENTRE else "the bundle holds no such variant")
-    return Path(case.files[which]).read_bytes()
-
-
 def open_onnx(case: Case, device: str, threads: int, which: str = WHOLE) -> Engine:
-    """Open a stored ONNX file under onnxruntime in float32."""
-    from ptycho_runtime.errors import DeviceUnavailableError
-    from ptycho_runtime.session import GraphSession
+    """Open a stored ONNX file under onnxruntime in float32; on a GPU with its buffers bound."""
+    return RuntimeEngine.onnx(case, which, threads) if device == "cpu" else BoundEngine(case, device, threads)
 
-    try:
-        return RuntimeEngine(case, GraphSession(_stored(case, which), device, _BATCH, threads=threads))
-    except DeviceUnavailableError as error:
-        raise CannotRun(str(error)) from error
+
+def open_tensorrt(case: Case, device: str, threads: int, *, tf32: bool = False) -> Engine:
+    """Open the stored ONNX file under TensorRT; its engine is built in the first run."""
+    return BoundEngine(case, "tensorrt", threads, tf32=tf32)
 
 
 def open_openvino(
     case: Case, device: str, threads: int, which: str = WHOLE, precision: str | None = "float32"
 ) -> Engine:
     """Open a stored ONNX file under OpenVINO; the precision is the stored variant's where None."""
-    from ptycho_runtime.errors import DeviceUnavailableError
-    from ptycho_runtime.openvino_session import OpenVinoSession
-
-    model = _stored(case, which)
-    try:
-        session = OpenVinoSession(model, _BATCH, precision=precision or case.precisions[which], threads=threads)
-    except DeviceUnavailableError as error:
-        raise CannotRun(str(error)) from error
-    return RuntimeEngine(case, session)
+    return RuntimeEngine.openvino(case, which, threads, precision)
 
 
 _BOTH = ("cpu", "cuda")
+_GPU = ("cuda",)
+_NO_TF32 = {"NVIDIA_TF32_OVERRIDE": "0"}  # TensorRT has no other option against it
 CONTENDERS: tuple[Contender, ...] = (
     Contender("eager", "float32", open_eager, "bundle", _BOTH),
+    Contender("eager", "tf32", partial(open_eager, tf32=True), "bundle", _GPU),
     # One cold start: it compiles for tens of seconds.
     Contender("torch.compile", "float32", open_compiled, "bundle", _BOTH, cold_starts=1),
     Contender("TorchScript", "float32", open_torchscript, "torchscript", _BOTH),
     Contender("frozen TorchScript", "float32", open_frozen, "torchscript", _BOTH),
     Contender("ONNX", "float32", open_onnx, WHOLE, _BOTH),
+    Contender("ONNX", "tf32", partial(BoundEngine, tf32=True), WHOLE, _GPU),
+    Contender("ONNX with copies", "float32", CopyingEngine, WHOLE, _GPU),
+    Contender("ONNX CUDA graph", "float32", partial(BoundEngine, cuda_graph=True), WHOLE, _GPU),
+    # One cold start: it builds its engine anew.
+    Contender("ONNX TensorRT", "float32", open_tensorrt, WHOLE, _GPU, cold_starts=1, environment=_NO_TF32),
+    Contender("ONNX TensorRT", "tf32", partial(open_tensorrt, tf32=True), WHOLE, _GPU, cold_starts=1),
     Contender("ONNX centre", "float32", partial(open_onnx, which=CENTRE), CENTRE),
     Contender("OpenVINO", "float32", open_openvino, WHOLE),
     Contender("OpenVINO", "bfloat16", partial(open_openvino, precision="bfloat16"), WHOLE),
@@ -247,7 +184,7 @@ CONTENDERS: tuple[Contender, ...] = (
 )
 EAGER, FROZEN, ONNX = "eager float32", "frozen TorchScript float32", "ONNX float32"
 ONNX_CENTRE = "ONNX centre float32"
-REDUCED = tuple(contender.key for contender in CONTENDERS if contender.precision != "float32")
+REDUCED = tuple(contender.key for contender in CONTENDERS if contender.precision in ("bfloat16", "reduced"))
 
 
 class MatrixEngine:

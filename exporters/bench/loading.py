@@ -14,7 +14,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from exporters.bench.contenders import CannotRun, thread_environment
+from exporters.bench.case import CannotRun
+from exporters.bench.contenders import thread_environment
 from exporters.bench.memory import peak_bytes, resident_bytes
 from ptycho_torch.bundle import BundleRecord, is_own_member
 from ptycho_torch.bundle.writer import write_zip

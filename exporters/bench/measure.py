@@ -15,7 +15,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from exporters.bench.contenders import CannotRun, Case, Engine, find
+from exporters.bench.case import CannotRun, Case, Engine
+from exporters.bench.contenders import find
 from exporters.bench.memory import peak_bytes
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporters.bench.contenders import WHOLE, CannotRun, Case, thread_environment
+from exporters.bench.case import WHOLE, CannotRun, Case
+from exporters.bench.contenders import thread_environment
 from exporters.bench.race import Arena
 
 RUNS = 6  # the first is left out

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from exporters.bench.contenders import CannotRun, Contender, thread_environment
+from exporters.bench.case import CannotRun
+from exporters.bench.contenders import Contender, thread_environment
 from exporters.bench.disturbance import busy_s, disturbance
 
 ROUND_S = 0.05  # a round lasts at least this long
@@ -36,6 +37,12 @@ class Arena:
     threads: int
 
 
+def child_environment(threads: int, contender: Contender, scratch: str) -> dict[str, str]:
+    """Return the environment of a contender's process; caches are empty, for what was compiled or built before is no cold start."""
+    caches = dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "XDG_CACHE_HOME"), scratch)
+    return {**thread_environment(threads), **contender.environment, **caches}
+
+
 class Child:
     """One contender's process."""
 
@@ -44,8 +51,7 @@ class Child:
         self.contender, self.device = contender, device
         self.scratch = tempfile.TemporaryDirectory(prefix="bench-")
         self.errors = Path(self.scratch.name) / "stderr"
-        environment = thread_environment(arena.threads)
-        environment["TORCHINDUCTOR_CACHE_DIR"] = self.scratch.name  # what was compiled before is no cold start
+        environment = child_environment(arena.threads, contender, self.scratch.name)
         command = [sys.executable, "-m", "exporters.bench.measure", str(arena.case), str(arena.feed)]
         self.started_s = time.perf_counter()
         with self.errors.open("wb") as errors:

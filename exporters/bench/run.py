@@ -11,19 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from exporters import store
-from exporters.bench.contenders import (
-    CENTRE,
-    CONTENDERS,
-    GRAPH,
-    LIMITS,
-    VARIANT,
-    VARIANT_CENTRE,
-    WHOLE,
-    CannotRun,
-    Case,
-    Contender,
-    matrix_multiply_adds,
-)
+from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, WHOLE, CannotRun, Case
+from exporters.bench.contenders import CONTENDERS, GRAPH, LIMITS, Contender, matrix_multiply_adds
 from exporters.bench.limits import multiply_adds
 from exporters.bench.loading import compare_loading
 from exporters.bench.plot import plot_png

@@ -16,26 +16,20 @@ from sample_bundles import bundle_path
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+import numpy as np  # noqa: E402
 import onnx  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from exporters.bench.contenders import (  # noqa: E402
-    CONTENDERS,
-    EAGER,
-    FROZEN,
-    GRAPH,
-    ONNX,
-    CannotRun,
-    Case,
-    Contender,
-)
+from exporters.bench.case import CannotRun, Case  # noqa: E402
+from exporters.bench.contenders import CONTENDERS, EAGER, FROZEN, GRAPH, ONNX, Contender, find  # noqa: E402
 from exporters.bench.disturbance import busy_s, disturbance  # noqa: E402
 from exporters.bench.limits import multiply_adds, multiply_adds_by_node  # noqa: E402
 from exporters.bench.loading import Loading  # noqa: E402
+from exporters.bench.onnx_engines import BoundEngine, CopyingEngine  # noqa: E402
 from exporters.bench.plot import plot_png  # noqa: E402
 from exporters.bench.profile import LayerTime, layer_times  # noqa: E402
-from exporters.bench.race import Arena, Child, Turns, race  # noqa: E402
+from exporters.bench.race import Arena, Child, Turns, child_environment, race  # noqa: E402
 from exporters.bench.report import BenchReport, Cost, Ratio, Row, spread  # noqa: E402
 from exporters.bench.tables import remarks, sheets, to_markdown  # noqa: E402
 from exporters.cli import cli  # noqa: E402
@@ -43,6 +37,7 @@ from exporters.errors import ExportError  # noqa: E402
 from exporters.graphs import build_graph, graph_io  # noqa: E402
 from exporters.onnx import export_onnx  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime.devices import why_not  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 
 if TYPE_CHECKING:
@@ -56,11 +51,16 @@ def weights(name: str, *shape: int) -> onnx.TensorProto:
     return helper.make_tensor(name, TensorProto.FLOAT, shape, [0.0] * count)
 
 
-def graph(nodes: list[onnx.NodeProto], shape: list[int | str], *initializers: onnx.TensorProto) -> bytes:
+def graph(
+    nodes: list[onnx.NodeProto],
+    shape: list[int | str],
+    *initializers: onnx.TensorProto,
+    output_shape: list[int | str] | None = None,
+) -> bytes:
     x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
-    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, output_shape)
     made = helper.make_graph(nodes, "g", [x], [y], list(initializers))
-    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)])
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     data: bytes = model.SerializeToString()
     return data
 
@@ -328,6 +328,61 @@ class TestChild:
             pytest.raises(CannotRun, match=r"^OpenVINO is not installed$"),
         ):
             child.ask(do="open")
+
+
+needs_no_gpu = pytest.mark.skipif(not why_not("cuda"), reason="this host has a GPU")
+
+
+class TestGpuContenders:
+    """On the CPU, with host memory in the place of a GPU's; what a GPU gains is not to be seen here."""
+
+    @pytest.fixture
+    def case(self, tmp_path: Path) -> Case:
+        model = graph([helper.make_node("Relu", ["x"], ["y"])], ["batch", 3], output_shape=["batch", 3])
+        (tmp_path / "model.onnx").write_bytes(model)
+        return Case("b", None, {}, str(tmp_path / "model.onnx"), "t", ["x"], ["y"])
+
+    @pytest.mark.parametrize("kind", [BoundEngine, CopyingEngine])
+    def test_answers_to_new_numbers_of_a_batch_size_it_knows(self, kind: type[CopyingEngine], case: Case) -> None:
+        engine = kind(case, "cpu", 1)
+        for groups in (1, 4):
+            for seed in (0, 1):
+                x = np.random.default_rng(seed).standard_normal((groups, 3)).astype(np.float32)
+                found = engine.arrays(engine.prepare({c.DIFFRACTION: x, "x": x})())
+                np.testing.assert_array_equal(found["y"], np.maximum(x, 0.0))
+
+    def test_buffers_of_a_batch_size_stay(self, case: Case) -> None:
+        engine = BoundEngine(case, "cpu", 1)
+        used = []
+        for groups in (2, 5, 2):
+            used.append(engine.prepare({"x": np.zeros((groups, 3), np.float32)})())
+        assert used[0] is used[2] and used[0] is not used[1]
+
+    def test_tf32_that_the_environment_forbids_is_no_tf32_row(
+        self, case: Case, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+        with pytest.raises(CannotRun, match=r"^NVIDIA_TF32_OVERRIDE=0 in the environment forbids TF32$"):
+            find("ONNX tf32").open(case, "cuda", 1)
+
+    @needs_no_gpu
+    @pytest.mark.parametrize(
+        "key",
+        ["ONNX float32", "ONNX tf32", "ONNX with copies float32", "ONNX CUDA graph float32", "ONNX TensorRT float32"],
+    )
+    def test_without_a_gpu_it_says_so_and_runs_nowhere_else(self, key: str, case: Case) -> None:
+        with pytest.raises(CannotRun, match=r"cannot be used: no NVIDIA driver is loaded"):
+            find(key).open(case, "cuda", 1)
+
+    def test_process_may_round_only_where_its_name_says_so_and_finds_no_engine(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("NVIDIA_TF32_OVERRIDE", raising=False)
+        float32, tf32 = (
+            child_environment(1, find(f"ONNX TensorRT {name}"), "/scratch") for name in ("float32", "tf32")
+        )
+        assert float32["NVIDIA_TF32_OVERRIDE"] == "0" and "NVIDIA_TF32_OVERRIDE" not in tf32
+        assert float32["XDG_CACHE_HOME"] == "/scratch"
 
 
 def test_only_names_a_known_contender() -> None:

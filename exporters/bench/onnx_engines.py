@@ -1,0 +1,136 @@
+"""The stored ONNX file under what runs it: onnxruntime on the CPU and on a GPU, and OpenVINO.
+
+Nothing here imports a runtime before an engine is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Self
+
+from exporters.bench.case import WHOLE, CannotRun, Case, Feed
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ptycho_runtime.gpu_session import FixedBinding
+    from ptycho_runtime.session import GraphSession, Session
+
+
+_BATCH = 16  # what a CPU session is told that it will mostly get
+
+
+class RuntimeEngine:
+    """A session on the CPU as the runtime opens it."""
+
+    def __init__(self, case: Case, session: Session) -> None:
+        """Take the session."""
+        self.case, self.session = case, session
+
+    @classmethod
+    def onnx(cls, case: Case, which: str, threads: int) -> Self:
+        """Open a stored ONNX file under onnxruntime."""
+        from ptycho_runtime.session import GraphSession
+
+        return cls(case, GraphSession(case.stored(which), "cpu", _BATCH, threads=threads))
+
+    @classmethod
+    def openvino(cls, case: Case, which: str, threads: int, precision: str | None) -> Self:
+        """Open a stored ONNX file under OpenVINO; the precision is the stored variant's where None."""
+        from ptycho_runtime.errors import DeviceUnavailableError
+        from ptycho_runtime.openvino_session import OpenVinoSession
+
+        model = case.stored(which)
+        try:
+            return cls(
+                case, OpenVinoSession(model, _BATCH, precision=precision or case.precisions[which], threads=threads)
+            )
+        except DeviceUnavailableError as error:
+            raise CannotRun(str(error)) from error
+
+    def prepare(self, feed: Feed) -> Callable[[], Any]:
+        """Return the run; the feed stays where it is."""
+        used = {name: feed[name] for name in self.case.inputs}
+        return lambda: self.session.run(used)
+
+    def arrays(self, found: Any) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+        return {name: found[name] for name in self.case.outputs}
+
+
+class CopyingEngine:
+    """The runtime's own sessions on a GPU, one for each batch size: patterns come from host memory, and patches go back there."""
+
+    def __init__(self, case: Case, device: str, threads: int, *, tf32: bool = False, cuda_graph: bool = False) -> None:
+        """Open the stored ONNX file for batch 1, to find out whether it can be.
+
+        Args:
+            case: whose ONNX file is opened.
+            device: `cuda` or `tensorrt`; or `cpu`, where host memory stands in for a GPU's.
+            threads: of the process.
+            tf32: whether factors are rounded.
+            cuda_graph: whether runs are replayed as a CUDA graph.
+        """
+        from ptycho_runtime.engines import TF32_SWITCH, refuses_tf32
+
+        if tf32 and refuses_tf32():
+            raise CannotRun(f"{TF32_SWITCH}=0 in the environment forbids TF32")
+        self.case, self.device, self.threads = case, device, threads
+        self.tf32, self.cuda_graph = tf32, cuda_graph
+        self.model = case.stored(WHOLE)
+        self.sessions: dict[int, GraphSession] = {}
+        self.session(1)
+
+    def session(self, batch: int) -> GraphSession:
+        """Return the session of a batch size; raises `CannotRun`."""
+        from ptycho_runtime.errors import DeviceUnavailableError
+        from ptycho_runtime.session import GraphSession
+
+        if batch not in self.sessions:
+            try:
+                self.sessions[batch] = GraphSession(
+                    self.model, self.device, batch, tf32=self.tf32, threads=self.threads, cuda_graph=self.cuda_graph
+                )
+            except DeviceUnavailableError as error:
+                raise CannotRun(str(error)) from error
+        return self.sessions[batch]
+
+    def prepare(self, feed: Feed) -> Callable[[], Any]:
+        """Return the run of the session of the feed's batch size."""
+        session = self.session(len(feed[self.case.inputs[0]]))
+        return lambda: session.run(feed)
+
+    def arrays(self, found: Any) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+        return dict(found)
+
+
+class BoundEngine(CopyingEngine):
+    """The same sessions with their buffers alone: copies to and from the GPU do not count, as they do not for PyTorch."""
+
+    def __init__(self, case: Case, device: str, threads: int, *, tf32: bool = False, cuda_graph: bool = False) -> None:
+        """Open the stored ONNX file; see `CopyingEngine`."""
+        super().__init__(case, device, threads, tf32=tf32, cuda_graph=cuda_graph)
+        self.bindings: dict[int, FixedBinding] = {}
+
+    def prepare(self, feed: Feed) -> Callable[[], Any]:
+        """Copy the feed into the buffers of its batch size, which stay the same: a captured graph knows their addresses."""
+        from ptycho_runtime.gpu_session import FixedBinding
+
+        groups = len(feed[self.case.inputs[0]])
+        if groups not in self.bindings:
+            session = self.session(groups).session
+            shapes = tuple(feed[info.name].shape for info in session.get_inputs())
+            self.bindings[groups] = FixedBinding(session, shapes, "cpu" if self.device == "cpu" else "cuda")
+        binding = self.bindings[groups]
+        binding.fill(feed)
+
+        def call() -> FixedBinding:
+            binding.run()
+            return binding
+
+        return call
+
+    def arrays(self, found: Any) -> dict[str, np.ndarray]:
+        """Return the outputs by name."""
+        return dict(found.read())
