@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import json
 import os
@@ -21,7 +20,7 @@ import onnx  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from exporters.bench.case import CannotRun, Case  # noqa: E402
+from exporters.bench.case import WHOLE, CannotRun, Case  # noqa: E402
 from exporters.bench.contenders import CONTENDERS, EAGER, FROZEN, GRAPH, ONNX, Contender, find  # noqa: E402
 from exporters.bench.disturbance import busy_s, disturbance  # noqa: E402
 from exporters.bench.limits import multiply_adds, multiply_adds_by_node  # noqa: E402
@@ -134,6 +133,7 @@ def report(**values: object) -> BenchReport:
             Cost(OPENVINO, "cpu", reason="OpenVINO is not installed"),
         ],
         limits={"cpu": 40e9},
+        export_s=45.0,
         disturbance={"cpu": [0.0, 0.3, 0.05]},
         host={"platform": "test", "packages": {"numpy": "2"}},
         loading=Loading(1000, 0.02, 1500, 0.01, 2000),
@@ -166,12 +166,33 @@ class TestReport:
 
     def test_targets_say_what_is_reached(self) -> None:
         verdicts = [(target.found, target.verdict) for target in report().targets()]
-        expected = [(4.0, "reached"), (1.6, "not reached"), (0.8, "reached"), (0.15, "reached")]
+        expected = [
+            (4.0, "reached"), (1.6, "not reached"), (0.8, "reached"), (None, "not measured"), (None, "not measured"),
+            (45.0, "reached"), (0.15, "reached"),
+        ]  # fmt: skip
         assert [verdict for _, verdict in verdicts] == [verdict for _, verdict in expected]
         assert [found for found, _ in verdicts] == pytest.approx([found for found, _ in expected])
 
+    def test_fastest_reduced_precision_and_the_centre_are_held_against_onnx_float32(self) -> None:
+        more = [
+            Row("ONNX centre float32", "cpu", 16, Turns([0.08, 0.08, 0.08])),
+            Row("OpenVINO bfloat16", "cpu", 16, Turns([0.05, 0.05, 0.05])),
+            Row("stored variant reduced", "cpu", 16, Turns([0.04, 0.04, 0.04])),
+        ]
+        plain = Row(ONNX, "cpu", 16, Turns([0.1, 0.1, 0.1]))
+        targets = {target.text.split(",")[0]: target for target in report(rows=[plain, *more]).targets()}
+        assert targets["centre over the whole patches"].found == pytest.approx(1.25)
+        assert targets["fastest in reduced precision over ONNX float32"].found == pytest.approx(2.5)
+
+    def test_share_of_the_limit_counts_what_the_centre_computes(self) -> None:
+        found = report(rows=[Row("ONNX centre float32", "cpu", 16, Turns([0.1]))], centre_multiply_adds=500)
+        assert found.limit_share("ONNX centre float32", 16) == pytest.approx(500 * 16 / 0.1 / found.limits["cpu"])
+
     def test_target_without_its_batch_is_not_measured(self) -> None:
-        assert [target.verdict for target in report(rows=[], costs=[]).targets()] == ["not measured"] * 4
+        assert [target.verdict for target in report(rows=[], costs=[]).targets()] == ["not measured"] * 5 + [
+            "reached",
+            "not measured",
+        ]
 
     def test_every_absence_is_listed_once_with_its_reason(self) -> None:
         assert report().missing() == [
@@ -312,20 +333,19 @@ def dead(case: Case, device: str, threads: int) -> FakeChild:
 class TestChild:
     def test_death_is_told_with_its_last_message(self, tmp_path: Path) -> None:
         contender = Contender("nobody", "float32", dead, "onnx")  # type: ignore[arg-type]
-        Case("b", None, {}, "o", "t", [], []).write(tmp_path / "case.json")
+        Case("b", None, {}, {}, {}, "t", [], []).write(tmp_path / "case.json")
         with (
             Child(Arena(tmp_path / "case.json", tmp_path / "feed.npz", 1), contender, "cpu") as child,
             pytest.raises(CannotRun, match=r"^its process ended with code 1: StopIteration"),
         ):
             child.ask(do="open")
 
-    @pytest.mark.skipif(importlib.util.find_spec("openvino") is not None, reason="OpenVINO is installed")
-    def test_missing_library_is_a_reason(self, tmp_path: Path) -> None:
-        contender = next(found for found in CONTENDERS if found.key == OPENVINO)
-        Case("b", None, {}, "o", "t", [], []).write(tmp_path / "case.json")
+    def test_variant_that_the_bundle_lacks_is_a_reason(self, tmp_path: Path) -> None:
+        contender = next(found for found in CONTENDERS if found.key == "stored variant reduced")
+        Case("b", None, {}, {}, {}, "t", [], []).write(tmp_path / "case.json")
         with (
             Child(Arena(tmp_path / "case.json", tmp_path / "feed.npz", 1), contender, "cpu") as child,
-            pytest.raises(CannotRun, match=r"^OpenVINO is not installed$"),
+            pytest.raises(CannotRun, match=r"^the bundle holds no such variant$"),
         ):
             child.ask(do="open")
 
@@ -340,7 +360,7 @@ class TestGpuContenders:
     def case(self, tmp_path: Path) -> Case:
         model = graph([helper.make_node("Relu", ["x"], ["y"])], ["batch", 3], output_shape=["batch", 3])
         (tmp_path / "model.onnx").write_bytes(model)
-        return Case("b", None, {}, str(tmp_path / "model.onnx"), "t", ["x"], ["y"])
+        return Case("b", None, {}, {WHOLE: str(tmp_path / "model.onnx")}, {}, "t", ["x"], ["y"])
 
     @pytest.mark.parametrize("kind", [BoundEngine, CopyingEngine])
     def test_answers_to_new_numbers_of_a_batch_size_it_knows(self, kind: type[CopyingEngine], case: Case) -> None:
