@@ -6,6 +6,7 @@ BASE   ?= python3
 BUNDLE ?= examples/demo/wts.h5.zip
 OUT    ?=
 SCAN   ?= examples/demo/scan.npz
+BUDGET ?=
 
 ifdef PYTHON
 READY :=
@@ -46,8 +47,8 @@ reconstruct: $(READY) ## run the exported BUNDLE on SCAN without PyTorch (defaul
 inspect: $(READY) ## say what BUNDLE is
 	$(PYTHON) -m exporters inspect $(BUNDLE)
 
-bench: $(READY) ## measure every way of running BUNDLE side by side (default: the demo)
-	$(PYTHON) -m exporters bench $(BUNDLE) $(if $(OUT),--out $(OUT))
+bench: $(READY) ## measure every way of running BUNDLE side by side (default: the demo); BUDGET=phase=0.01rad,amp=1% adds a variant
+	$(PYTHON) -m exporters bench $(BUNDLE) $(if $(OUT),--out $(OUT)) $(if $(BUDGET),--scan $(SCAN) --budget $(BUDGET))
 
 test: $(READY) ## run the tests (under ten minutes on two cores)
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -m "not long" -n 2 --dist loadfile

@@ -323,6 +323,7 @@ def compare(first: Path, second: Path) -> None:
 @click.option(
     "--batches", default="1,4,16,64", show_default=True, help="Batch sizes in groups of patterns, comma-separated."
 )
+@click.option("--rewrites", is_flag=True, help="Measure ONNX files without the exact rewrites too.")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 1000), help="Turns of each contender.")
 @click.option("--only", multiple=True, help="Measure only this contender; may be given several times.")
 @_scan_bench
@@ -333,6 +334,7 @@ def bench(
     bundle: str,
     out: Path | None,
     batches: str,
+    rewrites: bool,
     rounds: int,
     only: tuple[str, ...],
     scan: Path | None,
@@ -357,7 +359,15 @@ def bench(
 
         allowed = None if budget is None else Budget.parse(budget)
         return run_bench(
-            bundle, out, batches=sizes, rounds=rounds, only=only, scan=scan, budget=allowed, progress=progress
+            bundle,
+            out,
+            batches=sizes,
+            rounds=rounds,
+            only=only,
+            scan=scan,
+            budget=allowed,
+            rewrites=rewrites,
+            progress=progress,
         )
 
     found, _, code = guarded(bundle, run)

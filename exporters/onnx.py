@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from exporters.errors import ExportError
-from exporters.optimize import optimize
+from exporters.optimize import REWRITES, optimize
 from ptycho_runtime import contract as c
 
 OPSET = 20  # the newest for which onnxruntime's CUDA provider has every operator used here (MaxPool ends at 21)
@@ -36,7 +36,11 @@ def example_inputs(inputs: list[c.TensorInfo], batch: int = _TRACE_BATCH, modes:
 
 
 def export_onnx(
-    graph: nn.Module, inputs: list[c.TensorInfo], outputs: list[c.TensorInfo], metadata: Mapping[str, str]
+    graph: nn.Module,
+    inputs: list[c.TensorInfo],
+    outputs: list[c.TensorInfo],
+    metadata: Mapping[str, str],
+    rewrites: Iterable[str] = REWRITES,
 ) -> bytes:
     """Return a graph as the bytes of one ONNX file.
 
@@ -45,6 +49,7 @@ def export_onnx(
         inputs: its inputs, in order.
         outputs: its outputs, in order.
         metadata: written to `metadata_props`, one entry per key of `contract.META_KEYS`.
+        rewrites: exact rewrites to apply, names of `optimize.REWRITES`.
 
     Raises:
         ExportError: the exporter wrote something other than the contract: another opset, other names or shapes,
@@ -75,7 +80,7 @@ def export_onnx(
                 logger.setLevel(level)
     if program is None:
         raise ExportError("the ONNX exporter returned nothing; this is a bug, please report it")
-    optimize(program.model)
+    optimize(program.model, rewrites)
     model = program.model_proto
     settle(model, inputs, outputs, metadata)
     check(model, inputs, outputs)

@@ -35,6 +35,7 @@ def report() -> dict[str, str]:
         ("scipy", "grouping for gridsize > 1"),
         ("PIL", "pictures"),
         ("tqdm", "progress bars"),
+        ("openvino", "variants in reduced precision"),
     ):
         facts[package] = _installed(package, use)
     return facts

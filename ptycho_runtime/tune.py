@@ -23,7 +23,7 @@ from ptycho_runtime.session import GraphSession
 BATCHES = (1, 4, 8, 16, 32, 64)
 GRAPH = "diffraction_to_obj"
 _ROUND_S = 0.05  # a round lasts at least this long, so that the clock's grain and single interruptions do not decide
-_PAUSE_S = 0.02  # onnxruntime's threads spin for a while after a run; the next candidate would feel them
+_PAUSE_S = 0.02  # a moment of quiet, so that none follows hot on the heels of its neighbour
 _GOOD_ENOUGH = 0.98  # of the fastest: then fewer patterns in flight and fewer threads are worth more
 
 

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 Feed = Mapping[str, "np.ndarray"]
+REWRITE_NAMES = (
+    "sub-pixel",
+    "pixel blocks",
+    "sigmoids",
+)  # of exporters.optimize, which is not to be imported in every process
+WITHOUT = "without "  # an exact rewrite, or all of them
 WHOLE, CENTRE, VARIANT, VARIANT_CENTRE = "onnx", "centre", "variant", "variant centre"
 
 
@@ -39,7 +45,10 @@ class Case:
     def stored(self, which: str) -> bytes:
         """Return a stored ONNX file; raises `CannotRun` where the bundle has none of that name."""
         if which not in self.files:
-            raise CannotRun("the model has no such graph" if which == CENTRE else "the bundle holds no such variant")
+            reasons = {CENTRE: "the model has no such graph"}
+            raise CannotRun(
+                reasons.get(which, "not asked for" if which.startswith(WITHOUT) else "the bundle holds no such variant")
+            )
         return Path(self.files[which]).read_bytes()
 
     @classmethod

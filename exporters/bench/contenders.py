@@ -11,7 +11,18 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, WHOLE, CannotRun, Case, Engine, Feed
+from exporters.bench.case import (
+    CENTRE,
+    REWRITE_NAMES,
+    VARIANT,
+    VARIANT_CENTRE,
+    WHOLE,
+    WITHOUT,
+    CannotRun,
+    Case,
+    Engine,
+    Feed,
+)
 from exporters.bench.onnx_engines import BoundEngine, CopyingEngine, RuntimeEngine
 
 if TYPE_CHECKING:
@@ -182,6 +193,11 @@ CONTENDERS: tuple[Contender, ...] = (
         "stored variant centre", "reduced", partial(open_openvino, which=VARIANT_CENTRE, precision=None), VARIANT_CENTRE
     ),
 )
+# What the exact rewrites are worth: ONNX files made without all, or without one of them.
+REWRITTEN: tuple[Contender, ...] = tuple(
+    Contender(f"ONNX {which}", "float32", partial(open_onnx, which=which), which, cold_starts=0)
+    for which in (WITHOUT + "rewrites", *(WITHOUT + name for name in REWRITE_NAMES))
+)
 EAGER, FROZEN, ONNX = "eager float32", "frozen TorchScript float32", "ONNX float32"
 ONNX_CENTRE = "ONNX centre float32"
 REDUCED = tuple(contender.key for contender in CONTENDERS if contender.precision in ("bfloat16", "reduced"))
@@ -263,7 +279,7 @@ LIMITS: tuple[Contender, ...] = (
 
 def find(key: str) -> Contender:
     """Return the contender or limit of a name and precision."""
-    return next(contender for contender in (*CONTENDERS, *LIMITS) if contender.key == key)
+    return next(contender for contender in (*CONTENDERS, *REWRITTEN, *LIMITS) if contender.key == key)
 
 
 def thread_environment(threads: int) -> dict[str, str]:

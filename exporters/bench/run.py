@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from exporters import store
-from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, WHOLE, CannotRun, Case
-from exporters.bench.contenders import CONTENDERS, GRAPH, LIMITS, Contender, matrix_multiply_adds
+from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, WHOLE, WITHOUT, CannotRun, Case
+from exporters.bench.contenders import CONTENDERS, GRAPH, LIMITS, REWRITTEN, Contender, matrix_multiply_adds
 from exporters.bench.limits import multiply_adds
 from exporters.bench.loading import compare_loading
 from exporters.bench.plot import plot_png
@@ -20,6 +20,9 @@ from exporters.bench.profile import profile
 from exporters.bench.race import Arena, Child, Turns, cold_start, race
 from exporters.bench.report import TARGET_BATCH, BenchReport, Cost, Row
 from exporters.bench.tables import to_markdown
+from exporters.graphs import build_graph, graph_io
+from exporters.onnx import export_onnx
+from exporters.optimize import REWRITES
 from exporters.parity.inputs import EDGES, make_pool
 from exporters.parity.report import host_facts
 from exporters.parity.runners import EagerRunner
@@ -68,6 +71,7 @@ def run_bench(
     only: Iterable[str] = (),
     scan: str | Path | None = None,
     budget: Budget | None = None,
+    rewrites: bool = False,
     progress: Progress | None = None,
 ) -> tuple[BenchReport, Path]:
     """Measure every way of running a bundle's `diffraction_to_obj` side by side, and write the report.
@@ -82,6 +86,7 @@ def run_bench(
         devices: `cpu`, `cuda`.
         only: names of contenders to measure; all by default.
         scan: whose patterns are run, in place of simulated ones.
+        rewrites: measure ONNX files without the exact rewrites too, all and one at a time.
         budget: export with the fastest variant in reduced precision that keeps it on the scan.
         progress: called with a short text at each step.
 
@@ -98,6 +103,7 @@ def run_bench(
     say = progress or (lambda text: None)
     wanted = set(only)
     chosen = [contender for contender in CONTENDERS if not wanted or contender.name in wanted]
+    chosen += REWRITTEN if rewrites else ()
     before = dict(params_module.cfg)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         try:
@@ -105,7 +111,7 @@ def run_bench(
             given = read_bundle(source)
             folder = Path(out) if out is not None else store.default_folder(given)
             store.check_writable(folder)
-            ready = _prepare(given, Path(name), max(batches), _pool_batch(batches), scan, budget, say)
+            ready = _prepare(given, Path(name), max(batches), _pool_batch(batches), scan, budget, rewrites, say)
         finally:
             params_module.cfg.clear()
             params_module.cfg.update(before)
@@ -133,6 +139,7 @@ def _prepare(
     pool_batch: int,
     scan: str | Path | None,
     budget: Budget | None,
+    rewrites: bool,
     say: Progress,
 ) -> Prepared:
     record, export_s = given, None
@@ -164,6 +171,8 @@ def _prepare(
         precisions[which] = entry["precision"]
         words[which] = variant_precision(entry["precision"], len(entry["int8_layers"]))
     _refuse(record, problems)
+    if rewrites:
+        stored |= _unwritten(loaded.models[GRAPH])
     paths = {}
     for number, (which, data) in enumerate(stored.items()):
         path = folder / f"{number}.onnx"
@@ -194,6 +203,15 @@ def _prepare(
     arena = Arena(folder / "case.json", folder / "feed.npz", usable_threads())
     counts = {which: multiply_adds(data) for which, data in stored.items() if which in (WHOLE, CENTRE)}
     return Prepared(arena, loaded.models[GRAPH], counts, feed, sizes, words, export_s)
+
+
+def _unwritten(model: PtychoModel) -> dict[str, bytes]:
+    """Return ONNX files made without the exact rewrites: all of them, and one at a time."""
+    module, (inputs, outputs) = build_graph(model, GRAPH), graph_io(model.spec, GRAPH)
+    metadata = dict.fromkeys(c.META_KEYS, "bench") | {"graph": GRAPH}
+    kept: dict[str, list[str]] = {WITHOUT + "rewrites": []}
+    kept |= {WITHOUT + left_out: [name for name in REWRITES if name != left_out] for left_out in REWRITES}
+    return {which: export_onnx(module, inputs, outputs, metadata, names) for which, names in kept.items()}
 
 
 def _refuse(record: BundleRecord, problems: list[str]) -> None:

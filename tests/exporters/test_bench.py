@@ -21,7 +21,7 @@ from onnx import TensorProto, helper  # noqa: E402
 from rich.console import Console  # noqa: E402
 
 from exporters.bench.case import WHOLE, CannotRun, Case  # noqa: E402
-from exporters.bench.contenders import CONTENDERS, EAGER, FROZEN, GRAPH, ONNX, Contender, find  # noqa: E402
+from exporters.bench.contenders import CONTENDERS, EAGER, FROZEN, GRAPH, ONNX, REWRITTEN, Contender, find  # noqa: E402
 from exporters.bench.disturbance import busy_s, disturbance  # noqa: E402
 from exporters.bench.limits import multiply_adds, multiply_adds_by_node  # noqa: E402
 from exporters.bench.loading import Loading  # noqa: E402
@@ -35,6 +35,7 @@ from exporters.cli import cli  # noqa: E402
 from exporters.errors import ExportError  # noqa: E402
 from exporters.graphs import build_graph, graph_io  # noqa: E402
 from exporters.onnx import export_onnx  # noqa: E402
+from exporters.optimize import REWRITES  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.devices import why_not  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
@@ -328,6 +329,11 @@ class TestRace:
 
 def dead(case: Case, device: str, threads: int) -> FakeChild:
     raise AssertionError("is never opened here")
+
+
+def test_every_exact_rewrite_has_a_contender_without_it() -> None:
+    names = ["ONNX without rewrites", *(f"ONNX without {name}" for name in REWRITES)]
+    assert [contender.name for contender in REWRITTEN] == names
 
 
 class TestChild:
