@@ -87,8 +87,8 @@ def cli() -> None:
 @_bisect
 @click.option(
     "--precision",
-    type=click.Choice(["auto", "bfloat16", "int8"]),
-    help="Store a variant in reduced precision too, run by OpenVINO; auto: the fastest on this host. Needs --scan and --budget.",
+    type=click.Choice(["auto", "bfloat16", "int8", "float16"]),
+    help="Store a variant in reduced precision too; auto: the fastest on this CPU, run by OpenVINO; float16: for CUDA. Needs --scan and --budget.",
 )
 @click.option(
     "--budget", help="What that variant may err on held-back patterns of the scan, such as phase=0.01rad,amp=1%."

@@ -107,11 +107,8 @@ class Reconstructor:
             return None, ""
         if graph not in self._variants:
             try:
-                if self.patches.device != "cpu":
-                    raise VariantRefusedError(
-                        f"variants in reduced precision run on the CPU, not on {self.patches.device}"
-                    )
-                self._variants[graph] = open_variant(self.export, graph, self.batch, self._threads)
+                device = self.patches.device
+                self._variants[graph] = open_variant(self.export, graph, device, self.batch, self._threads)
             except (VariantRefusedError, DeviceUnavailableError) as error:
                 self._variants[graph] = f"float32 in place of reduced precision: {error}"
         found = self._variants[graph]

@@ -17,7 +17,7 @@ import numpy as np
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
 from ptycho_runtime.onnxfile import look_into
-from ptycho_runtime.variants import Budget, PrecisionErrors, Variant
+from ptycho_runtime.variants import VARIANT_PRECISIONS, Budget, PrecisionErrors, Variant
 
 MAX_MEMBER_BYTES = 2 << 30  # protobuf's own limit for one file
 MAX_JSON_BYTES = 64 << 20
@@ -45,7 +45,9 @@ class Export:
     era: str
     info: Mapping[str, Any] = field(default_factory=dict, repr=False)
     golden: bytes | None = field(default=None, repr=False)
-    variants: Mapping[str, Variant] = field(default_factory=dict, repr=False)  # in reduced precision, by graph
+    variants: Mapping[tuple[str, str], Variant] = field(
+        default_factory=dict, repr=False
+    )  # in reduced precision, by graph and device
     patterns: bytes | None = field(default=None, repr=False)  # by which the variants were judged
 
     @property
@@ -178,33 +180,29 @@ def _arrays(data: bytes, label: str) -> dict[str, np.ndarray]:
 
 def _variants(
     archive: zipfile.ZipFile, info: Mapping[str, Any], graphs: Mapping[str, bytes], label: str
-) -> tuple[dict[str, Variant], bytes | None]:
-    """Return the variants in reduced precision by graph, and the patterns that they were judged by."""
+) -> tuple[dict[tuple[str, str], Variant], bytes | None]:
+    """Return the variants in reduced precision by graph and device, and the patterns that they were judged by."""
     listed = info.get("variants", [])
     if not listed:
         return {}, None
-    found: dict[str, Variant] = {}
+    found: dict[tuple[str, str], Variant] = {}
     try:
         for entry in listed:
             graph = _one_of(entry["graph"], tuple(graphs))
-            _one_of(entry["engine"], ("openvino",))
+            engine = _one_of(entry["engine"], tuple(VARIANT_PRECISIONS))
+            precision = _one_of(entry["precision"], VARIANT_PRECISIONS[engine])
             layers = tuple(str(layer) for layer in entry["int8_layers"])
             model = graphs[graph]
-            if layers:
-                model = _verified(archive, entry["file"], c.int8_member(graph), label)
-                _check_graph(model, graph, f"{label}: {c.int8_member(graph)}", info["graphs"][graph])
+            if layers or engine == "onnxruntime":
+                member = c.float16_member(graph) if engine == "onnxruntime" else c.int8_member(graph)
+                model = _verified(archive, entry["file"], member, label)
+                _check_graph(model, graph, f"{label}: {member}", info["graphs"][graph])
             figures = [
                 [_positive(entry[kind][name]) for name in ("phase_rad", "amplitude_rel")]
                 for kind in ("budget", "errors")
             ]
-            found[graph] = Variant(
-                graph,
-                model,
-                _one_of(entry["precision"], ("float32", "bfloat16")),
-                layers,
-                Budget(*figures[0]),
-                PrecisionErrors(*figures[1]),
-            )
+            made = Variant(graph, model, engine, precision, layers, Budget(*figures[0]), PrecisionErrors(*figures[1]))
+            found[graph, made.device] = made
         patterns = _verified(archive, info["variant_patterns"], c.VARIANT_NPZ, label)
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedExportError(

@@ -10,7 +10,6 @@ from ptycho_runtime import contract as c
 from ptycho_runtime.bundle import Export, load_golden
 from ptycho_runtime.errors import CheckFailedError, DamagedExportError, DeviceUnavailableError
 from ptycho_runtime.metrics import errors
-from ptycho_runtime.openvino_session import OpenVinoSession
 from ptycho_runtime.session import GraphSession
 from ptycho_runtime.variants import Variant, precision_errors, stored_patterns
 
@@ -78,10 +77,10 @@ def check_host(export: Export, device: str = "auto") -> list[CheckRow]:
 def _variant_row(export: Export, variant: Variant) -> CheckRow:
     """Return the row of a variant in reduced precision: phase and amplitude error in the places of the two figures."""
     feed, reference = stored_patterns(export, variant.graph)
-    where = variant.graph, VARIANT_OUTPUT, f"{variant.label} cpu"
+    where = variant.graph, VARIANT_OUTPUT, f"{variant.label} {variant.device}"
     limits = variant.budget
     try:
-        session = OpenVinoSession(variant.model, precision=variant.precision)
+        session = variant.open()
     except DeviceUnavailableError as error:
         return CheckRow(*where, np.nan, limits.phase_rad, np.nan, limits.amplitude_rel, not_run=str(error))
     found = precision_errors(session.run(feed), reference)

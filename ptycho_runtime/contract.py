@@ -24,6 +24,7 @@ GOLDEN_NPZ: Final = "golden.npz"
 ONNX_FILE: Final = "model.onnx"
 TORCHSCRIPT_FILE: Final = "model.torchscript.pt"
 INT8_FILE: Final = "model.int8.onnx"  # of a variant in reduced precision
+FLOAT16_FILE: Final = "model.float16.onnx"
 VARIANT_NPZ: Final = (
     "variant_patterns.npz"  # DIFFRACTION, INPUT_SCALE, and OBJECT_REAL, OBJECT_IMAG as eager float64 gives them
 )
@@ -145,15 +146,17 @@ class VariantInfo(TypedDict):
     """A graph in reduced precision: beside float32, never instead of it."""
 
     graph: GraphName
-    engine: Literal["openvino"]
-    precision: Literal["float32", "bfloat16"]  # of the products that are not in int8
+    engine: Literal["openvino", "onnxruntime"]  # on the CPU; on CUDA
+    precision: Literal[
+        "float32", "bfloat16", "float16"
+    ]  # of the products that are not in int8; float16 under onnxruntime
     int8_layers: list[str]  # nodes of the ONNX file
-    file: FileInfo  # the graph's own ONNX file, or one in which those layers are quantised
+    file: FileInfo  # the graph's own ONNX file, one in which those layers are quantised, or one in float16
     budget: dict[str, float]  # phase_rad, amplitude_rel
     errors: dict[str, float]  # the same, on the held-back patterns, against eager float64
     calibration: PatternsInfo
     held_back: PatternsInfo
-    times_as_fast: float  # as the graph in float32 under onnxruntime, where it was made
+    times_as_fast: float | None  # as the graph in float32 under onnxruntime, where it was made; None where not measured
     made_on: dict[str, str]  # processor, threads, engine versions
 
 
@@ -216,6 +219,11 @@ def onnx_member(graph: str) -> str:
 def int8_member(graph: str) -> str:
     """Return the member name of a graph's ONNX file with quantised layers inside the bundle."""
     return f"{graph}/{INT8_FILE}"
+
+
+def float16_member(graph: str) -> str:
+    """Return the member name of a graph's ONNX file in float16 inside the bundle."""
+    return f"{graph}/{FLOAT16_FILE}"
 
 
 def torchscript_member(graph: str) -> str:

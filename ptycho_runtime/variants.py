@@ -16,12 +16,13 @@ import numpy as np
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
 from ptycho_runtime.metrics import field_errors
-from ptycho_runtime.session import Session
+from ptycho_runtime.session import GraphSession, Session
 
 if TYPE_CHECKING:
     from ptycho_runtime.bundle import Export
 
 PRECISIONS = ("float32", "auto")
+VARIANT_PRECISIONS = {"openvino": ("float32", "bfloat16"), "onnxruntime": ("float16",)}  # by engine
 _PART = re.compile(r"(phase|amp)=([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)(rad|mrad|%)")
 _UNITS = {"rad": 1.0, "mrad": 1e-3, "%": 1e-2}
 
@@ -88,15 +89,29 @@ class Variant:
 
     graph: str
     model: bytes
-    precision: str  # of the products that are not in int8: `float32` or `bfloat16`
+    engine: str
+    precision: str  # of the products that are not in int8, of `VARIANT_PRECISIONS`
     int8_layers: tuple[str, ...]
     budget: Budget
     stored: PrecisionErrors  # measured where it was made
 
     @property
+    def device(self) -> str:
+        """The device it is for."""
+        return "cpu" if self.engine == "openvino" else "cuda"
+
+    def open(self, batch: int = 16, threads: int | None = None) -> Session:
+        """Return a session of it; raises `DeviceUnavailableError` where its engine or device is not there."""
+        from ptycho_runtime.openvino_session import OpenVinoSession
+
+        if self.engine == "openvino":
+            return OpenVinoSession(self.model, batch, precision=self.precision, threads=threads)
+        return GraphSession(self.model, self.device, batch)
+
+    @property
     def label(self) -> str:
         """Name engine and precision."""
-        return f"openvino {variant_precision(self.precision, len(self.int8_layers))}"
+        return f"{self.engine} {variant_precision(self.precision, len(self.int8_layers))}"
 
 
 @dataclass(frozen=True)
@@ -112,22 +127,20 @@ def variant_precision(precision: str, int8_layers: int) -> str:
     return precision if not int8_layers else f"int8 ({int8_layers} layers) and {precision}"
 
 
-def open_variant(export: Export, graph: str, batch: int, threads: int | None = None) -> OpenedVariant:
+def open_variant(export: Export, graph: str, device: str, batch: int, threads: int | None = None) -> OpenedVariant:
     """Return a graph's stored variant, open and proven on this host on the patterns stored with it.
 
     Raises:
         VariantRefusedError: the export has none for the graph, or it errs more than its budget here.
         DeviceUnavailableError: its engine is not installed or cannot run it here.
     """
-    from ptycho_runtime.openvino_session import OpenVinoSession
-
-    variant = export.variants.get(graph)
+    variant = export.variants.get((graph, device))
     if variant is None:
+        how = "--precision auto" if device == "cpu" else "--precision float16"
         raise VariantRefusedError(
-            f"{export.path.name}: has no variant in reduced precision; export the bundle with --precision auto"
+            f"{export.path.name}: has no variant in reduced precision for {device}; export the bundle with {how}"
         )
-    session = OpenVinoSession(variant.model, batch, precision=variant.precision, threads=threads)
-    opened = OpenedVariant(variant, session)
+    opened = OpenedVariant(variant, variant.open(batch, threads))
     feed, reference = stored_patterns(export, graph)
     refuse_beyond(opened, feed, reference, "the patterns stored with it")
     return opened

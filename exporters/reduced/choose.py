@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import onnxruntime
 import torch
 
 from exporters.errors import ExportError
@@ -19,11 +21,12 @@ from exporters.parity.inputs import Pool
 from exporters.parity.matrix import in_chunks
 from exporters.parity.runners import EagerRunner
 from exporters.reduced.errors import BudgetNotKeptError
+from exporters.reduced.half import half, kept_in_float32, magnitudes
 from exporters.reduced.layers import build, plan_layers, sensitivities
 from exporters.reduced.patterns import Patterns, scan_patterns
 from exporters.reduced.quantize import run
 from ptycho_runtime import contract as c
-from ptycho_runtime.devices import usable_threads
+from ptycho_runtime.devices import usable_threads, why_not
 from ptycho_runtime.hardware import processor
 from ptycho_runtime.openvino_session import OpenVinoSession, has_bfloat16
 from ptycho_runtime.session import GraphSession, Session
@@ -32,7 +35,7 @@ from ptycho_torch.bundle.writer import npz_bytes
 from ptycho_torch.models.module import PtychoModel
 
 WHOLE = "diffraction_to_obj"
-PRECISIONS = ("auto", "bfloat16", "int8")
+PRECISIONS = ("auto", "bfloat16", "int8", "float16")
 BATCH = 16  # groups, at which ways are raced
 ROUNDS = 15
 WORTH = 1.05  # times as fast as float32 under onnxruntime; below, a variant is not worth its errors
@@ -43,7 +46,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Way:
-    """One way of running a graph under OpenVINO."""
+    """One way of running a graph: under OpenVINO on the CPU, or in float16 under onnxruntime on CUDA."""
 
     graph: str
     precision: str
@@ -51,9 +54,25 @@ class Way:
     int8_layers: tuple[str, ...] = ()
 
     @property
+    def engine(self) -> Literal["openvino", "onnxruntime"]:
+        """The engine."""
+        return "onnxruntime" if self.precision == "float16" else "openvino"
+
+    @property
     def label(self) -> str:
         """Name engine and precision."""
-        return f"openvino {variant_precision(self.precision, len(self.int8_layers))}"
+        return f"{self.engine} {variant_precision(self.precision, len(self.int8_layers))}"
+
+    def open(self) -> Session:
+        """Return a session on this host; float16 without CUDA is emulated on the CPU, which rounds every value alike."""
+        if self.engine == "openvino":
+            return OpenVinoSession(self.model, BATCH, precision=self.precision)
+        return GraphSession(self.model, float16_device(), BATCH)
+
+
+def float16_device() -> str:
+    """Return where float16 is judged: on CUDA, and where there is none on the CPU."""
+    return "cpu" if why_not("cuda") else "cuda"
 
 
 @dataclass(frozen=True)
@@ -63,12 +82,22 @@ class Tried:
     way: Way
     errors: PrecisionErrors
     allowed: bool
-    times_as_fast: float
+    times_as_fast: float | None  # None where it cannot be measured here
 
     def __str__(self) -> str:
         """Return the finding in one line."""
         verdict = "within the budget" if self.allowed else "beyond the budget"
-        return f"{self.way.graph}: {self.way.label}: {self.times_as_fast:.2f} × onnxruntime float32, {self.errors}: {verdict}"
+        speed = (
+            "speed not measured (no CUDA device)"
+            if self.times_as_fast is None
+            else f"{self.times_as_fast:.2f} × onnxruntime float32"
+        )
+        return f"{self.way.graph}: {self.way.label}: {speed}, {self.errors}: {verdict}"
+
+    @property
+    def worth(self) -> float:
+        """Return what ways are compared by."""
+        return float("inf") if self.times_as_fast is None else self.times_as_fast
 
 
 @dataclass
@@ -87,10 +116,11 @@ class Choice:
             entry["graph"]: variant_precision(entry["precision"], len(entry["int8_layers"])) for entry in self.variants
         }
         lines = [str(one) for one in self.tried]
+        engines: dict[str, str] = {entry["graph"]: entry["engine"] for entry in self.variants}
         for graph in dict.fromkeys(one.way.graph for one in self.tried):
             what = chosen.get(graph)
             lines.append(
-                f"{graph}: {f'stored: openvino {what}' if what else 'float32 under onnxruntime is the fastest'}"
+                f"{graph}: {f'stored: {engines[graph]} {what}' if what else 'float32 under onnxruntime is the fastest'}"
             )
         return lines
 
@@ -124,7 +154,9 @@ def choose_variants(
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
     say = progress or (lambda text: None)
-    rest = "bfloat16" if has_bfloat16() or precision == "bfloat16" else "float32"
+    rest = "float32"
+    if precision != "float16" and (has_bfloat16() or precision == "bfloat16"):
+        rest = "bfloat16"
     say("patterns")
     calibration, held_back = scan_patterns(scan, model.spec, scale)
     with EagerRunner(model, WHOLE, dtype=torch.float64) as eager:
@@ -134,7 +166,7 @@ def choose_variants(
     if not budget.allows(float32):
         raise BudgetNotKeptError(f"float32 itself errs {float32} on held-back patterns; the budget is {budget}")
     layers: dict[str, float] = {}
-    if precision != "bfloat16":
+    if precision in ("auto", "int8"):
         layers = _layers(whole, calibration, budget, rest, say)
     choice = Choice(budget)
     for graph in (WHOLE, c.CENTRE):
@@ -149,9 +181,9 @@ def choose_variants(
         fit = [one for one in tried if one.allowed]
         if not fit and precision != "auto":
             break
-        fast = [one for one in fit if one.times_as_fast >= WORTH]
+        fast = [one for one in fit if one.worth >= WORTH]
         if fast:
-            _store(choice, max(fast, key=lambda one: one.times_as_fast), calibration, held_back)
+            _store(choice, max(fast, key=lambda one: one.worth), calibration, held_back)
     if precision != "auto" and not choice.variants:
         found = "; ".join(map(str, choice.tried)) or "no layer bears int8"
         raise BudgetNotKeptError(f"{precision} does not keep the budget of {budget}, or gains nothing: {found}")
@@ -181,6 +213,8 @@ def _layers(whole: bytes, calibration: Patterns, budget: Budget, rest: str, say:
 def _ways(
     graph: str, model: bytes, precision: str, rest: str, layers: Mapping[str, float], calibration: Patterns
 ) -> list[Way]:
+    if precision == "float16":
+        return [Way(graph, precision, half(model, kept_in_float32(magnitudes(model, calibration.feed))))]
     ways = []
     if precision == "auto":
         ways.append(Way(graph, "float32", model))
@@ -199,9 +233,10 @@ def _try(
     wanted: Mapping[str, np.ndarray],
     budget: Budget,
 ) -> list[Tried]:
-    sessions: list[Session] = [GraphSession(float32, "cpu", BATCH)]
-    sessions += [OpenVinoSession(way.model, BATCH, precision=way.precision) for way in ways]
-    ratios = race(sessions, held_back.batch(BATCH))[1:]
+    device = float16_device() if any(way.precision == "float16" for way in ways) else "cpu"
+    sessions: list[Session] = [GraphSession(float32, device, BATCH), *(way.open() for way in ways)]
+    emulated = device == "cpu" and any(way.precision == "float16" for way in ways)
+    ratios: list[float | None] = [None] * len(ways) if emulated else [*race(sessions, held_back.batch(BATCH))[1:]]
     found = []
     for way, session, ratio in zip(ways, sessions[1:], ratios, strict=True):
         errors = precision_errors(session.run(held_back.feed), wanted)
@@ -226,11 +261,12 @@ def race(sessions: Sequence[Session], feed: Mapping[str, np.ndarray], rounds: in
 def _store(choice: Choice, best: Tried, calibration: Patterns, held_back: Patterns) -> None:
     way = best.way
     path = c.int8_member(way.graph) if way.int8_layers else c.onnx_member(way.graph)
-    if way.int8_layers:
+    path = c.float16_member(way.graph) if way.precision == "float16" else path
+    if path != c.onnx_member(way.graph):
         choice.files[path] = way.model
     entry: c.VariantInfo = {
         "graph": way.graph,  # type: ignore[typeddict-item]  # one of the names given by the caller
-        "engine": "openvino",
+        "engine": way.engine,
         "precision": way.precision,  # type: ignore[typeddict-item]
         "int8_layers": list(way.int8_layers),
         "file": _file_info(path, way.model),
@@ -238,15 +274,19 @@ def _store(choice: Choice, best: Tried, calibration: Patterns, held_back: Patter
         "errors": asdict(best.errors),
         "calibration": {"sha256": calibration.sha256, "groups": len(calibration)},
         "held_back": {"sha256": held_back.sha256, "groups": len(held_back)},
-        "times_as_fast": round(best.times_as_fast, 2),
+        "times_as_fast": None if best.times_as_fast is None else round(best.times_as_fast, 2),
         "made_on": {
             "processor": processor(),
             "threads": str(usable_threads()),
             "platform": platform.machine(),
-            "openvino": version("openvino"),
+            **_engine_version(way.engine),
         },
     }
     choice.variants.append(entry)
+
+
+def _engine_version(engine: str) -> dict[str, str]:
+    return {"onnxruntime": onnxruntime.__version__} if engine == "onnxruntime" else {"openvino": version("openvino")}
 
 
 def _file_info(path: str, data: bytes) -> c.FileInfo:

@@ -13,12 +13,11 @@ from exporters.parity.inputs import Pool
 from exporters.parity.matrix import in_chunks
 from exporters.parity.report import ParityReport, ParityRow
 from exporters.parity.runners import EagerRunner
-from exporters.reduced.choose import Choice
+from exporters.reduced.choose import Choice, Way, float16_device
 from exporters.reduced.patterns import Patterns
 from exporters.stored import stored_member
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import DeviceUnavailableError
-from ptycho_runtime.openvino_session import OpenVinoSession
 from ptycho_runtime.variants import Budget, PrecisionErrors, precision_errors, variant_precision
 from ptycho_torch.bundle import BundleRecord
 from ptycho_torch.models.module import PtychoModel
@@ -46,7 +45,8 @@ def add_row(report: ParityReport, entry: c.VariantInfo, found: PrecisionErrors |
     """
     precision = variant_precision(entry["precision"], len(entry["int8_layers"]))
     groups = entry["held_back"]["groups"]
-    row = ParityRow(entry["graph"], entry["engine"], "cpu", precision, groups, INPUTS, "not run", reason)
+    device = "cpu" if entry["engine"] == "openvino" else f"cuda{' emulated' if float16_device() == 'cpu' else ''}"
+    row = ParityRow(entry["graph"], entry["engine"], device, precision, groups, INPUTS, "not run", reason)
     if found is not None:
         budget = Budget(**entry["budget"])
         row.verdict = "passed" if budget.allows(found) else "failed"
@@ -94,11 +94,12 @@ def verify_variants(
         graph = entry["graph"]
         if entry["held_back"]["sha256"] != Patterns(feed).sha256:
             report.problems.append(f"{c.VARIANT_NPZ} holds other patterns than the variant of {graph} was judged by")
-        data = stored_member(record, entry["file"], report.problems) if entry["int8_layers"] else onnx[graph]
+        own = entry["file"]["path"] == c.onnx_member(graph)
+        data = onnx[graph] if own else stored_member(record, entry["file"], report.problems)
         middle = c.centre(model.spec.N) if graph == c.CENTRE else slice(None)
         wanted = {name: value[..., middle, middle] for name, value in reference.items()}
         try:
-            session = OpenVinoSession(data, precision=entry["precision"])
+            session = Way(graph, entry["precision"], data).open()
         except DeviceUnavailableError as error:
             add_row(report, entry, None, str(error))
             continue

@@ -37,7 +37,7 @@ ROLES = ("autoencoder", "diffraction_to_obj")
 SENTINEL_KEY = "_sentinel"
 EXPORTS = "exports.json"
 _OWN_NAMES = (EXPORTS, "golden.npz", "variant_patterns.npz")
-_OWN_SUFFIXES = ("/model.onnx", "/model.torchscript.pt", "/model.int8.onnx")
+_OWN_SUFFIXES = ("/model.onnx", "/model.torchscript.pt", "/model.int8.onnx", "/model.float16.onnx")
 _CHECKPOINT_PARTS = ("optimizer_states", "lr_schedulers", "callbacks", "loops")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from cuda_kernels import left_to_the_cpu
 from onnx import helper, numpy_helper
 from sample_bundles import DEMO, ROOT, changed, members
 
@@ -21,6 +22,7 @@ import ptycho_runtime  # noqa: E402
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
 from exporters.cli import cli  # noqa: E402
 from exporters.reduced import BudgetNotKeptError, choose  # noqa: E402
+from exporters.reduced.half import half, kept_in_float32, magnitudes  # noqa: E402
 from exporters.reduced.layers import Sensitivity, plan_layers  # noqa: E402
 from exporters.reduced.patterns import scan_patterns  # noqa: E402
 from exporters.reduced.quantize import Range, calibrate, candidates, quantized, run  # noqa: E402
@@ -305,3 +307,60 @@ class TestRefusals:
         done = CliRunner().invoke(cli, [*arguments, "--budget", "phase=1%"])
         assert done.exit_code == 2
         assert "expected such as phase=0.01rad,amp=1%" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def made16(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """Export the demo with float16 variants."""
+    folder = tmp_path_factory.mktemp("float16")
+    return export_bundle(DEMO, folder, batches=(1, 5), scan=SCAN, precision="float16", budget=Budget(0.002, 0.002))
+
+
+class TestFloat16:
+    """float16 is for CUDA; here it is emulated on the CPU, which rounds every value as CUDA does and proves nothing about speed."""
+
+    def test_layers_near_an_end_of_float16_stay_in_float32(self) -> None:
+        found = {"fine": (0.1, 20.0), "deep": (1e-5, 1.0), "shallow": (0.9e-3, 1.0), "large": (1.0, 5000.0)}
+        assert kept_in_float32(found) == ["deep", "shallow", "large"]
+
+    def test_magnitudes_are_those_of_the_layer(self) -> None:
+        model, feed = convolution(3)
+        wanted = np.abs(run(model, feed)["y"])
+        median, largest = magnitudes(model, feed)["only"]
+        assert largest == wanted.max()
+        assert median == np.median(wanted[wanted > 0])
+
+    def test_kept_layer_computes_in_float32(self) -> None:
+        model, feed = convolution(3)
+        coarse, kept = (onnx.load_from_string(half(model, keep)).graph for keep in ([], ["only"]))
+        types = [next(t.data_type for t in graph.initializer if t.name == "w") for graph in (coarse, kept)]
+        assert types == [onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT]
+        assert 1e-5 < relative(run(half(model, []), feed), run(model, feed)) < 2e-3
+
+    def test_variant_is_judged_and_its_speed_is_not_invented(self, made16: ExportResult) -> None:
+        info = json.loads(members(made16.bundle)[c.EXPORTS_JSON])
+        assert [(v["graph"], v["engine"], v["precision"], v["file"]["path"]) for v in info["variants"]] == [
+            (graph, "onnxruntime", "float16", c.float16_member(graph)) for graph in ("diffraction_to_obj", c.CENTRE)
+        ]
+        assert {v["times_as_fast"] for v in info["variants"]} == {None}
+        assert "speed not measured (no CUDA device)" in made16.variants[0]
+        rows = [row for row in made16.report.rows if row.precision == "float16"]
+        assert {(row.device, row.verdict) for row in rows} == {("cuda emulated", "passed")}
+
+    def test_every_operator_has_a_kernel_on_cuda(self, made16: ExportResult) -> None:
+        stored = members(made16.bundle)
+        for graph in ("diffraction_to_obj", c.CENTRE):
+            assert left_to_the_cpu(onnx.load_from_string(stored[c.float16_member(graph)])) == []
+
+    def test_verify_proves_it_again(self, made16: ExportResult) -> None:
+        report = verify_bundle(made16.bundle, batches=(1, 5))
+        assert report.passed, report.summary()
+        assert sum(row.precision == "float16" and row.verdict == "passed" for row in report.rows) == 2
+
+    def test_host_without_cuda_runs_float32_and_says_so(self, made16: ExportResult) -> None:
+        opened, note = ptycho_runtime.open(made16.bundle, "cpu", precision="auto").variant()
+        assert opened is None
+        assert "has no variant in reduced precision for cpu" in note
+        rows = check_host(ptycho_runtime.open_export(made16.bundle), "cpu")
+        assert [row.verdict.split(":")[0] for row in rows if "float16" in row.device] == ["not run", "not run"]
+        raise_unless_passed(rows, "demo")

@@ -105,7 +105,7 @@ class Turned:
 
 
 def turned(model: ptycho_runtime.Reconstructor, by_rad: float) -> OpenedVariant:
-    variant = Variant(c.CENTRE, b"", "bfloat16", (), BUDGET, PrecisionErrors(0.005, 0.005))
+    variant = Variant(c.CENTRE, b"", "openvino", "bfloat16", (), BUDGET, PrecisionErrors(0.005, 0.005))
     assert model.centre is not None
     return OpenedVariant(variant, Turned(model.centre, by_rad))
 
@@ -146,7 +146,7 @@ def test_export_without_a_variant_runs_in_float32_and_says_so(demo: Path) -> Non
     opened, note = model.variant()
     assert opened is None
     assert note == (
-        f"float32 in place of reduced precision: {demo.name}: has no variant in reduced precision; export the bundle with --precision auto"
+        f"float32 in place of reduced precision: {demo.name}: has no variant in reduced precision for cpu; export the bundle with --precision auto"
     )
     patterns = np.ones((2, 64, 64), np.float32)
     assert np.array_equal(model.predict(patterns), ptycho_runtime.open(demo, "cpu").predict(patterns))
@@ -163,18 +163,26 @@ def test_unknown_precision_is_refused(demo: Path) -> None:
         ptycho_runtime.open(demo, "cpu", precision="float16")
 
 
-def test_variant_on_a_gpu_is_said_to_run_on_the_cpu(demo: Path) -> None:
+def test_variant_for_a_gpu_is_another_one(demo: Path) -> None:
     model = ptycho_runtime.open(demo, "cpu", precision="auto")
     model.patches.device = "cuda"
-    assert "run on the CPU, not on cuda" in model.variant()[1]
+    assert (
+        "has no variant in reduced precision for cuda; export the bundle with --precision float16" in model.variant()[1]
+    )
 
 
 def test_host_without_openvino_says_what_to_install(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = ptycho_runtime.open(demo, "cpu", precision="auto")
     variant = Variant(
-        "diffraction_to_obj", model.export.graphs["diffraction_to_obj"], "float32", (), BUDGET, PrecisionErrors(0, 0)
+        "diffraction_to_obj",
+        model.export.graphs["diffraction_to_obj"],
+        "openvino",
+        "float32",
+        (),
+        BUDGET,
+        PrecisionErrors(0, 0),
     )
-    model.export = replace(model.export, variants={"diffraction_to_obj": variant})
+    model.export = replace(model.export, variants={("diffraction_to_obj", "cpu"): variant})
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert model.variant()[1].endswith("OpenVINO is not installed; pip install 'ptycho-export[openvino]' brings it")
 
@@ -183,17 +191,17 @@ def test_stored_patterns_decide_on_this_host(demo: Path, monkeypatch: pytest.Mon
     pytest.importorskip("openvino")
     export = ptycho_runtime.open_export(demo)
     graph = "diffraction_to_obj"
-    variant = Variant(graph, export.graphs[graph], "float32", (), BUDGET, PrecisionErrors(1e-6, 1e-6))
+    variant = Variant(graph, export.graphs[graph], "openvino", "float32", (), BUDGET, PrecisionErrors(1e-6, 1e-6))
     feed = {c.DIFFRACTION: np.ones((3, 1, 64, 64), np.float32), c.INPUT_SCALE: np.full((3, 1, 1, 1), 0.1, np.float32)}
     right = ptycho_runtime.open(demo, "cpu").patches.run(feed)
-    stored = replace(export, variants={graph: variant})
+    stored = replace(export, variants={(graph, "cpu"): variant})
     patterns: dict[str, np.ndarray] = feed | right
     monkeypatch.setattr(type(stored), "variant_patterns", lambda self: patterns)
     for by, fits in ((1.0, True), (np.exp(0.1j), False)):
         turned_ = (right[c.OBJECT_REAL] + 1j * right[c.OBJECT_IMAG]) * by
         patterns |= {c.OBJECT_REAL: turned_.real, c.OBJECT_IMAG: turned_.imag}
         if fits:
-            assert open_variant(stored, graph, 16).session.engine == "openvino"
+            assert open_variant(stored, graph, "cpu", 16).session.engine == "openvino"
             continue
         with pytest.raises(VariantRefusedError, match="on the patterns stored with it"):
-            open_variant(stored, graph, 16)
+            open_variant(stored, graph, "cpu", 16)
