@@ -48,7 +48,8 @@ def case_pictures(case: Case) -> list[tuple[str, str]]:
 
 def _histograms(evidence: Evidence) -> Figure:
     graphs = list(dict.fromkeys(graph for graph, _ in evidence.histograms))
-    figure = _figure(10.0, 3.4)
+    figure = _figure(10.0, 3.6)
+    figure.subplots_adjust(left=0.07, right=0.99, bottom=0.15, top=0.91, wspace=0.25)
     axes = figure.subplots(1, len(graphs), squeeze=False)[0]
     for axis, graph in zip(axes, graphs, strict=True):
         rows = {label: counts for (of, label), counts in evidence.histograms.items() if of == graph}
@@ -70,7 +71,8 @@ def _maps(got: np.ndarray, wanted: np.ndarray) -> Figure:
         ("amplitude error", np.abs(np.abs(finite) - amplitude), "magma"),
         ("phase error, rad", np.abs(np.angle(finite * np.conj(wanted))), "magma"),
     ]
-    figure = _figure(12.0, 3.0)
+    figure = _figure(12.0, 2.8)
+    figure.subplots_adjust(left=0.01, right=0.97, bottom=0.03, top=0.92, wspace=0.2)
     for axis, (title, values, colours) in zip(figure.subplots(1, 4), panels, strict=True):
         image: Any = axis.imshow(values, cmap=colours)
         axis.set_title(title, fontsize=10)
@@ -82,7 +84,7 @@ def _maps(got: np.ndarray, wanted: np.ndarray) -> Figure:
 def _figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), layout="constrained", dpi=110)
+    return Figure(figsize=(width, height), dpi=110)  # a layout engine would draw each picture twice
 
 
 def _uri(figure: Figure) -> str:

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+from made_once import graphs_made_once, shared_folder
 from sample_bundles import bundle_path
 
 if TYPE_CHECKING:
     from exporters import ExportResult
+
+
+@pytest.fixture(scope="session", autouse=True)
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Export no graph twice."""
+    with graphs_made_once(shared_folder(tmp_path_factory)):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -65,6 +65,9 @@ MORE: dict[str, ModelSpec] = {
     "fno, sqrt, real_imag": ModelSpec(generator="fno", output_mode="real_imag", input_transform="sqrt", learned_input_channels=2, **SPECTRAL),
 }  # fmt: skip
 
+# U-NO alone takes as long as the others together.
+QUICK = [pytest.param(name, marks=pytest.mark.long) if name == "neuralop_uno" else name for name in BUILT]
+
 
 @functools.cache
 def built(name: str) -> tuple[PtychoModel, dict[str, dict[str, bytes]]]:
@@ -92,12 +95,12 @@ def check(name: str) -> None:
     assert report.passed, report.summary()
 
 
-@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("name", QUICK)
 def test_family_stays_on_the_gpu_and_equals_eager(name: str) -> None:
     check(name)
 
 
-@pytest.mark.parametrize("name", [*BUILT, "ffno, instance norm, logits"])
+@pytest.mark.parametrize("name", [*QUICK, "ffno, instance norm, logits"])
 def test_corrupted_layer_is_named(name: str) -> None:
     model, artifacts = built(name)
     honest = artifacts["diffraction_to_obj"]["onnx"]

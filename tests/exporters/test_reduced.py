@@ -21,6 +21,7 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed")
 import ptycho_runtime  # noqa: E402
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
 from exporters.cli import cli  # noqa: E402
+from exporters.parity import stitched  # noqa: E402
 from exporters.reduced import BudgetNotKeptError, choose  # noqa: E402
 from exporters.reduced.half import half, kept_in_float32, magnitudes  # noqa: E402
 from exporters.reduced.layers import Sensitivity, plan_layers  # noqa: E402
@@ -151,6 +152,7 @@ class TestPatterns:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExportResult]:
     """Export the demo with variants; how fast each way is, is set, since clocks are not for tests."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stitched, "MAX_PATTERNS", 48)
         patch.setattr(choose, "race", lambda sessions, feed: [1.0 + number for number in range(len(sessions))])
         yield export_bundle(
             DEMO, tmp_path_factory.mktemp("reduced"), batches=(1, 5), scan=SCAN, precision="auto", budget=LOOSE
@@ -313,7 +315,9 @@ class TestRefusals:
 def made16(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """Export the demo with float16 variants."""
     folder = tmp_path_factory.mktemp("float16")
-    return export_bundle(DEMO, folder, batches=(1, 5), scan=SCAN, precision="float16", budget=Budget(0.002, 0.002))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stitched, "MAX_PATTERNS", 48)
+        return export_bundle(DEMO, folder, batches=(1, 5), scan=SCAN, precision="float16", budget=Budget(0.002, 0.002))
 
 
 class TestFloat16:
