@@ -31,6 +31,7 @@ class LayerTime:
     operator: str
     share: float  # of the time in all nodes
     multiply_adds_share: float  # of the graph's; more time than this means slower than the rest
+    product: str = ""  # a convolution's kernel and channels
 
 
 def profile(arena: Arena, batch: int) -> list[LayerTime]:
@@ -58,9 +59,11 @@ def layer_times(model: bytes, durations: Mapping[str, tuple[str, float]], counts
     """
     import onnx
 
-    nodes = list(onnx.load_from_string(model).graph.node)
+    loaded = onnx.load_from_string(model).graph
+    nodes = list(loaded.node)
     by_name = {node.name: node for node in nodes}
     by_output = {name: node for node in nodes for name in node.output}
+    dims = {tensor.name: list(tensor.dims) for tensor in loaded.initializer}
     total, all_counts = sum(time for _, time in durations.values()), sum(counts.values())
     found = []
     for name, (operator, time) in durations.items():
@@ -73,8 +76,15 @@ def layer_times(model: bytes, durations: Mapping[str, tuple[str, float]], counts
             node = by_output.get(node.input[0])
         count = counts.get(node.name, 0) if node is not None and operator in ("FusedConv", node.op_type) else 0
         layer = "layout" if operator.startswith("Reorder") else bare if node is None else _layer(node) or bare
-        found.append(LayerTime(layer, operator, time / total, count / all_counts if all_counts else 0.0))
+        product = _product(dims.get(node.input[1], [])) if node is not None and node.op_type == "Conv" and count else ""
+        found.append(LayerTime(layer, operator, time / total, count / all_counts if all_counts else 0.0, product))
     return sorted(found, key=lambda item: -item.share)
+
+
+def _product(weights: list[int]) -> str:
+    if len(weights) < 3:
+        return ""
+    return f"{'×'.join(map(str, weights[2:]))}, {weights[1]} → {weights[0]} channels"
 
 
 def _layer(node: Any) -> str:

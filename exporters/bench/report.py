@@ -130,6 +130,15 @@ class BenchReport:
         count = self.centre_multiply_adds if "centre" in contender else self.multiply_adds
         return None if row is None or not limit else count * row.batch / row.seconds / limit
 
+    def layer_limit_share(self, layer: LayerTime) -> float | None:
+        """Return at what share of the limit a layer of the profile multiplies, its share of the time taken as that of ONNX float32."""
+        whole = self.limit_share(ONNX, TARGET_BATCH)
+        return None if whole is None or not layer.share else whole * layer.multiply_adds_share / layer.share
+
+    def without_products(self) -> float:
+        """Return the share of the profiled time in nodes that multiply nothing worth counting: layout, pooling, element-wise."""
+        return sum(layer.share for layer in self.layers if not layer.multiply_adds_share)
+
     def cost(self, contender: str, device: str = "cpu") -> Cost | None:
         """Return a contender's costs, or None."""
         return next((c for c in self.costs if (c.contender, c.device) == (contender, device) and c.cold_s), None)

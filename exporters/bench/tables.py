@@ -10,7 +10,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from exporters.bench.contenders import EAGER
+from exporters.bench.contenders import EAGER, ONNX
+from exporters.bench.profile import LayerTime
 from exporters.bench.race import QUIET
 from exporters.bench.report import TARGET_BATCH, BenchReport, Row, spread
 
@@ -75,6 +76,7 @@ def remarks(report: BenchReport) -> list[str]:
         f"limit on {device}: {rate / 1e9:.1f} thousand million multiply-adds a second in a matrix product"
         for device, rate in report.limits.items()
     ]
+    lines += _why(report)
     packages = ", ".join(f"{name} {version}" for name, version in report.host.get("packages", {}).items())
     threads = f"{report.threads} thread{'s' * (report.threads > 1)}"
     return [*lines, f"{report.host.get('platform', '')}; {threads}; {packages}"]
@@ -84,6 +86,24 @@ def to_markdown(report: BenchReport) -> str:
     """Return the report as Markdown."""
     parts = [f"## Bench of {report.name}\n", *(sheet.markdown() for sheet in sheets(report))]
     return "\n".join([*parts, *(f"- {line}" for line in remarks(report))]) + "\n"
+
+
+def _why(report: BenchReport) -> list[str]:
+    """Say in a line what keeps ONNX float32 from the limit."""
+    whole, idle = report.limit_share(ONNX, TARGET_BATCH), report.without_products()
+    if whole is None or not report.layers:
+        return []
+    slow = [f"{item.layer} ({item.product})" for item in report.layers if _is_slow(report, item, whole)]
+    line = (
+        f"ONNX float32 multiplies at {whole:.0%} of the limit on cpu: {idle:.0%} of the time goes into nodes without products "
+        f"(layout, pooling, element-wise), the rest runs at {whole / (1 - idle):.0%} of the limit"
+    )
+    return [line + (f"; below {whole:.0%} of it, by time: {', '.join(slow[:3])}" if slow else "")]
+
+
+def _is_slow(report: BenchReport, item: LayerTime, whole: float) -> bool:
+    reached = report.layer_limit_share(item)
+    return bool(item.product) and reached is not None and reached < whole
 
 
 def _targets(report: BenchReport) -> Sheet:
@@ -157,9 +177,12 @@ def _cell(report: BenchReport, row: Row) -> str:
 
 
 def _layers(report: BenchReport) -> Sheet:
-    rows = [
-        [item.layer, item.operator, f"{item.share:.1%}", f"{item.multiply_adds_share:.1%}"]
-        for item in report.layers[:TOP_LAYERS]
-    ]
+    rows = []
+    for item in report.layers[:TOP_LAYERS]:
+        reached = report.layer_limit_share(item) if item.multiply_adds_share else None
+        share = _NONE if reached is None else f"{reached:.0%}"
+        shares = [f"{item.share:.1%}", f"{item.multiply_adds_share:.1%}", share]
+        rows.append([item.layer, item.operator, item.product or _NONE, *shares])
     title = f"Where ONNX float32 spends its time, batch {TARGET_BATCH}, CPU"
-    return Sheet(title, ["layer", "operator", "share of time", "share of multiply-adds"], rows)
+    head = ["layer", "operator", "kernel", "share of time", "share of multiply-adds", "share of the limit"]
+    return Sheet(title, head, rows)

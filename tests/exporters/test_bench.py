@@ -138,7 +138,10 @@ def report(**values: object) -> BenchReport:
         disturbance={"cpu": [0.0, 0.3, 0.05]},
         host={"platform": "test", "packages": {"numpy": "2"}},
         loading=Loading(1000, 0.02, 1500, 0.01, 2000),
-        layers=[LayerTime("network.conv", "Conv", 0.9, 0.5)],
+        layers=[
+            LayerTime("network.conv", "Conv", 0.75, 0.5, "3×3, 4 → 8 channels"),
+            LayerTime("layout", "ReorderInput", 0.2, 0.0),
+        ],
     )
     for name, value in values.items():
         setattr(made, name, value)
@@ -222,7 +225,8 @@ class TestReport:
             "| ONNX float32 | 80% |",
             "| ONNX float32 | 0.15 | 0.20 | 1.10 | 1.0e-06 | 2.0e-06 | 3.0e-06 |",
             "| ONNX float32 | 500.0 (0.0), 128/s |",
-            "| network.conv | Conv | 90.0% | 50.0% |",
+            "| network.conv | Conv | 3×3, 4 → 8 channels | 75.0% | 50.0% | 53% |",
+            "| layout | ReorderInput | – | 20.0% | 0.0% | – |",
             "| OpenVINO float32 | cpu | OpenVINO is not installed |",
         ):
             assert line in text.splitlines()
@@ -245,6 +249,14 @@ class TestReport:
             "reading the weights with read_bundle takes 2.00 × the time of torch.load(weights_only=True); "
             "peak memory 1.50 × the weights' bytes against 2.00 ×"
         )
+
+    def test_what_keeps_it_from_the_limit_is_said(self) -> None:
+        assert (
+            "ONNX float32 multiplies at 80% of the limit on cpu: 20% of the time goes into nodes without products (layout, "
+            "pooling, element-wise), the rest runs at 100% of the limit; below 80% of it, by time: "
+            "network.conv (3×3, 4 → 8 channels)"
+        ) in remarks(report())
+        assert not any("of the limit on" in line for line in remarks(report(layers=[])))
 
     def test_picture_is_a_png_even_of_nothing(self) -> None:
         for found in (report(), report(rows=[], costs=[])):
@@ -270,7 +282,7 @@ class TestProfile:
             {"node_conv": 36},
         )
         assert found == [
-            LayerTime("net.conv", "Conv", 0.6, 1.0),
+            LayerTime("net.conv", "Conv", 0.6, 1.0, "3×3, 1 → 1 channels"),
             LayerTime("node_sigmoid", "Sigmoid", 0.3, 0.0),
             LayerTime("layout", "ReorderOutput", 0.1, 0.0),
         ]
