@@ -304,7 +304,7 @@ def _race_device(
         if rates:
             report.limits[device] = max(rates)
         for contender in taking_part:
-            cost = Cost(contender.key, device, file_bytes=ready.file_bytes[contender.reads])
+            cost = Cost(contender.key, device, file_bytes=ready.file_bytes.get(contender.reads, 0))
             cost.reason = reasons.get(contender.key, "")
             report.costs.append(cost)
             if contender.key in children:

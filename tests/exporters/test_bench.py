@@ -432,7 +432,8 @@ def test_only_names_a_known_contender() -> None:
 @pytest.mark.long
 def test_bench_of_an_exported_bundle(exported: Callable[[str], ExportResult], tmp_path: Path) -> None:
     bundle = exported("cnn-2026-02-n64-g1").bundle
-    options = ["--batches", "1", "--rounds", "1", "--only", "eager", "--only", "ONNX", "--out", str(tmp_path)]
+    options = ["--batches", "1", "--rounds", "1", "--out", str(tmp_path)]
+    options += ["--only", "eager", "--only", "ONNX", "--only", "stored variant"]
     result = CliRunner().invoke(cli, ["bench", str(bundle), *options])
     assert result.exit_code == 0, result.output
     found = BenchReport.from_json((tmp_path / "bench.json").read_text(encoding="utf-8"))
@@ -440,5 +441,6 @@ def test_bench_of_an_exported_bundle(exported: Callable[[str], ExportResult], tm
     assert ratio is not None and ratio.median > 0.0
     cost = found.cost(ONNX)
     assert cost is not None and cost.accuracy["rel_l2"] < 1e-4 and len(cost.cold_s) == 3
+    assert ("stored variant reduced", "cpu", "the bundle holds no such variant") in found.missing()
     assert found.layers and found.loading is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "bench.md", "bench.png"]
