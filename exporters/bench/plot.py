@@ -14,7 +14,7 @@ def plot_png(report: BenchReport) -> bytes:
     from matplotlib.ticker import PercentFormatter
 
     devices = report.devices() or ["cpu"]
-    figure = Figure(figsize=(11, 4.6 * len(devices)), layout="constrained")
+    figure = Figure(figsize=(13.5, 4.8 * len(devices)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{report.name}: {report.threads} thread{'s' * (report.threads > 1)}")
     panels = figure.subplots(len(devices), 2, squeeze=False)
@@ -22,17 +22,23 @@ def plot_png(report: BenchReport) -> bytes:
     for device, (speed, limit) in zip(devices, panels, strict=True):
         names = report.contenders(device)
         for number, name in enumerate(names):
-            nudge = (number - (len(names) - 1) / 2) * 0.06  # so that error bars do not hide one another
+            nudge = (number - (len(names) - 1) / 2) * 0.5 / len(names)  # so that error bars do not hide one another
+            # Ten colours, then the same with dashes.
+            colour, marker, line = (
+                f"C{number % 10}",
+                "ods^v"[number // 10 % 5],
+                ("-", "--", ":", "-.")[number // 10 % 4],
+            )
             ratios = {b: r for b in places if (r := report.ratio(name, b, device)) is not None}
             if ratios:
                 medians = [r.median for r in ratios.values()]
                 errors = [[r.median - r.low for r in ratios.values()], [r.high - r.median for r in ratios.values()]]
                 x = [places[b] + nudge for b in ratios]
-                speed.errorbar(x, medians, errors, marker="o", capsize=3, label=name, color=f"C{number}")
+                speed.errorbar(x, medians, errors, marker=marker, linestyle=line, capsize=3, label=name, color=colour)
             shares = {b: s for b in places if (s := report.limit_share(name, b, device)) is not None}
             if shares:
                 x = [places[b] + nudge for b in shares]
-                limit.plot(x, list(shares.values()), marker="o", label=name, color=f"C{number}")
+                limit.plot(x, list(shares.values()), marker=marker, linestyle=line, label=name, color=colour)
         speed.axhline(1.0, color="0.6", linewidth=0.8)
         limit.axhline(1.0, color="0.6", linewidth=0.8)
         limit.yaxis.set_major_formatter(PercentFormatter(1.0))
@@ -44,7 +50,7 @@ def plot_png(report: BenchReport) -> bytes:
             axes.set_xticks(list(places.values()), [str(batch) for batch in places])
             axes.grid(alpha=0.3)
         if names:
-            speed.legend(fontsize="small", loc="best")
+            limit.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.01, 1.0))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
     return buffer.getvalue()

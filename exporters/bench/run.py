@@ -239,6 +239,7 @@ def _measure(
         costs=[],
         limits={},
         centre_multiply_adds=ready.multiply_adds.get(CENTRE, 0),
+        centre_leaves_out=ready.model.spec.border_mask,
         export_s=ready.export_s,
         host=host_facts(),
     )

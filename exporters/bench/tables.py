@@ -90,13 +90,15 @@ def to_markdown(report: BenchReport) -> str:
 
 def _why(report: BenchReport) -> list[str]:
     """Say in a line what keeps ONNX float32 from the limit."""
-    whole, idle = report.limit_share(ONNX, TARGET_BATCH), report.without_products()
+    whole, others = report.limit_share(ONNX, TARGET_BATCH), report.without_products()
     if whole is None or not report.layers:
         return []
+    idle = sum(others.values())
+    most = ", ".join(f"{operator} {share:.0%}" for operator, share in list(others.items())[:4])
     slow = [f"{item.layer} ({item.product})" for item in report.layers if _is_slow(report, item, whole)]
     line = (
-        f"ONNX float32 multiplies at {whole:.0%} of the limit on cpu: {idle:.0%} of the time goes into nodes without products "
-        f"(layout, pooling, element-wise), the rest runs at {whole / (1 - idle):.0%} of the limit"
+        f"ONNX float32 multiplies at {whole:.0%} of the limit on cpu: {idle:.0%} of the time goes into nodes without products"
+        f"{f' ({most})' if most else ''}, the rest runs at {whole / (1 - idle):.0%} of the limit"
     )
     return [line + (f"; below {whole:.0%} of it, by time: {', '.join(slow[:3])}" if slow else "")]
 
