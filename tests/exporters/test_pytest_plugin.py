@@ -55,6 +55,7 @@ def test_bad_export_fails_its_rows(exported: Exported, tmp_path: Path) -> None:
     assert "times the allowed error" in done.stdout
 
 
+@pytest.mark.long
 def test_a_refused_export_shows_its_rows(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
         "import exporters.pipeline as pipeline\nfrom tampering import with_flipped_weight\nhonest = pipeline.export_onnx\n"

@@ -341,6 +341,7 @@ class TestFloat16:
         assert types == [onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT]
         assert 1e-5 < relative(run(half(model, []), feed), run(model, feed)) < 2e-3
 
+    @pytest.mark.long
     def test_variant_is_judged_and_its_speed_is_not_invented(self, made16: ExportResult) -> None:
         info = json.loads(members(made16.bundle)[c.EXPORTS_JSON])
         assert [(v["graph"], v["engine"], v["precision"], v["file"]["path"]) for v in info["variants"]] == [
@@ -351,16 +352,19 @@ class TestFloat16:
         rows = [row for row in made16.report.rows if row.precision == "float16"]
         assert {(row.device, row.verdict) for row in rows} == {("cuda emulated", "passed")}
 
+    @pytest.mark.long
     def test_every_operator_has_a_kernel_on_cuda(self, made16: ExportResult) -> None:
         stored = members(made16.bundle)
         for graph in ("diffraction_to_obj", c.CENTRE):
             assert left_to_the_cpu(onnx.load_from_string(stored[c.float16_member(graph)])) == []
 
+    @pytest.mark.long
     def test_verify_proves_it_again(self, made16: ExportResult) -> None:
         report = verify_bundle(made16.bundle, batches=(1, 5))
         assert report.passed, report.summary()
         assert sum(row.precision == "float16" and row.verdict == "passed" for row in report.rows) == 2
 
+    @pytest.mark.long
     def test_host_without_cuda_runs_float32_and_says_so(self, made16: ExportResult) -> None:
         opened, note = ptycho_runtime.open(made16.bundle, "cpu", precision="auto").variant()
         assert opened is None
