@@ -21,11 +21,11 @@ h1 { font-size: 1.5rem; margin-bottom: .2rem; overflow-wrap: anywhere; } h2 { fo
 .passed { background: var(--good-page); color: var(--good); } .failed { background: var(--bad-page); color: var(--bad); }
 .skipped { color: var(--quiet); }
 .wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .3rem .45rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .4rem; border-bottom: 1px solid var(--line); vertical-align: top; }
 th { font-size: .82rem; color: var(--quiet); white-space: nowrap; } td.n, th.n { text-align: right; white-space: nowrap; }
 td.passed, td.failed { font-weight: 600; position: sticky; right: 0; } table code { overflow-wrap: normal; } td.share { white-space: nowrap; }
-.bar { display: inline-block; width: 4rem; height: .55rem; background: var(--track); border-radius: .3rem; overflow: hidden; vertical-align: middle; }
+.bar { display: inline-block; width: 3rem; height: .55rem; background: var(--track); border-radius: .3rem; overflow: hidden; vertical-align: middle; }
 .bar i { display: block; height: 100%; background: var(--bar); } .failed .bar i { background: var(--bad-bar); }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .2rem 1rem; } dt { color: var(--quiet); overflow-wrap: anywhere; }
 dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .92em; overflow-wrap: anywhere; }
