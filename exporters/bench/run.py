@@ -13,7 +13,7 @@ import numpy as np
 from exporters import store
 from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, WHOLE, WITHOUT, CannotRun, Case
 from exporters.bench.contenders import CONTENDERS, GRAPH, LIMITS, REWRITTEN, Contender, matrix_multiply_adds
-from exporters.bench.limits import multiply_adds
+from exporters.bench.limits import multiply_adds, multiply_adds_by_node
 from exporters.bench.loading import compare_loading
 from exporters.bench.plot import plot_png
 from exporters.bench.profile import profile
@@ -30,6 +30,7 @@ from exporters.pipeline import export_bundle, load_for_export, stored_exports, s
 from exporters.torchscript_check import check_torchscript
 from ptycho_runtime import contract as c
 from ptycho_runtime.devices import usable_threads
+from ptycho_runtime.hardware import reduced_arithmetic
 from ptycho_runtime.metrics import field_errors, object_field
 from ptycho_runtime.variants import Budget, variant_precision
 from ptycho_torch import params as params_module
@@ -170,6 +171,10 @@ def _prepare(
         stored[which] = stored_member(record, entry["file"], problems)
         precisions[which] = entry["precision"]
         words[which] = variant_precision(entry["precision"], len(entry["int8_layers"]))
+        if entry["int8_layers"]:
+            counts = multiply_adds_by_node(stored[WHOLE if which == VARIANT else CENTRE])
+            share = sum(counts[layer] for layer in entry["int8_layers"] if layer in counts) / sum(counts.values())
+            words[which] += f", {share:.0%} of the multiply-adds in int8"
     _refuse(record, problems)
     if rewrites:
         stored |= _unwritten(loaded.models[GRAPH])
@@ -244,6 +249,8 @@ def _measure(
         host=host_facts(),
     )
     report.notes += [f"{which}: openvino {precision}" for which, precision in ready.variants.items()]
+    if ready.variants and (arithmetic := reduced_arithmetic()):
+        report.notes.append(arithmetic)
     pool = {key.removeprefix("pool."): value for key, value in ready.feed.items() if key.startswith("pool.")}
     with EagerRunner(ready.model, GRAPH, dtype=torch.float64) as eager:
         reference = eager.run(pool)
