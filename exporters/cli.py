@@ -148,8 +148,7 @@ def _export_one(
         from exporters.pipeline import export_bundle
         from ptycho_runtime.variants import Budget
 
-        cfg = dict(params_module.cfg)
-        try:
+        with params_module.restored():  # the next bundle starts from the same parameters
             return export_bundle(
                 path,
                 out,
@@ -164,9 +163,6 @@ def _export_one(
                 budget=None if budget is None else Budget.parse(budget),
                 progress=progress,
             )
-        finally:
-            params_module.cfg.clear()  # the next bundle starts from the same parameters
-            params_module.cfg.update(cfg)
 
     result, message, code = guarded(path, run)
     if result is None:

@@ -259,15 +259,11 @@ def verify_bundle(
     say("reading")
     record = read_bundle(source)
     exports = stored_exports(record)
-    before = dict(params_module.cfg)
-    try:
+    with params_module.restored():  # a check leaves no trace
         say("rebuilding the models")
         loaded = load_for_export(
             with_params(record, exports["params"] if record.kind == "ckpt" else None), exports["spec"]
         )
-    finally:
-        params_module.cfg.clear()  # a check leaves no trace
-        params_module.cfg.update(before)
     models = loaded.models
     refuse_other_graphs(record, exports, models)
     artifacts: dict[str, dict[str, bytes]] = {}

@@ -89,9 +89,23 @@ def restored_on_failure(target: dict[str, Any] | None = None) -> Iterator[dict[s
     try:
         yield target
     except BaseException:
-        target.clear()
-        target.update(before)
+        _put_back(target, before)
         raise
+
+
+@contextmanager
+def restored() -> Iterator[dict[str, Any]]:
+    """Yield `cfg` and put it back exactly as it was, however the block ends."""
+    before = dict(cfg)
+    try:
+        yield cfg
+    finally:
+        _put_back(cfg, before)
+
+
+def _put_back(target: dict[str, Any], before: Mapping[str, Any]) -> None:
+    target.clear()
+    target.update(before)
 
 
 def snapshot(values: Mapping[str, Any] | None = None) -> str:

@@ -171,7 +171,7 @@ class BenchReport:
             for name, whole in REDUCED.items()
             if (ratio := self.ratio(name, TARGET_BATCH, against=whole)) is not None
         ]
-        return [
+        targets = [
             Target(f"ONNX float32 over eager, batch {TARGET_BATCH}", 2.5, eager.median if eager else None),
             Target(
                 f"ONNX float32 over frozen TorchScript, batch {TARGET_BATCH}", 2.3, frozen.median if frozen else None
@@ -181,17 +181,12 @@ class BenchReport:
                 0.8,
                 self.limit_share(ONNX, TARGET_BATCH),
             ),
-            *(
-                [
-                    Target(
-                        f"centre over the whole patches, ONNX float32, batch {TARGET_BATCH}",
-                        1.15,
-                        centre.median if centre else None,
-                    )
-                ]
-                if self.centre_leaves_out
-                else []
-            ),
+        ]
+        if self.centre_leaves_out:
+            text = f"centre over the whole patches, ONNX float32, batch {TARGET_BATCH}"
+            targets.append(Target(text, 1.15, centre.median if centre else None))
+        return [
+            *targets,
             Target(
                 f"stored variant, within its budget, over the same graph in ONNX float32, batch {TARGET_BATCH}",
                 2.5,

@@ -105,17 +105,13 @@ def run_bench(
     wanted = set(only)
     chosen = [contender for contender in CONTENDERS if not wanted or contender.name in wanted]
     chosen += REWRITTEN if rewrites else ()
-    before = dict(params_module.cfg)
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        try:
+        with params_module.restored():
             say("reading")
             given = read_bundle(source)
             folder = Path(out) if out is not None else store.default_folder(given)
             store.check_writable(folder)
             ready = _prepare(given, Path(name), max(batches), _pool_batch(batches), scan, budget, rewrites, say)
-        finally:
-            params_module.cfg.clear()
-            params_module.cfg.update(before)
         report = _measure(ready, store.bundle_name(given), chosen, batches, rounds, devices, say)
         say("reading the weights")
         report.loading = compare_loading(given, given.path, ready.arena.threads)

@@ -30,8 +30,9 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Export
         from exporters import export_bundle
         from ptycho_torch import params
 
-        params.cfg.clear()  # whatever the first test that asks for this export has applied before
-        params.cfg.update(params.defaults())
-        return export_bundle(bundle_path(name), tmp_path_factory.mktemp(name), batches=(1, 3))
+        with params.restored():  # whichever test asks first, before or after it applied parameters
+            params.cfg.clear()
+            params.cfg.update(params.defaults())
+            return export_bundle(bundle_path(name), tmp_path_factory.mktemp(name), batches=(1, 3))
 
     return make

@@ -63,6 +63,17 @@ def test_snapshot_is_sorted_json_of_plain_values() -> None:
     assert json.loads(text) == {"a": [0, 1], "n": "nan", "p": "x/y", "t": [1, None], "z": 1.5}
 
 
+def test_parameters_are_back_however_the_block_ends() -> None:
+    before = dict(params.cfg)
+    with params.restored() as cfg:
+        cfg.update(N=32, unknown=1)
+    assert params.cfg == before
+    with pytest.raises(ValueError, match="stop"), params.restored() as cfg:
+        cfg.clear()
+        raise ValueError("stop")
+    assert params.cfg == before
+
+
 def test_ptychopinns_own_dictionary_is_used_where_it_is_importable(tmp_path: Path) -> None:
     (tmp_path / "ptycho").mkdir()
     (tmp_path / "ptycho" / "__init__.py").touch()
