@@ -1,6 +1,6 @@
 """`python -m exporters`: the same as `ptycho-export`."""
 
-from exporters.cli import main
+from exporters.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-_ONLY_HERE = "weight_evidence.py"
+_ONLY_HERE = "architecture/weights.py"
 _ONLY_THERE = ("inference.py", "reassembly.py", "dataloader.py")
 
 

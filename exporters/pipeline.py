@@ -7,25 +7,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporters import describe, store
-from exporters.graphs import build_graph, graph_io, has_centre
-from exporters.onnx import export_onnx
+from exporters.formats.onnx import export_onnx
+from exporters.formats.torchscript import export_torchscript
+from exporters.formats.torchscript_check import check_torchscript
+from exporters.graph.graphs import build_graph, graph_io, has_centre
 from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
 from exporters.parity.matrix import BATCHES
 from exporters.parity.stitched import GRAPH, compare_stitched
 from exporters.reduced import Choice, choose_variants
 from exporters.reduced.rows import add_rows, verify_variants
-from exporters.stored import golden_problems, refuse_other_graphs
-from exporters.stored import stored_exports as stored_exports
-from exporters.stored import stored_member as stored_member
-from exporters.torchscript import export_torchscript
-from exporters.torchscript_check import check_torchscript
+from exporters.stored import exports_json as describe
+from exporters.stored import write as store
+from exporters.stored.open import golden_problems, refuse_other_graphs
+from exporters.stored.open import stored_exports as stored_exports
+from exporters.stored.open import stored_member as stored_member
 from ptycho_runtime import contract as c
-from ptycho_runtime.variants import Budget
+from ptycho_runtime.engine.variants import Budget
 from ptycho_torch import params as params_module
-from ptycho_torch.architecture import Architecture, Detection, detect
+from ptycho_torch.architecture.detect import Architecture, Detection, detect
 from ptycho_torch.bundle import BundleRecord, read_bundle
-from ptycho_torch.bundle.writer import write_file
+from ptycho_torch.bundle.write import write_file
 from ptycho_torch.errors import ConfigurationError, EvidenceConflictError
 from ptycho_torch.model_manager import build_models, bundle_params, require_torch, with_params
 from ptycho_torch.models.module import PtychoModel

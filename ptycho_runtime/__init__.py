@@ -1,7 +1,6 @@
 """Run exported PtychoPINN models on a beamline host: numpy and onnxruntime, no PyTorch."""
 
 from ptycho_runtime.api import Reconstructor, open
-from ptycho_runtime.bundle import Export, open_export
 from ptycho_runtime.errors import (
     CheckFailedError,
     DamagedExportError,
@@ -12,6 +11,7 @@ from ptycho_runtime.errors import (
     ScanError,
     UnsafeGraphError,
 )
+from ptycho_runtime.export.bundle import Export, open_export
 
 __all__ = [
     "CheckFailedError",

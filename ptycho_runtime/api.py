@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.bundle import Export, open_export
+from ptycho_runtime.engine.session import GraphSession, Session
+from ptycho_runtime.engine.tune import remembered
+from ptycho_runtime.engine.variants import PRECISIONS, OpenedVariant, open_variant
 from ptycho_runtime.errors import DeviceUnavailableError, NotExportedError, ReconstructionError, VariantRefusedError
-from ptycho_runtime.scale import input_scale_factor as scale_of
-from ptycho_runtime.session import GraphSession, Session
-from ptycho_runtime.stitch import holds_crop
-from ptycho_runtime.tune import remembered
-from ptycho_runtime.variants import PRECISIONS, OpenedVariant, open_variant
+from ptycho_runtime.export.bundle import Export, open_export
+from ptycho_runtime.image.stitch import holds_crop
+from ptycho_runtime.scan.scale import input_scale_factor as scale_of
 
 if TYPE_CHECKING:
     from ptycho_runtime.reconstruct import Reconstruction
-    from ptycho_runtime.scans import Scan
+    from ptycho_runtime.scan.read import Scan
 
 DEFAULT_BATCH = 16  # where nothing was tuned
 
@@ -168,7 +168,7 @@ class Reconstructor:
         weighting: str = "auto",
         progress: Callable[[int, int], None] | None = None,
     ) -> Reconstruction:
-        """Return the object of a scan from `ptycho_runtime.scans.read_scan`; see `reconstruct.reconstruct`.
+        """Return the object of a scan from `ptycho_runtime.scan.read.read_scan`; see `reconstruct.reconstruct`.
 
         Args:
             scan: patterns and positions.

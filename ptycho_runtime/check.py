@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.bundle import Export, load_golden
+from ptycho_runtime.engine.session import GraphSession
+from ptycho_runtime.engine.variants import Variant, precision_errors, stored_patterns
 from ptycho_runtime.errors import CheckFailedError, DamagedExportError, DeviceUnavailableError
+from ptycho_runtime.export.bundle import Export, load_golden
 from ptycho_runtime.metrics import errors
-from ptycho_runtime.session import GraphSession
-from ptycho_runtime.variants import Variant, precision_errors, stored_patterns
 
 VARIANT_OUTPUT = "object phase, amplitude"
 

@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import onnxruntime
 
-from ptycho_runtime.devices import cgroup_cpus, usable_threads, why_not
+from ptycho_runtime.engine.devices import cgroup_cpus, usable_threads, why_not
 
 
 def report() -> dict[str, str]:

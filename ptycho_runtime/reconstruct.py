@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.bundle import Export
+from ptycho_runtime.engine.session import Session
+from ptycho_runtime.engine.variants import OpenedVariant, refuse_beyond
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
-from ptycho_runtime.grouping import group_neighbours, group_offsets
-from ptycho_runtime.overlap import Behind, ahead
-from ptycho_runtime.quality import Quality, probe_parts, residuals
-from ptycho_runtime.scale import scale_of_energy
-from ptycho_runtime.scans import Scan
-from ptycho_runtime.session import Session
-from ptycho_runtime.stitch import Canvas, Stitcher, probe_weights
-from ptycho_runtime.variants import OpenedVariant, refuse_beyond
+from ptycho_runtime.export.bundle import Export
+from ptycho_runtime.image.stitch import Canvas, Stitcher, probe_weights
+from ptycho_runtime.image.trust import Quality, probe_parts, residuals
+from ptycho_runtime.scan.grouping import group_neighbours, group_offsets
+from ptycho_runtime.scan.read import Scan
+from ptycho_runtime.scan.scale import scale_of_energy
+from ptycho_runtime.threads import Behind, ahead
 
 _READ_AHEAD = 4  # batches
 _STITCH_BEHIND = 2  # batches

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ptycho_torch import errors, params
-from ptycho_torch.architecture import detect
+from ptycho_torch.architecture.detect import detect
 from ptycho_torch.bundle import read_bundle
 from ptycho_torch.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_torch.errors import BundleError

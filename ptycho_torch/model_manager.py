@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ptycho_torch import params as params_module
-from ptycho_torch.architecture import Architecture, Detection, detect, role_weights
+from ptycho_torch.architecture.detect import Architecture, Detection, detect, role_weights
 from ptycho_torch.bundle import ARCHITECTURE, ROLES, BundleRecord, StateDict, read_bundle
 from ptycho_torch.errors import BundleError, ConfigurationError, MissingModelsError, WeightMismatchError
 from ptycho_torch.spec import ModelSpec
@@ -271,7 +271,7 @@ def save_torch_bundle(
     require_torch("save_torch_bundle")
     import torch
 
-    from ptycho_torch.bundle.writer import write_zip
+    from ptycho_torch.bundle.write import write_zip
 
     absent = [role for role in ROLES if role not in models]
     if absent:

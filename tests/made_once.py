@@ -31,8 +31,8 @@ def graphs_made_once(folder: Path) -> Iterator[None]:
 def exporting_anew() -> Iterator[None]:
     """Export graphs in this block whether or not they were made before."""
     from exporters import pipeline
-    from exporters.onnx import export_onnx
-    from exporters.torchscript import export_torchscript
+    from exporters.formats.onnx import export_onnx
+    from exporters.formats.torchscript import export_torchscript
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline, "export_onnx", export_onnx)

@@ -16,7 +16,7 @@ REWRITE_NAMES = (
     "sub-pixel",
     "pixel blocks",
     "sigmoids",
-)  # of exporters.optimize, which is not to be imported in every process
+)  # of exporters.formats.optimize, which is not to be imported in every process
 WITHOUT = "without "  # an exact rewrite, or all of them
 WHOLE, CENTRE, VARIANT, VARIANT_CENTRE = "onnx", "centre", "variant", "variant centre"
 

@@ -18,7 +18,7 @@ from exporters.bench.case import CannotRun
 from exporters.bench.contenders import thread_environment
 from exporters.bench.memory import peak_bytes, resident_bytes
 from ptycho_torch.bundle import BundleRecord, is_own_member
-from ptycho_torch.bundle.writer import write_zip
+from ptycho_torch.bundle.write import write_zip
 
 REPEATS = 5
 

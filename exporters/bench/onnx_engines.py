@@ -13,8 +13,8 @@ from exporters.bench.case import WHOLE, CannotRun, Case, Feed
 if TYPE_CHECKING:
     import numpy as np
 
-    from ptycho_runtime.gpu_session import FixedBinding
-    from ptycho_runtime.session import GraphSession, Session
+    from ptycho_runtime.engine.gpu import FixedBinding
+    from ptycho_runtime.engine.session import GraphSession, Session
 
 
 _BATCH = 16  # what a CPU session is told that it will mostly get
@@ -30,15 +30,15 @@ class RuntimeEngine:
     @classmethod
     def onnx(cls, case: Case, which: str, threads: int) -> Self:
         """Open a stored ONNX file under onnxruntime."""
-        from ptycho_runtime.session import GraphSession
+        from ptycho_runtime.engine.session import GraphSession
 
         return cls(case, GraphSession(case.stored(which), "cpu", _BATCH, threads=threads))
 
     @classmethod
     def openvino(cls, case: Case, which: str, threads: int, precision: str | None) -> Self:
         """Open a stored ONNX file under OpenVINO; the precision is the stored variant's where None."""
+        from ptycho_runtime.engine.openvino import OpenVinoSession
         from ptycho_runtime.errors import DeviceUnavailableError
-        from ptycho_runtime.openvino_session import OpenVinoSession
 
         model = case.stored(which)
         try:
@@ -71,7 +71,7 @@ class CopyingEngine:
             tf32: whether factors are rounded.
             cuda_graph: whether runs are replayed as a CUDA graph.
         """
-        from ptycho_runtime.engines import TF32_SWITCH, refuses_tf32
+        from ptycho_runtime.engine.tensorrt_cache import TF32_SWITCH, refuses_tf32
 
         if tf32 and refuses_tf32():
             raise CannotRun(f"{TF32_SWITCH}=0 in the environment forbids TF32")
@@ -83,8 +83,8 @@ class CopyingEngine:
 
     def session(self, batch: int) -> GraphSession:
         """Return the session of a batch size; raises `CannotRun`."""
+        from ptycho_runtime.engine.session import GraphSession
         from ptycho_runtime.errors import DeviceUnavailableError
-        from ptycho_runtime.session import GraphSession
 
         if batch not in self.sessions:
             try:
@@ -115,7 +115,7 @@ class BoundEngine(CopyingEngine):
 
     def prepare(self, feed: Feed) -> Callable[[], Any]:
         """Copy the feed into the buffers of its batch size, which stay the same: a captured graph knows their addresses."""
-        from ptycho_runtime.gpu_session import FixedBinding
+        from ptycho_runtime.engine.gpu import FixedBinding
 
         groups = len(feed[self.case.inputs[0]])
         if groups not in self.bindings:

@@ -43,7 +43,7 @@ def profile(arena: Arena, batch: int) -> list[LayerTime]:
     )  # fmt: skip
     if done.returncode:
         raise CannotRun(f"the profile ended with code {done.returncode}: {done.stderr.strip().rpartition(chr(10))[2]}")
-    from exporters.bench.limits import multiply_adds_by_node
+    from exporters.graph.cost import multiply_adds_by_node
 
     model = Path(Case.read(arena.case).files[WHOLE]).read_bytes()
     return layer_times(model, json.loads(done.stdout), multiply_adds_by_node(model))

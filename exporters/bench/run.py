@@ -10,32 +10,32 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters import store
 from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, WHOLE, WITHOUT, CannotRun, Case
 from exporters.bench.contenders import CONTENDERS, GRAPH, LIMITS, REWRITTEN, Contender, matrix_multiply_adds
-from exporters.bench.limits import multiply_adds, multiply_adds_by_node
 from exporters.bench.loading import compare_loading
 from exporters.bench.plot import plot_png
 from exporters.bench.profile import profile
 from exporters.bench.race import Arena, Child, Turns, cold_start, race
 from exporters.bench.report import TARGET_BATCH, BenchReport, Cost, Row
 from exporters.bench.tables import to_markdown
-from exporters.graphs import build_graph, graph_io
-from exporters.onnx import export_onnx
-from exporters.optimize import REWRITES
+from exporters.formats.onnx import export_onnx
+from exporters.formats.optimize import REWRITES
+from exporters.formats.torchscript_check import check_torchscript
+from exporters.graph.cost import multiply_adds, multiply_adds_by_node
+from exporters.graph.graphs import build_graph, graph_io
 from exporters.parity.inputs import EDGES, make_pool
 from exporters.parity.report import host_facts
 from exporters.parity.runners import EagerRunner
 from exporters.pipeline import export_bundle, load_for_export, stored_exports, stored_member
-from exporters.torchscript_check import check_torchscript
+from exporters.stored import write as store
 from ptycho_runtime import contract as c
-from ptycho_runtime.devices import usable_threads
-from ptycho_runtime.hardware import reduced_arithmetic
+from ptycho_runtime.engine.devices import usable_threads
+from ptycho_runtime.engine.hardware import reduced_arithmetic
+from ptycho_runtime.engine.variants import Budget, variant_precision
 from ptycho_runtime.metrics import field_errors, object_field
-from ptycho_runtime.variants import Budget, variant_precision
 from ptycho_torch import params as params_module
 from ptycho_torch.bundle import BundleRecord, is_own_member, read_bundle
-from ptycho_torch.bundle.writer import write_file
+from ptycho_torch.bundle.write import write_file
 from ptycho_torch.errors import DamagedBundleError
 from ptycho_torch.model_manager import require_torch, with_params
 from ptycho_torch.models.module import PtychoModel

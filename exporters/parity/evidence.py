@@ -13,7 +13,7 @@ import numpy as np
 
 from exporters.parity.report import STORED_RUNTIMES, ParityRow
 from ptycho_runtime.metrics import difference, object_field
-from ptycho_torch.bundle.writer import npz_bytes
+from ptycho_torch.bundle.write import npz_bytes
 from ptycho_torch.errors import BundleError
 
 Arrays = Mapping[str, np.ndarray]

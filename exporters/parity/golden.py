@@ -7,12 +7,12 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from exporters.graphs import graph_io
+from exporters.graph.graphs import graph_io
 from exporters.parity.inputs import Pool, make_pool
 from exporters.parity.matrix import in_chunks
 from exporters.parity.metrics import budget
 from exporters.parity.runners import EagerRunner
-from ptycho_torch.bundle.writer import npz_bytes
+from ptycho_torch.bundle.write import npz_bytes
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 

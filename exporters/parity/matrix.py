@@ -11,11 +11,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from exporters.graphs import graph_io
-from exporters.parity.bisect import Divergence, bisect_graph
+from exporters.graph.graphs import graph_io
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
 from exporters.parity.inputs import EDGES, Pool, make_pool
+from exporters.parity.layers import Divergence, bisect_graph
 from exporters.parity.metrics import Budget, budget
 from exporters.parity.precision import tf32_eager
 from exporters.parity.report import Cell, ParityReport, ParityRow, host_facts

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from exporters.graphs import build_graph, graph_io
+from exporters.graph.graphs import build_graph, graph_io
 from exporters.parity.inputs import Pool
 from exporters.parity.runners import EagerRunner, Outputs
 from ptycho_torch.models.module import PtychoModel

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from exporters.parity.bisect import Divergence
-from exporters.parity.hardware import hardware
+from exporters.host import hardware
+from exporters.parity.layers import Divergence
 from exporters.parity.metrics import RULE
 from exporters.parity.stitched import StitchedRow
 from ptycho_runtime import contract as c

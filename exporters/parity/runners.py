@@ -16,10 +16,10 @@ import numpy as np
 import onnxruntime
 import torch
 
-from exporters.graphs import eager_outputs
+from exporters.graph.graphs import eager_outputs
 from exporters.parity.devices import PROVIDERS
 from ptycho_runtime import contract as c
-from ptycho_runtime.devices import ORT_ERRORS
+from ptycho_runtime.engine.devices import ORT_ERRORS
 from ptycho_torch.models.module import PtychoModel
 
 Feed = Mapping[str, np.ndarray]

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from exporters.graphs import graph_io
+from exporters.graph.graphs import graph_io
 from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, Runner, TorchScriptRunner
 from ptycho_runtime import contract as c
-from ptycho_runtime.bundle import Export
+from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.reconstruct import reconstruct
-from ptycho_runtime.scans import read_scan
+from ptycho_runtime.scan.read import read_scan
 from ptycho_torch.models.module import PtychoModel
 
 MAX_PATTERNS = 256  # eager in float64 takes a tenth of a second a pattern on two cores

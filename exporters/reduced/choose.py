@@ -26,12 +26,12 @@ from exporters.reduced.layers import build, plan_layers, sensitivities
 from exporters.reduced.patterns import Patterns, scan_patterns
 from exporters.reduced.quantize import run
 from ptycho_runtime import contract as c
-from ptycho_runtime.devices import usable_threads, why_not
-from ptycho_runtime.hardware import processor
-from ptycho_runtime.openvino_session import OpenVinoSession, has_bfloat16
-from ptycho_runtime.session import GraphSession, Session
-from ptycho_runtime.variants import Budget, PrecisionErrors, precision_errors, variant_precision
-from ptycho_torch.bundle.writer import npz_bytes
+from ptycho_runtime.engine.devices import usable_threads, why_not
+from ptycho_runtime.engine.hardware import processor
+from ptycho_runtime.engine.openvino import OpenVinoSession, has_bfloat16
+from ptycho_runtime.engine.session import GraphSession, Session
+from ptycho_runtime.engine.variants import Budget, PrecisionErrors, precision_errors, variant_precision
+from ptycho_torch.bundle.write import npz_bytes
 from ptycho_torch.models.module import PtychoModel
 
 WHOLE = "diffraction_to_obj"

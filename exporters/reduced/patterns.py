@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.grouping import group_neighbours
-from ptycho_runtime.scale import scale_of_energy
-from ptycho_runtime.scans import read_scan
+from ptycho_runtime.scan.grouping import group_neighbours
+from ptycho_runtime.scan.read import read_scan
+from ptycho_runtime.scan.scale import scale_of_energy
 from ptycho_torch.errors import BundleError
 from ptycho_torch.spec import ModelSpec
 

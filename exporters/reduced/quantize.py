@@ -16,8 +16,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
-from exporters.bench.limits import multiply_adds_by_node
-from exporters.optimize.nodes import add_initializer, constant, new_node
+from exporters.formats.optimize.nodes import add_initializer, constant, new_node
+from exporters.graph.cost import multiply_adds_by_node
 
 Feed = Mapping[str, np.ndarray]
 WORTH = 0.005  # of the graph's multiply-adds: smaller convolutions are left alone

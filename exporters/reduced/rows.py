@@ -15,10 +15,10 @@ from exporters.parity.report import ParityReport, ParityRow
 from exporters.parity.runners import EagerRunner
 from exporters.reduced.choose import Choice, Way, float16_device
 from exporters.reduced.patterns import Patterns
-from exporters.stored import stored_member
+from exporters.stored.open import stored_member
 from ptycho_runtime import contract as c
+from ptycho_runtime.engine.variants import Budget, PrecisionErrors, precision_errors, variant_precision
 from ptycho_runtime.errors import DeviceUnavailableError
-from ptycho_runtime.variants import Budget, PrecisionErrors, precision_errors, variant_precision
 from ptycho_torch.bundle import BundleRecord
 from ptycho_torch.models.module import PtychoModel
 

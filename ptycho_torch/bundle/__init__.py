@@ -1,6 +1,6 @@
 """Bytes to records, without PyTorch: the one reader for every way a PtychoPINN model arrives."""
 
-from ptycho_torch.bundle.record import (
+from ptycho_torch.bundle.read import (
     ARCHITECTURE,
     ROLES,
     BundleRecord,

@@ -13,12 +13,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ptycho_torch.bundle import limits
-from ptycho_torch.bundle.archive import open_zip
-from ptycho_torch.bundle.machine import Findings
 from ptycho_torch.bundle.members import Members
-from ptycho_torch.bundle.pickles import load_plain, look_through
-from ptycho_torch.bundle.standins import Function, Global
+from ptycho_torch.bundle.pickle.allowed import Function, Global
+from ptycho_torch.bundle.pickle.load import load_plain, look_through
+from ptycho_torch.bundle.pickle.machine import Findings
 from ptycho_torch.bundle.text import shown
+from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import (
     DamagedBundleError,
     NotABundleError,

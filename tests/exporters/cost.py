@@ -12,7 +12,7 @@ from typing import TypedDict
 import onnx
 from sample_bundles import members
 
-from exporters.bench.limits import multiply_adds
+from exporters.graph.cost import multiply_adds
 from ptycho_runtime import contract as c
 
 Figures = dict[str, int]

@@ -23,7 +23,6 @@ from rich.console import Console  # noqa: E402
 from exporters.bench.case import WHOLE, CannotRun, Case  # noqa: E402
 from exporters.bench.contenders import CONTENDERS, EAGER, FROZEN, GRAPH, ONNX, REWRITTEN, Contender, find  # noqa: E402
 from exporters.bench.disturbance import busy_s, disturbance  # noqa: E402
-from exporters.bench.limits import multiply_adds, multiply_adds_by_node  # noqa: E402
 from exporters.bench.loading import Loading  # noqa: E402
 from exporters.bench.onnx_engines import BoundEngine, CopyingEngine  # noqa: E402
 from exporters.bench.plot import plot_png  # noqa: E402
@@ -31,13 +30,14 @@ from exporters.bench.profile import LayerTime, layer_times  # noqa: E402
 from exporters.bench.race import Arena, Child, Turns, child_environment, race  # noqa: E402
 from exporters.bench.report import BenchReport, Cost, Ratio, Row, spread  # noqa: E402
 from exporters.bench.tables import remarks, sheets, to_markdown  # noqa: E402
-from exporters.cli import cli  # noqa: E402
+from exporters.cli.main import cli  # noqa: E402
 from exporters.errors import ExportError  # noqa: E402
-from exporters.graphs import build_graph, graph_io  # noqa: E402
-from exporters.onnx import export_onnx  # noqa: E402
-from exporters.optimize import REWRITES  # noqa: E402
+from exporters.formats.onnx import export_onnx  # noqa: E402
+from exporters.formats.optimize import REWRITES  # noqa: E402
+from exporters.graph.cost import multiply_adds, multiply_adds_by_node  # noqa: E402
+from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
-from ptycho_runtime.devices import why_not  # noqa: E402
+from ptycho_runtime.engine.devices import why_not  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters.parity.bisect import Divergence, LayerError, match_layers, nearest_sources, with_outputs  # noqa: E402
+from exporters.parity.layers import Divergence, LayerError, match_layers, nearest_sources, with_outputs  # noqa: E402
 
 
 def node(op: str, inputs: list[str], output: str, *modules: str) -> onnx.NodeProto:

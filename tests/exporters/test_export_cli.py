@@ -17,7 +17,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from click.testing import CliRunner, Result  # noqa: E402
 
-from exporters import ExportResult, cli  # noqa: E402
+from exporters import ExportResult  # noqa: E402
+from exporters.cli import main as cli  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
 SMALL = bundle_path("ffno-2026-07-n64-g1")
@@ -150,16 +151,14 @@ class TestInspect:
         assert "128" in last_line(result)
 
     def test_works_without_pytorch(self) -> None:
-        code = (
-            f"import sys; sys.modules['torch'] = None; from exporters.cli import cli; cli(['inspect', {str(DEMO)!r}])"
-        )
+        code = f"import sys; sys.modules['torch'] = None; from exporters.cli.main import cli; cli(['inspect', {str(DEMO)!r}])"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
         assert done.returncode == 0, done.stderr
         assert "586,794" in done.stdout
 
     def test_export_without_pytorch_tells_how_to_install_it(self, tmp_path: Path) -> None:
         arguments = ["export", str(DEMO), "--out", str(tmp_path)]
-        code = f"import sys; sys.modules['torch'] = None; from exporters.cli import main; sys.argv[1:] = {arguments}; main()"
+        code = f"import sys; sys.modules['torch'] = None; from exporters.cli.main import main; sys.argv[1:] = {arguments}; main()"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
         assert done.returncode == 2
         assert "pip install 'ptycho-export[export]'" in done.stderr

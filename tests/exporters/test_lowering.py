@@ -12,7 +12,7 @@ onnx = pytest.importorskip("onnx")
 
 from cuda_kernels import left_to_the_cpu  # noqa: E402
 
-from exporters.lowering import bicubic_matrix, lower  # noqa: E402
+from exporters.graph.lowering import bicubic_matrix, lower  # noqa: E402
 from ptycho_torch.models.attention import ChannelGate  # noqa: E402
 from ptycho_torch.models.registry import GENERATORS, build_network  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402

@@ -21,10 +21,10 @@ from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters.graphs import build_graph, graph_io  # noqa: E402
-from exporters.onnx import export_onnx  # noqa: E402
+from exporters.formats.onnx import export_onnx  # noqa: E402
+from exporters.formats.torchscript import export_torchscript  # noqa: E402
+from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
 from exporters.parity import ParityReport, run_parity  # noqa: E402
-from exporters.torchscript import export_torchscript  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 

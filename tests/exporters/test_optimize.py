@@ -17,9 +17,9 @@ from sample_bundles import members
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
-from exporters.optimize import optimize  # noqa: E402
-from exporters.optimize.pixel_blocks import BLOCK_PX, block_weights  # noqa: E402
-from exporters.optimize.subpixel import MAX_OUTPUTS, subpixel_weights  # noqa: E402
+from exporters.formats.optimize import optimize  # noqa: E402
+from exporters.formats.optimize.pixel_blocks import BLOCK_PX, block_weights  # noqa: E402
+from exporters.formats.optimize.subpixel import MAX_OUTPUTS, subpixel_weights  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 
 DOUBLED = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}

@@ -12,11 +12,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters.parity import ParityReport, ParityRow  # noqa: E402
+from exporters.parity.forms.markdown import compare, to_markdown  # noqa: E402
+from exporters.parity.forms.reading import read_report, report_from_json  # noqa: E402
 from exporters.parity.inputs import EDGES, make_pool  # noqa: E402
-from exporters.parity.markdown import compare, to_markdown  # noqa: E402
 from exporters.parity.matrix import Trial, judge, run_parity, telling_batches, trial_rows  # noqa: E402
 from exporters.parity.metrics import budget  # noqa: E402
-from exporters.parity.reading import read_report, report_from_json  # noqa: E402
 from ptycho_runtime.metrics import errors, field_errors  # noqa: E402
 from ptycho_torch.errors import BundleError  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
@@ -446,7 +446,7 @@ class TestJunit:
     def suite(self, report: ParityReport) -> Any:
         from xml.etree import ElementTree
 
-        from exporters.parity.junit import to_junit
+        from exporters.parity.forms.junit import to_junit
 
         return ElementTree.fromstring(to_junit(report))
 

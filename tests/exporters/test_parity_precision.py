@@ -10,7 +10,7 @@ from sample_bundles import bundle_path
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters.graphs import build_graph, graph_io  # noqa: E402
+from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
 from exporters.parity.inputs import Pool, make_pool  # noqa: E402
 from exporters.parity.matrix import in_chunks, judge  # noqa: E402
 from exporters.parity.precision import RoundedOperands, rounded, tf32_eager  # noqa: E402

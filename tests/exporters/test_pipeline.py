@@ -21,10 +21,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
 from exporters.errors import NotExportedError  # noqa: E402
+from exporters.formats.torchscript import reproducible  # noqa: E402
 from exporters.parity import DeviceRequiredError, ParityError  # noqa: E402
-from exporters.torchscript import reproducible  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
-from ptycho_torch.bundle.writer import npz_bytes  # noqa: E402
+from ptycho_torch.bundle.write import npz_bytes  # noqa: E402
 from ptycho_torch.errors import ConfigurationError, DamagedBundleError, OutputNotWritableError, UnsafeContentError  # noqa: E402
 
 Exported = Callable[[str], ExportResult]

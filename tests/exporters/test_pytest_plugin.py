@@ -16,7 +16,7 @@ from tampering import with_flipped_weight
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
-from exporters.cli import cli  # noqa: E402
+from exporters.cli.main import cli  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
 NAME = "ffno-2026-07-n64-g1"

@@ -20,7 +20,7 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed")
 
 import ptycho_runtime  # noqa: E402
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
-from exporters.cli import cli  # noqa: E402
+from exporters.cli.main import cli  # noqa: E402
 from exporters.parity import stitched  # noqa: E402
 from exporters.reduced import BudgetNotKeptError, choose  # noqa: E402
 from exporters.reduced.half import half, kept_in_float32, magnitudes  # noqa: E402
@@ -29,9 +29,9 @@ from exporters.reduced.patterns import scan_patterns  # noqa: E402
 from exporters.reduced.quantize import Range, calibrate, candidates, quantized, run  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.check import check_host, raise_unless_passed  # noqa: E402
-from ptycho_runtime.scans import read_scan  # noqa: E402
-from ptycho_runtime.variants import Budget, PrecisionErrors  # noqa: E402
-from ptycho_torch.bundle.writer import npz_bytes  # noqa: E402
+from ptycho_runtime.engine.variants import Budget, PrecisionErrors  # noqa: E402
+from ptycho_runtime.scan.read import read_scan  # noqa: E402
+from ptycho_torch.bundle.write import npz_bytes  # noqa: E402
 from ptycho_torch.errors import BundleError, ConfigurationError  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 
@@ -135,7 +135,7 @@ class TestPatterns:
 
     def test_scale_is_the_whole_scan_s(self) -> None:
         _, held_back = scan_patterns(SCAN, SPEC, SCALE)
-        result = ptycho_runtime.scale.scale_of_energy(
+        result = ptycho_runtime.scan.scale.scale_of_energy(
             "half_n_over_rms", read_scan(SCAN, 64).energy(64, "amplitude"), 64
         )
         assert np.all(held_back.feed[c.INPUT_SCALE] == np.float32(result))

@@ -15,10 +15,10 @@ from tampering import with_flipped_weight
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult, verify_bundle  # noqa: E402
-from exporters.cli import cli  # noqa: E402
+from exporters.cli.main import cli  # noqa: E402
 from exporters.parity.evidence import read_replay  # noqa: E402
-from exporters.replay import replay_file  # noqa: E402
-from exporters.store import store_reports  # noqa: E402
+from exporters.parity.replay import replay_file  # noqa: E402
+from exporters.stored.write import store_reports  # noqa: E402
 from ptycho_torch.errors import BundleError  # noqa: E402
 
 NAME = "ffno-2026-07-n64-g1"

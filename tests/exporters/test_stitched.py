@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import verify_bundle  # noqa: E402
 from exporters.parity import stitched  # noqa: E402
-from exporters.parity.reading import report_from_json  # noqa: E402
+from exporters.parity.forms.reading import report_from_json  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
 from exporters.parity.stitched import StitchedRow, figures, ring_correlation  # noqa: E402
 

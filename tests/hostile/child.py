@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy  # noqa: F401  # before the limit: what it maps is not the reader's doing
 
-from exporters.scan_report import scan_file
+from exporters.inspect.audit import scan_file
 from ptycho_torch import params
 from ptycho_torch.bundle import read_bundle
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ptycho_torch.bundle import writer
+from ptycho_torch.bundle import write as writer
 from ptycho_torch.errors import OutputNotWritableError
 
 OLD = [("a", b"old" * 1000), ("b", b"old")]

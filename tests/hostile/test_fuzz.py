@@ -14,7 +14,7 @@ from builders import bundle_members, zip_of
 from mutate import mutated, resealed
 from sample_bundles import BUNDLES, DEMO, members
 
-from exporters.scan_report import scan_file
+from exporters.inspect.audit import scan_file
 from ptycho_torch.bundle import BundleRecord, Sentinel, read_bundle
 from ptycho_torch.errors import BundleError
 

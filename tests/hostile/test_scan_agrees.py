@@ -13,7 +13,7 @@ import pytest
 from cases import CASES, Case
 from sample_bundles import BUNDLES, DEMO
 
-from exporters.scan_report import scan_file
+from exporters.inspect.audit import scan_file
 
 Outcomes = dict[str, dict[str, Any]]
 SOUND = [DEMO, *sorted(BUNDLES.glob("*.zip")), *sorted(BUNDLES.glob("*.ckpt"))]
@@ -98,6 +98,6 @@ def test_text_fits_a_screen_and_obeys_no_terminal_codes(tmp_path: Path) -> None:
 
 
 def test_needs_no_pytorch() -> None:
-    code = f"import sys; from exporters.scan_report import scan_file; scan_file({str(DEMO)!r}); print('torch' in sys.modules)"
+    code = f"import sys; from exporters.inspect.audit import scan_file; scan_file({str(DEMO)!r}); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from exporters.torchscript_check import check_torchscript  # noqa: E402
+from exporters.formats.torchscript_check import check_torchscript  # noqa: E402
 from ptycho_torch.errors import BundleError, DamagedBundleError, UnsafeContentError  # noqa: E402
 
 
@@ -64,8 +64,8 @@ REAL = {"output_mode": "real_imag", "border_mask": False}
     ids=lambda values: "-".join(str(value) for value in values.values()),
 )
 def test_every_familys_export_is_accepted(values: dict[str, object]) -> None:
-    from exporters.graphs import build_graph, graph_io
-    from exporters.torchscript import export_torchscript
+    from exporters.formats.torchscript import export_torchscript
+    from exporters.graph.graphs import build_graph, graph_io
     from ptycho_torch import create_torch_model_with_gridsize
 
     model = create_torch_model_with_gridsize(2, 64, {**SMALL, **values})

@@ -12,9 +12,9 @@ from sample_bundles import DEMO, changed, members
 
 import ptycho_runtime
 from ptycho_runtime import contract as c
-from ptycho_runtime.bundle import open_export
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
-from ptycho_runtime.onnxfile import look_into
+from ptycho_runtime.export.bundle import open_export
+from ptycho_runtime.export.onnx_file import look_into
 
 onnx = pytest.importorskip("onnx")
 
@@ -169,7 +169,7 @@ def test_golden_with_a_pickle_inside_is_refused(demo: Path, tmp_path: Path) -> N
     import hashlib
     import io
 
-    from ptycho_runtime.bundle import load_golden
+    from ptycho_runtime.export.bundle import load_golden
 
     buffer = io.BytesIO()
     np.savez(buffer, a=np.array([{"x": 1}], dtype=object))

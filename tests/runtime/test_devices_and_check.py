@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from sample_bundles import changed, members
 
-from ptycho_runtime import CheckFailedError, DeviceUnavailableError, devices, open_export
+from ptycho_runtime import CheckFailedError, DeviceUnavailableError, open_export
 from ptycho_runtime import contract as c
 from ptycho_runtime.check import check_host, raise_unless_passed
-from ptycho_runtime.session import GraphSession
+from ptycho_runtime.engine import devices
+from ptycho_runtime.engine.session import GraphSession
 
 no_gpu = pytest.mark.skipif(not devices.why_not("cuda"), reason="this host has a GPU")
 

@@ -11,9 +11,11 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from ptycho_runtime import DeviceUnavailableError, devices, engines
-from ptycho_runtime.devices import open_session
-from ptycho_runtime.engines import Host, engine_folder, engine_options, library_name, this_host
+from ptycho_runtime import DeviceUnavailableError
+from ptycho_runtime.engine import devices
+from ptycho_runtime.engine import tensorrt_cache as engines
+from ptycho_runtime.engine.devices import open_session
+from ptycho_runtime.engine.tensorrt_cache import Host, engine_folder, engine_options, library_name, this_host
 
 HOST = Host("NVIDIA H100 9.0", 101300, "1.31.1")
 LIBRARIES = Path(onnxruntime.__file__).parent / "capi"

@@ -16,14 +16,17 @@ import onnxruntime
 import pytest
 
 import ptycho_runtime
-from ptycho_runtime import DeviceUnavailableError, cli, devices, gpu_session, open_export
+from ptycho_runtime import DeviceUnavailableError, open_export
 from ptycho_runtime import contract as c
-from ptycho_runtime.devices import open_session
-from ptycho_runtime.door import Door
+from ptycho_runtime.cli import main as cli
+from ptycho_runtime.engine import devices
+from ptycho_runtime.engine import gpu as gpu_session
+from ptycho_runtime.engine.batching import warmup_feed
+from ptycho_runtime.engine.device_lock import Door
+from ptycho_runtime.engine.devices import open_session
+from ptycho_runtime.engine.gpu import FixedBinding, GpuSession
+from ptycho_runtime.engine.session import GraphSession
 from ptycho_runtime.errors import ReconstructionError
-from ptycho_runtime.feeds import warmup_feed
-from ptycho_runtime.gpu_session import FixedBinding, GpuSession
-from ptycho_runtime.session import GraphSession
 
 GRAPH = "diffraction_to_obj"
 no_gpu = pytest.mark.skipif(not devices.why_not("cuda"), reason="this host has a GPU")

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_runtime import ScanError
-from ptycho_runtime.grouping import group_neighbours, group_offsets
-from ptycho_runtime.scale import input_scale_factor
+from ptycho_runtime.scan.grouping import group_neighbours, group_offsets
+from ptycho_runtime.scan.scale import input_scale_factor
 
 
 @given(st.integers(4, 60), st.integers(0, 2**32 - 1))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ptycho_runtime import hardware
+from ptycho_runtime.engine import hardware
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from sample_bundles import ROOT
 
 import ptycho_runtime
-from ptycho_runtime.scans import read_scan
+from ptycho_runtime.scan.read import read_scan
 
 PIXEL_M = 2.0**-26  # divides without rounding, so that both canvases are the same
 

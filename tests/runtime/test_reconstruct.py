@@ -14,11 +14,11 @@ from sample_bundles import ROOT, golden
 
 import ptycho_runtime
 from ptycho_runtime import contract as c
-from ptycho_runtime.products import write_product
-from ptycho_runtime.quality import residuals
+from ptycho_runtime.image.products import write_product
+from ptycho_runtime.image.stitch import Stitcher
+from ptycho_runtime.image.trust import residuals
 from ptycho_runtime.reconstruct import reconstruct
-from ptycho_runtime.scans import read_scan
-from ptycho_runtime.stitch import Stitcher
+from ptycho_runtime.scan.read import read_scan
 
 SCAN = ROOT / "examples" / "demo" / "scan.npz"
 

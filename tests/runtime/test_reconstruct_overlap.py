@@ -15,10 +15,10 @@ import pytest
 
 from ptycho_runtime import ReconstructionError
 from ptycho_runtime import contract as c
-from ptycho_runtime.bundle import Export
+from ptycho_runtime.export.bundle import Export
+from ptycho_runtime.image.stitch import Stitcher
 from ptycho_runtime.reconstruct import Reconstruction, reconstruct
-from ptycho_runtime.scans import Scan
-from ptycho_runtime.stitch import Stitcher
+from ptycho_runtime.scan.read import Scan
 
 N, BATCH, COUNT = 16, 4, 42
 EXPORT = Export(Path("stand-in"), {}, N, 1, "amplitude", "half_n_over_rms", None, "J")

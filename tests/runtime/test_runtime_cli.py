@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from sample_bundles import DEMO, ROOT
 
-from ptycho_runtime import cli
+from ptycho_runtime.cli import main as cli
 
 SCAN = ROOT / "examples" / "demo" / "scan.npz"
 BLOCK = "import sys\nfor name in ('torch', 'onnx', 'ptycho_torch', 'exporters'): sys.modules[name] = None\n"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    code = BLOCK + "from ptycho_runtime.cli import main; main()"
+    code = BLOCK + "from ptycho_runtime.cli.main import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, check=False
     )
@@ -56,7 +56,8 @@ def test_module_form(demo: Path, tmp_path: Path) -> None:
 def test_importing_needs_neither_torch_onnx_scipy_nor_matplotlib() -> None:
     code = (
         "import sys\nfor name in ('torch', 'onnx', 'scipy', 'matplotlib', 'h5py', 'PIL', 'ptycho_torch', 'exporters'): sys.modules[name] = None\n"
-        "import ptycho_runtime, ptycho_runtime.cli, ptycho_runtime.scans, ptycho_runtime.products, ptycho_runtime.check, ptycho_runtime.doctor\n"
+        "import ptycho_runtime, ptycho_runtime.cli.main, ptycho_runtime.scan.read, ptycho_runtime.image.products\n"
+        "import ptycho_runtime.check, ptycho_runtime.doctor\n"
         "print('pickle' in sys.modules and False)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -130,7 +131,7 @@ def test_errors_are_one_line(arguments: list[object], code: int, message: str) -
 
 
 def test_device_that_is_absent(demo: Path, tmp_path: Path) -> None:
-    from ptycho_runtime import devices
+    from ptycho_runtime.engine import devices
 
     if not devices.why_not("cuda"):
         pytest.skip("this host has a GPU")
@@ -150,7 +151,7 @@ def test_positive_numbers_only(capsys: pytest.CaptureFixture[str]) -> None:
 def test_memory_stays_flat(demo: Path, tmp_path: Path) -> None:
     """Ten times the patterns on the same area take at most 1.2 times the memory."""
     code = (
-        BLOCK + "import ptycho_runtime\nfrom ptycho_runtime.scans import read_scan\n"
+        BLOCK + "import ptycho_runtime\nfrom ptycho_runtime.scan.read import read_scan\n"
         "model = ptycho_runtime.open(sys.argv[1], 'cpu')\nmodel.reconstruct(read_scan(sys.argv[2], 64))\n"
         "print(open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )

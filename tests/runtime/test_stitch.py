@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ptycho_runtime import ReconstructionError
-from ptycho_runtime.stitch import Stitcher, cubic_taps, default_crop_px, probe_weights, window
+from ptycho_runtime.image.stitch import Stitcher, cubic_taps, default_crop_px, probe_weights, window
 
 N = 64
 Field = Callable[[np.ndarray, np.ndarray], np.ndarray]

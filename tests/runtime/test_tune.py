@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import ptycho_runtime
-from ptycho_runtime import cli, tune
-from ptycho_runtime.bundle import Export, open_export
-from ptycho_runtime.tune import Setting, Trial, choose, remember, remembered
+from ptycho_runtime.cli import main as cli
+from ptycho_runtime.engine import tune
+from ptycho_runtime.engine.tune import Setting, Trial, choose, remember, remembered
+from ptycho_runtime.export.bundle import Export, open_export
 
 
 def trial(batch: int, threads: int, rate: float) -> Trial:

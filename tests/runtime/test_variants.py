@@ -13,11 +13,8 @@ import pytest
 
 import ptycho_runtime
 from ptycho_runtime import contract as c
-from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
-from ptycho_runtime.reconstruct import reconstruct
-from ptycho_runtime.scans import read_scan
-from ptycho_runtime.session import GraphSession
-from ptycho_runtime.variants import (
+from ptycho_runtime.engine.session import GraphSession
+from ptycho_runtime.engine.variants import (
     Budget,
     OpenedVariant,
     PrecisionErrors,
@@ -26,6 +23,9 @@ from ptycho_runtime.variants import (
     precision_errors,
     refuse_beyond,
 )
+from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
+from ptycho_runtime.reconstruct import reconstruct
+from ptycho_runtime.scan.read import read_scan
 
 SCAN = Path(__file__).parents[2] / "examples" / "demo" / "scan.npz"
 BUDGET = Budget(0.01, 0.01)

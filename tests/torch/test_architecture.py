@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from spec_strategies import record  # noqa: E402
 
 from ptycho_torch import read_bundle  # noqa: E402
-from ptycho_torch.architecture import UNBUILDABLE, detect  # noqa: E402
+from ptycho_torch.architecture.detect import UNBUILDABLE, detect  # noqa: E402
 from ptycho_torch.bundle import ROLES, BundleRecord  # noqa: E402
 from ptycho_torch.errors import (  # noqa: E402
     AmbiguousArchitectureError,

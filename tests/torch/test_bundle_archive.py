@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_torch.bundle import archive, files, limits, members
+from ptycho_torch.bundle import folder as files
+from ptycho_torch.bundle import limits, members
+from ptycho_torch.bundle import zip_archive as archive
 from ptycho_torch.errors import BundleError, DamagedBundleError, LimitExceededError, NotABundleError, UnsafeContentError
 
 

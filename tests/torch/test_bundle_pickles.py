@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ptycho_torch.bundle import limits
-from ptycho_torch.bundle.pickles import load_plain, look_through
+from ptycho_torch.bundle.pickle.load import load_plain, look_through
 from ptycho_torch.errors import BundleError, DamagedBundleError, LimitExceededError, UnsafeContentError
 
 PROTOCOLS = range(6)

@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from sample_bundles import BUNDLES, DEMO, NAMES, bundle_path, members
 
-from ptycho_torch.bundle import Sentinel, is_own_member, members_digest, read_bundle, record, resolve
+from ptycho_torch.bundle import Sentinel, is_own_member, members_digest, read_bundle, resolve
+from ptycho_torch.bundle import read as record
 from ptycho_torch.errors import (
     DamagedBundleError,
     LimitExceededError,

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_torch.bundle import writer
-from ptycho_torch.bundle.writer import write_file, write_zip, zip_bytes
+from ptycho_torch.bundle import write as writer
+from ptycho_torch.bundle.write import write_file, write_zip, zip_bytes
 from ptycho_torch.errors import OutputNotWritableError
 
 MEMBERS = [("manifest.dill", b"m" * 100), ("a/model.pth", bytes(range(256)) * 40), ("golden.npz", b"PK")]

@@ -8,7 +8,7 @@ import reference_physics as reference
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters.graphs import build_graph, eager_outputs, graph_io  # noqa: E402
+from exporters.graph.graphs import build_graph, eager_outputs, graph_io  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.models.physics import disk_probe_mask, sampling_positions_px  # noqa: E402

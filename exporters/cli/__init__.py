@@ -1,0 +1,1 @@
+"""The command line of `ptycho-export`, one file a command."""

@@ -1,0 +1,1 @@
+"""The parity report in the forms that people and programs read."""

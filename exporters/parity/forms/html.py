@@ -1,0 +1,211 @@
+"""The report as one page that opens anywhere: no scripts, no fetches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from html import escape
+from typing import Any
+
+from exporters.parity.layers import Divergence
+from exporters.parity.metrics import RULE
+from exporters.parity.report import ParityReport, ParityRow
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1c2024; --page: #fff; --quiet: #4b5563; --line: #e5e7eb; --track: #e4e7eb;
+  --good: #14532d; --good-page: #e2f4e6; --bad: #7f1d1d; --bad-page: #fde4e1; --bar: #3b7ddd; --bad-bar: #c0392b; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e8eb; --page: #15181c; --quiet: #a3abb5; --line: #30363d; --track: #30363d;
+  --good: #b7ebc6; --good-page: #123820; --bad: #ffc9c2; --bad-page: #4a1613; --bar: #6ba3f0; --bad-bar: #ff7b6b; } }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 80rem; padding: 0 1rem; color: var(--ink); background: var(--page); }
+h1 { font-size: 1.5rem; margin-bottom: .2rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.verdict { padding: .6rem .9rem; border-radius: .4rem; font-weight: 600; overflow-wrap: anywhere; }
+.passed { background: var(--good-page); color: var(--good); } .failed { background: var(--bad-page); color: var(--bad); }
+.skipped { color: var(--quiet); }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; width: 100%; font-size: .93rem; font-variant-numeric: tabular-nums; }
+th, td { text-align: left; padding: .3rem .4rem; border-bottom: 1px solid var(--line); vertical-align: top; }
+th { font-size: .82rem; color: var(--quiet); white-space: nowrap; } td.n, th.n { text-align: right; white-space: nowrap; }
+td.passed, td.failed { font-weight: 600; position: sticky; right: 0; } table code { overflow-wrap: normal; } td.share { white-space: nowrap; }
+.bar { display: inline-block; width: 3rem; height: .55rem; background: var(--track); border-radius: .3rem; overflow: hidden; vertical-align: middle; }
+.bar i { display: block; height: 100%; background: var(--bar); } .failed .bar i { background: var(--bad-bar); }
+dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .2rem 1rem; } dt { color: var(--quiet); overflow-wrap: anywhere; }
+dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .92em; overflow-wrap: anywhere; }
+figure { margin: 1rem 0; } figure img { max-width: 100%; background: #fff; border-radius: .3rem; }
+figcaption { color: var(--quiet); font-size: .9rem; }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; }
+  figure { overflow-x: auto; } figure img { max-width: none; width: 44rem; } }
+"""
+
+_PICTURES = """<p>Reference and error of the first pattern of a group. Each map has a colour scale of its own, so rounding fills one as a fault does:
+read the numbers beside it.</p>"""
+
+# Column headings; a leading # marks numbers, which are set to the right.
+_MATRIX = (
+    "graph", "runtime", "device", "precision", "#batch", "output",
+    "#max abs", "#allowed", "#relative L2", "#allowed", "share", "verdict",
+)  # fmt: skip
+_STITCHED = (
+    "runtime", "device", "#1 − FRC", "#allowed", "#1 − SSIM, amplitude", "#allowed", "#1 − SSIM, phase", "#allowed", "verdict",
+)  # fmt: skip
+_LAYERS = ("layer", "#relative L2", "#allowed", "#share", "#growth")
+_OBJECTS = ("graph", "runtime", "device", "precision", "#batch", "#amplitude error", "#phase error, rad")
+
+
+def to_html(report: ParityReport, figures: Iterable[tuple[str, str]] = ()) -> str:
+    """Return the report as one self-contained HTML page.
+
+    Args:
+        report: what to show.
+        figures: (caption, image as a data URI) to show under the matrix.
+    """
+    verdict = "passed" if report.passed else "failed"
+    problems = "".join(f"<li>{escape(problem)}</li>" for problem in report.problems)
+    images = "".join(
+        f'<figure><img alt="{escape(caption)}" src="{uri}"><figcaption>{escape(caption)}</figcaption></figure>'
+        for caption, uri in figures
+    )
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Parity of {escape(report.name)}: {verdict}</title><style>{_STYLE}</style></head><body>
+<h1>Parity of {escape(report.name)}</h1>
+<p class="verdict {verdict}">{escape(report.summary())}</p>
+{f"<h2>Stored files that are not what was exported</h2><ul>{problems}</ul>" if problems else ""}
+<p>Reference: {escape(str(report.reference.get("model", "")))}, {escape(str(report.reference.get("groups", "")))} groups of patterns,
+{escape(str(report.reference.get("patterns", "")))}.{escape(_required(report))}
+Rule: {escape(RULE)}. The bar shows the larger of the two errors as a share of what is allowed.
+{escape(_batches(report.rows))}</p>
+<h2>Matrix</h2>
+{_table(_MATRIX, "".join(_rows(rows) for rows in report.folded()))}
+{"".join(_divergence(found) for found in report.divergence)}
+{_stitched(report)}
+{f"<h2>Pictures</h2>{_PICTURES}{images}" if images else ""}
+<h2>Objects</h2>
+<p>What the errors mean for an image: amplitude error relative to the amplitude, and wrapped phase error weighted by the squared amplitude.</p>
+{_table(_OBJECTS, "".join(_object_row(row) for row in report.rows if row.outputs.get("object")))}
+<h2>Host</h2>
+<dl>{"".join(_facts(report.host))}</dl>
+<h2>Files that were judged</h2>
+<dl>{"".join(_files(report))}</dl>
+<h2>Devices, read back</h2>
+<dl>{"".join(_device_facts(report.rows))}</dl>
+</body></html>
+"""
+
+
+def _stitched(report: ParityReport) -> str:
+    if not report.stitched:
+        return ""
+    rows = ""
+    for row in report.stitched:
+        pairs = zip(row.deficits, row.allowed, strict=True)
+        cells = "".join(f'<td class="n">{found:.1e}</td><td class="n">{limit:.1e}</td>' for found, limit in pairs)
+        verdict = "passed" if row.passed else "failed"
+        names = f"<td>{escape(row.runtime)}</td><td>{escape(row.device)}</td>"
+        rows += f"<tr>{names}{cells}<td class='{verdict}'>{verdict}</td></tr>"
+    return f"""<h2>Stitched objects</h2>
+<p>The first {report.stitched[0].patterns} patterns of the scan, stitched from each runtime and compared with eager float64: what is missing from 1 in
+the lowest ring of the Fourier ring correlation, and in the structural similarity of amplitude and phase.</p>
+{_table(_STITCHED, rows)}"""
+
+
+def _divergence(found: Divergence) -> str:
+    rows = ""
+    for layer in found.around():
+        verdict = "failed" if found.blames(layer) else ""
+        cells = "".join(
+            f'<td class="n">{value:{form}}</td>'
+            for value, form in (
+                (layer.rel_l2, ".1e"),
+                (layer.allowed_rel_l2, ".1e"),
+                (layer.share, ".3g"),
+                (layer.growth, ".3g"),
+            )
+        )
+        rows += f'<tr class="{verdict}"><td><code>{escape(layer.layer)}</code></td>{cells}</tr>'
+    table = _table(_LAYERS, rows) if rows else ""
+    return f"""<h2>Layer by layer: {escape(found.graph)}</h2>
+<p>{escape(found.summary())}. Each layer of the ONNX file on {escape(found.device)} beside the eager layer of that name,
+in the order they are computed.</p>
+{table}"""
+
+
+def _table(headings: tuple[str, ...], rows: str) -> str:
+    cells = (f'<th class="n">{h[1:]}</th>' if h.startswith("#") else f"<th>{h}</th>" for h in headings)
+    head = f"<thead><tr>{''.join(cells)}</tr></thead>"
+    return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
+
+
+def _required(report: ParityReport) -> str:
+    return f" Required devices: {', '.join(report.required)}." if report.required else ""
+
+
+def _batches(rows: list[ParityRow]) -> str:
+    kinds = {row.batch: row.inputs for row in sorted(rows, key=lambda row: row.batch)}
+    return "Batches hold: " + "; ".join(f"{batch}: {inputs}" for batch, inputs in kinds.items()) + "."
+
+
+def _rows(rows: list[ParityRow]) -> str:
+    """Return the table rows of one runtime and device; what did not run is one row for all batches."""
+    first = rows[0]
+    if all(row.verdict == "not run" for row in rows):
+        reason = escape(f"not run: {first.reason}")
+        batches = ", ".join(str(row.batch) for row in rows)
+        return f'<tr>{_names(first)}<td class="n">{batches}</td><td class="skipped" colspan="7">{reason}</td></tr>'
+    return "".join(_row(row) for row in rows)
+
+
+def _names(row: ParityRow) -> str:
+    return "".join(f"<td>{escape(text)}</td>" for text in (row.graph, row.runtime, row.device, row.precision))
+
+
+def _row(row: ParityRow) -> str:
+    cells = f'{_names(row)}<td class="n">{row.batch}</td>'
+    name, share = row.worst()
+    if not name:
+        text = escape(f"{row.verdict}{': ' if row.reason else ''}{row.reason}")
+        return f'<tr class="{row.verdict}">{cells}<td class="{row.verdict}" colspan="7">{text}</td></tr>'
+    figures = row.outputs[name]
+    numbers = "".join(
+        f'<td class="n">{figures[key]:.1e}</td>' for key in ("max_abs", "allowed_max_abs", "rel_l2", "allowed_rel_l2")
+    )
+    bar = f'<span class="bar"><i style="width:{min(share, 1.0) * 100:.0f}%"></i></span> {share:.3g}'
+    reason = f": {row.reason}" if row.reason else ""
+    return (
+        f'<tr class="{"failed" if row.verdict == "failed" else ""}">{cells}<td>{escape(name)}</td>{numbers}'
+        f'<td class="share">{bar}</td><td class="{row.verdict}">{escape(row.verdict + reason)}</td></tr>'
+    )
+
+
+def _object_row(row: ParityRow) -> str:
+    cells = "".join(f'<td class="n">{row.outputs["object"][key]:.1e}</td>' for key in ("amplitude_rel", "phase_rad"))
+    return f'<tr>{_names(row)}<td class="n">{row.batch}</td>{cells}</tr>'
+
+
+def _files(report: ParityReport) -> list[str]:
+    """Return the digest of each file, so that a reader can tell whether it is the one that runs."""
+    return [
+        f"<dt>{escape(graph)}, {escape(kind)}</dt><dd>sha256 <code>{escape(digest)}</code></dd>"
+        for graph, files in report.files.items()
+        for kind, digest in files.items()
+    ]
+
+
+def _facts(facts: dict[str, Any]) -> list[str]:
+    lines = []
+    for key, value in facts.items():
+        text = ", ".join(f"{k} {_text(v)}" for k, v in value.items()) if isinstance(value, dict) else _text(value)
+        lines.append(f"<dt>{escape(key)}</dt><dd>{escape(text)}</dd>")
+    return lines
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{key} {_text(item)}" for key, item in value.items()) + ")"
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _device_facts(rows: list[ParityRow]) -> list[str]:
+    seen: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row.facts:
+            seen.setdefault(f"{row.graph}, {row.runtime} on {row.device}, {row.precision}", row.facts)
+    return _facts(seen)

@@ -1,0 +1,96 @@
+"""Run a kept input of a parity check again and judge it as then."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from exporters.formats.torchscript_check import check_torchscript
+from exporters.parity.errors import DeviceRequiredError
+from exporters.parity.evidence import Case, read_replay
+from exporters.parity.matrix import judge
+from exporters.parity.report import ParityRow
+from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
+from exporters.stored.open import stored_exports, stored_member
+from ptycho_runtime import contract as c
+from ptycho_torch.bundle import read_bundle
+from ptycho_torch.errors import BundleError
+
+MAX_BYTES = 2 << 30
+
+
+def replay_file(path: Path, bundle: Path | None = None) -> tuple[ParityRow, str]:
+    """Return the judged row, and in words whether the numbers are those of the first time.
+
+    Args:
+        path: a `worst.GRAPH.npz` that an export or a verification left.
+        bundle: the exported bundle whose file is run; the file kept in `path`, else the one `.zip` beside it where None.
+
+    Raises:
+        FileNotFoundError: one of the two is not there.
+        BundleError: one of the two is not what it should be, or the bundle is not named and not certain.
+        DeviceRequiredError: the row's device is absent here.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{path}: no such file; export and verify --report leave worst.GRAPH.npz in their folder"
+        )
+    if path.stat().st_size > MAX_BYTES:
+        raise BundleError(f"{path}: has more than {MAX_BYTES} bytes, which no replay file has")
+    case, name, model = read_replay(path.read_bytes(), str(path))
+    if case.runtime not in ("onnx", "torchscript") or case.graph not in c.ALL_GRAPHS:
+        raise BundleError(f"{path}: is of {case.runtime!r} and {case.graph!r}, which no export has")
+    problems: list[str] = []
+    if bundle is not None or model is None:
+        model = _stored(bundle or _beside(path), case, problems)
+    if case.runtime == "torchscript":
+        check_torchscript(model, f"{name}: {case.graph}.torchscript")
+    row = ParityRow(
+        case.graph, case.runtime, case.device, case.precision, len(case.kinds), ", ".join(case.kinds), "passed"
+    )
+    try:
+        with _runner(case, model) as runner:
+            found = runner.run(case.feed)
+    except NotRunnable as error:
+        raise DeviceRequiredError(f"{path.name}: was run on {case.device}, which cannot be used: {error}") from error
+    except FAILURES as error:
+        row.verdict, row.reason = "failed", f"it raised {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return row, "no numbers to compare"
+    shapes: dict[str, tuple[list[int | str], str]] = {
+        key: (list(value.shape), "float32") for key, value in case.reference.items()
+    }
+    judge(row, found, cast(Outputs, case.reference), cast(Outputs, case.eager32), shapes)
+    if problems:
+        row.verdict, row.reason = "failed", "; ".join(problems)
+    same = found.keys() == case.found.keys() and all(
+        found[key].tobytes() == case.found[key].tobytes() for key in case.found
+    )
+    return row, "the same numbers as then, bit for bit" if same else "other numbers than then"
+
+
+def _beside(path: Path) -> Path:
+    candidates = sorted(path.parent.glob("*.zip"))
+    if len(candidates) != 1:
+        raise BundleError(f"{path}: {len(candidates)} bundles lie beside it; name the exported one with --bundle")
+    return candidates[0]
+
+
+def _stored(bundle: Path, case: Case, problems: list[str]) -> bytes:
+    record = read_bundle(bundle)
+    graphs = stored_exports(record)["graphs"]
+    if case.graph not in graphs:
+        raise BundleError(f"{bundle}: holds no {case.graph} graph")
+    return stored_member(
+        record, graphs[case.graph]["files"]["onnx" if case.runtime == "onnx" else "torchscript"], problems
+    )
+
+
+def _runner(case: Case, model: bytes) -> Runner:
+    tf32 = case.precision == "tf32"
+    if case.runtime == "onnx":
+        return OnnxRunner(model, case.device, tf32=tf32)
+
+    def named(names: Any) -> list[c.TensorInfo]:
+        return [{"name": name, "shape": [], "dtype": "float32"} for name in names]
+
+    return TorchScriptRunner(model, named(case.feed), named(case.reference), case.device, tf32=tf32)

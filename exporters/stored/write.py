@@ -1,0 +1,117 @@
+"""Put exports into a bundle and beside it, whole or not at all; PtychoPINN's own members stay byte for byte."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from exporters.parity import ParityReport
+from exporters.parity.forms.html import to_html
+from exporters.parity.forms.junit import to_junit
+from exporters.parity.forms.markdown import to_markdown
+from exporters.parity.forms.pictures import pictures
+from ptycho_runtime import contract as c
+from ptycho_torch.bundle import BundleRecord, is_own_member
+from ptycho_torch.bundle.write import write_file, write_zip
+from ptycho_torch.errors import ConfigurationError, OutputNotWritableError
+
+DEFAULT_ROOT = Path("artifacts")
+PARITY_JSON = "parity.json"
+PARITY_JUNIT = "parity.junit.xml"
+PARITY_MARKDOWN = "parity.md"
+REPORT_HTML = "report.html"
+PARAMS_BEFORE = "params_snapshot_before.json"
+PARAMS_AFTER = "params_snapshot_after.json"
+ARCHIVE_TREE = "archive_tree.txt"
+
+
+def bundle_name(record: BundleRecord) -> str:
+    """Return a bundle's name without its archive suffix: `wts.h5` for `wts.h5.zip`."""
+    name = record.path.name
+    return name if record.kind == "folder" else name.removesuffix(".zip").removesuffix(".ckpt")
+
+
+def default_folder(record: BundleRecord) -> Path:
+    """Return where exports of a bundle go when nothing else is said."""
+    return DEFAULT_ROOT / bundle_name(record)
+
+
+def target_path(record: BundleRecord, folder: Path, *, in_place: bool) -> Path:
+    """Return the path of the augmented bundle.
+
+    Raises:
+        ConfigurationError: `in_place` for a checkpoint, which is no archive to add members to, or a target that is the source.
+    """
+    if in_place:
+        if record.path.suffix == ".ckpt":
+            raise ConfigurationError(f"{record.path}: a checkpoint cannot be augmented in place; leave out --in-place")
+        return record.path
+    target = folder / f"{bundle_name(record)}.zip"
+    if record.exports is None and target.exists() and target.samefile(record.path):
+        raise ConfigurationError(
+            f"{record.path}: the export would replace its source; give another --out, or --in-place"
+        )
+    return target
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `OutputNotWritableError` at once, before minutes of work, where a folder cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputNotWritableError(
+            f"{folder}: cannot be written ({error.strerror or error}); give another folder with --out"
+        ) from error
+
+
+def export_files(
+    exports: bytes, golden: bytes, artifacts: Mapping[str, Mapping[str, bytes]], variants: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Return the members that an export adds, by name, in the order they are stored."""
+    files: dict[str, bytes] = {}
+    for graph, formats in artifacts.items():
+        files[c.onnx_member(graph)] = formats["onnx"]
+        files[c.torchscript_member(graph)] = formats["torchscript"]
+    return {**files, c.EXPORTS_JSON: exports, c.GOLDEN_NPZ: golden, **variants}
+
+
+def store_bundle(record: BundleRecord, target: Path, files: Mapping[str, bytes]) -> None:
+    """Write the augmented bundle: the source's own members as they were and in their order, then the exports.
+
+    Raises:
+        OutputNotWritableError: the disk refuses; an older file at `target` stays whole.
+        DamagedBundleError: the source can no longer be read.
+    """
+    if record.kind == "folder" and target == record.path:
+        for name, data in files.items():
+            write_file(target / name, data)
+        return
+    write_zip(target, _members(record, files))
+
+
+def _members(record: BundleRecord, files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
+    for name, _ in record.members:
+        if not is_own_member(name):
+            yield name, record.read_member(name)
+    yield from files.items()
+
+
+def store_reports(folder: Path, report: ParityReport) -> None:
+    """Write the parity report beside the bundle, for people and for machines, and the worst inputs for `replay`."""
+    write_file(folder / PARITY_JSON, report.to_json().encode())
+    write_file(folder / PARITY_JUNIT, to_junit(report).encode())
+    write_file(folder / PARITY_MARKDOWN, to_markdown(report).encode())
+    evidence = report.evidence
+    write_file(folder / REPORT_HTML, to_html(report, () if evidence is None else pictures(evidence)).encode())
+    for name, data in ({} if evidence is None else evidence.replay_files()).items():
+        write_file(folder / name, data)
+
+
+def archive_tree(record: BundleRecord, files: Mapping[str, bytes]) -> str:
+    """Return the augmented bundle's members with sizes, one a line; `+` marks what the export added."""
+    lines = [(" ", name, size) for name, size in record.members if not is_own_member(name)]
+    lines += [("+", name, len(data)) for name, data in files.items()]
+    return "".join(f"{mark} {size:>12,d}  {name}\n" for mark, name, size in lines)

@@ -1,0 +1,1 @@
+"""The command line of `ptycho-runtime`, one file a command."""

@@ -1,0 +1,1 @@
+"""Run a graph: one session contract over every engine and device."""

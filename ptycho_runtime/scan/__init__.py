@@ -1,0 +1,1 @@
+"""Understand a scan, or refuse it: patterns, positions, probe, geometry."""

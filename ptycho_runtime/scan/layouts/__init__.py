@@ -1,0 +1,1 @@
+"""The file layouts of scans, one module each."""

@@ -1,0 +1,276 @@
+"""Read scans as beamlines write them. What a file leaves open is an error that names the option that settles it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ptycho_runtime.errors import ScanError
+from ptycho_runtime.scan.scale import pattern_energy
+
+Domain = Literal["amplitude", "intensity"]
+_CHUNK_VALUES = 1 << 20  # pixels looked at in one go
+_LOOK = 64  # patterns looked at to recognise what they are
+PATTERN_KEYS = ("diff3d", "diffraction", "patterns", "dp", "entry_1/data_1/data", "entry/data/data", "exchange/data")
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """What the user declares; None leaves it to what the file makes certain."""
+
+    domain: Domain | None = None
+    axis_order: Literal["nhw", "hwn"] | None = None
+    patterns_key: str | None = None
+    x_key: str | None = None
+    y_key: str | None = None
+    probe_key: str | None = None
+    position_unit: Literal["px", "m", "um"] | None = None
+    pixel_size_m: float | None = None  # of the object
+    position_sign: Literal[1, -1] | None = None  # −1 where positions are the sample's motion
+    fit: Literal["crop", "pad", "bin"] | None = None
+    positions_file: Path | None = None  # a Ptychodus product or NPZ that goes with a file of patterns alone
+
+
+@dataclass
+class Scan:
+    """Patterns on disk with their positions in memory."""
+
+    name: str
+    read: Callable[[np.ndarray], np.ndarray]  # ascending indices -> (n, h, w), as stored
+    frames: np.ndarray  # (n,) int64: frame of each usable pattern in the file
+    positions_px: np.ndarray  # (n, 2) float64 (x, y)
+    size_px: int  # side of a stored pattern
+    domain: Domain
+    probe: np.ndarray | None = None  # (modes, N, N) complex64
+    pixel_size_m: float = 0.0  # of the object; 0 unknown
+    truth: np.ndarray | None = None  # the object the scan was simulated from
+    skipped: dict[str, list[int]] = field(default_factory=dict)  # reason -> frames
+    attributes: dict[str, float] = field(default_factory=dict)
+    fit: Literal["crop", "pad", "bin"] | None = None
+    # (N, domain as fed) -> Σ d² of each frame of the file, NaN where it was not looked at: spares a pass over the file
+    energy_of_frame: dict[tuple[int, str], np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        """Return the number of usable patterns."""
+        return len(self.frames)
+
+    def patterns(self, which: np.ndarray, N: int, domain: str) -> np.ndarray:
+        """Return patterns as a model takes them, (n, N, N) float32.
+
+        Args:
+            which: indices into the usable patterns, in any order.
+            N: side that the model takes, pixels.
+            domain: `amplitude` or `counts`.
+        """
+        unique, back = np.unique(which, return_inverse=True)
+        frames = self.frames[unique]
+        order = np.argsort(frames, kind="stable")
+        stored: np.ndarray = np.empty((len(unique), self.size_px, self.size_px), np.float32)
+        stored[order] = self.read(frames[order])
+        return self._as_fed(stored, N, domain)[back]
+
+    def energy(self, N: int, domain: str) -> np.ndarray:
+        """Return Σ d² of each usable pattern d as `patterns` gives it, (n,) float64; read only where not known yet."""
+        known = self.energy_of_frame.get((N, domain))
+        if known is None:
+            found = [pattern_energy(self.patterns(which, N, domain)) for which in self._chunks()]
+            return np.concatenate(found)
+        energy: np.ndarray = known[self.frames]
+        return energy
+
+    def _as_fed(self, stored: np.ndarray, N: int, domain: str) -> np.ndarray:
+        """Return stored patterns (n, h, w) float32 as `patterns` does."""
+        is_intensity = self.domain == "intensity"
+        if self.size_px != N:
+            # Counts add up when pixels are joined; amplitudes do not.
+            stored = fitted(stored if is_intensity else stored.astype(np.float64) ** 2, N, self.fit)
+            is_intensity = True
+        if is_intensity != (domain == "counts"):
+            stored = np.sqrt(stored) if is_intensity else stored**2
+        return np.asarray(stored, np.float32)
+
+    def _chunks(self) -> Iterator[np.ndarray]:
+        """Yield the indices of all usable patterns, as many at a time as memory and caches like."""
+        step = max(1, _CHUNK_VALUES // self.size_px**2)
+        for start in range(0, len(self), step):
+            yield np.arange(start, min(start + step, len(self)))
+
+
+def fitted(intensity: np.ndarray, N: int, how: str | None) -> np.ndarray:
+    """Return patterns (n, s, s) cropped, padded or binned around the zero frequency to (n, N, N)."""
+    size = intensity.shape[-1]
+    if how == "crop" and size > N:
+        start = size // 2 - N // 2
+        return intensity[:, start : start + N, start : start + N]
+    if how == "pad" and size < N:
+        before = N // 2 - size // 2
+        return np.pad(intensity, ((0, 0), (before, N - size - before), (before, N - size - before)))
+    if how == "bin" and size > N and size % N == 0:
+        k = size // N
+        binned: np.ndarray = intensity.reshape(len(intensity), N, k, N, k).sum((2, 4))
+        return binned
+    raise ScanError(
+        f"patterns of {size} × {size} pixels cannot be brought to {N} × {N} by {how}; try --crop, --pad or --bin"
+    )
+
+
+def read_scan(path: str | Path, N: int, options: ReadOptions | None = None) -> Scan:
+    """Return a scan whose patterns stay on disk.
+
+    Args:
+        path: PtychoPINN `.npz`, CXI, HDF5, Ptychodus diffraction file (its product as `positions_file`).
+        N: side of a pattern that the model takes, pixels.
+        options: what the file leaves open.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ScanError: the file cannot be read without guessing.
+    """
+    from ptycho_runtime.scan.layouts import files as scan_files
+
+    options = options or ReadOptions()
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such scan")
+    raw = scan_files.open_raw(path, options)
+    label = path.name
+    n, size = _orient(raw, N, options, label)
+    positions, pixel_size = _positions(raw, options, label, N)
+    if len(positions) != n and raw.frame_of_position is None:
+        raise ScanError(
+            f"{label}: {n} patterns and {len(positions)} positions; which belong together is not said, "
+            "so give a file where both have one length"
+        )
+    frames = np.arange(n) if raw.frame_of_position is None else raw.frame_of_position
+    unmatched = frames < 0
+    if unmatched.all():
+        raise ScanError(f"{label}: no position belongs to any of the {n} patterns; the two files are not of one scan")
+    skipped = np.flatnonzero(unmatched).tolist()
+    frames, positions = frames[~unmatched], positions[~unmatched]
+    if len(frames) != len(positions) or len(np.unique(frames)) != len(frames) or frames.min() < 0 or frames.max() >= n:
+        raise ScanError(f"{label}: the frame numbers of the positions do not fit {n} patterns")
+    domain = options.domain or recognise_domain(raw, n, label)
+    if size != N and options.fit is None:
+        raise ScanError(
+            f"{label}: patterns are {size} × {size} pixels, the model takes {N} × {N}; give --crop, --pad or --bin"
+        )
+    scan = Scan(
+        name=label,
+        read=raw.read,
+        frames=frames.astype(np.int64),
+        positions_px=positions,
+        size_px=size,
+        domain=domain,
+        probe=raw.probe,
+        pixel_size_m=pixel_size,
+        truth=raw.truth,
+        attributes=raw.attributes,
+        fit=options.fit,
+        skipped={"positions without a pattern": skipped} if skipped else {},
+    )
+    _check_patterns(scan, N, n, label)
+    if scan.probe is not None and scan.probe.shape[-2:] != (N, N):
+        scan.probe = None  # of another grid: weights fall back to a window
+    return scan
+
+
+def _orient(raw: Any, N: int, options: ReadOptions, label: str) -> tuple[int, int]:
+    """Settle which axis counts the patterns; returns (patterns, side in pixels)."""
+    shape = raw.shape
+    if len(shape) != 3:
+        raise ScanError(f"{label}: patterns have shape {shape}; expected three axes")
+    count = None if raw.frame_of_position is not None else len(raw.x)
+    possible = [order for order, ok in (("nhw", shape[1] == shape[2]), ("hwn", shape[0] == shape[1])) if ok]
+    if count is not None and len(possible) == 2:
+        possible = [order for order in possible if shape[0 if order == "nhw" else 2] == count]
+    if options.axis_order is not None:
+        if options.axis_order not in possible:
+            raise ScanError(f"{label}: patterns of shape {shape} are not {options.axis_order}, as --axis-order says")
+        possible = [options.axis_order]
+    if len(possible) != 1:
+        why = "are not square" if not possible else "fit two axis orders; give --axis-order nhw or --axis-order hwn"
+        raise ScanError(f"{label}: patterns of shape {shape} {why}")
+    raw.transposed = possible[0] == "hwn"
+    return (shape[2], shape[0]) if raw.transposed else (shape[0], shape[1])
+
+
+def _positions(raw: Any, options: ReadOptions, label: str, N: int) -> tuple[np.ndarray, float]:
+    unit = options.position_unit or raw.position_unit
+    if unit is None:
+        raise ScanError(f"{label}: the unit of the positions is not said; give --position-unit px, m or um")
+    sign = options.position_sign or raw.position_sign
+    if sign is None:
+        raise ScanError(
+            f"{label}: whether positions are the beam's or the sample's motion is not said; give --positions-of beam or --positions-of sample"
+        )
+    positions = np.stack([np.asarray(raw.x, np.float64), np.asarray(raw.y, np.float64)], axis=-1) * sign
+    bad = int((~np.isfinite(positions)).any(-1).sum())
+    if bad:
+        raise ScanError(f"{label}: {bad} positions are not finite numbers")
+    pixel_size = options.pixel_size_m or raw.pixel_size_m(N)
+    if unit == "px":
+        return positions, pixel_size or 0.0
+    if not pixel_size:
+        raise ScanError(
+            f"{label}: positions are in {unit} and the object's pixel size is not known; give --pixel-size-m"
+        )
+    metres = positions * (1e-6 if unit == "um" else 1.0)
+    return metres / pixel_size, pixel_size
+
+
+def recognise_domain(raw: Any, n: int, label: str) -> Domain:
+    """Return what the patterns are where that is certain: counts are whole numbers, amplitudes are roots of whole numbers."""
+    sample = raw.read(np.unique(np.linspace(0, n - 1, min(n, _LOOK)).astype(np.int64))).astype(np.float64)
+    sample = sample[np.isfinite(sample) & (sample > 0)]
+    whole = bool(len(sample)) and bool(np.all(sample == np.round(sample))) and bool((sample > 1).any())
+    if whole and raw.declared_amplitude:
+        raise ScanError(
+            f"{label}: this layout holds amplitudes, but its values are whole numbers, as intensities are; "
+            "give --intensity if they are, --amplitude if they are not"
+        )
+    if whole:
+        return "intensity"
+    squares = sample**2
+    roots = bool(len(sample)) and bool(np.all(np.abs(squares - np.round(squares)) <= 1e-4 * np.maximum(squares, 1.0)))
+    if roots:
+        return "amplitude"
+    raise ScanError(
+        f"{label}: whether patterns are amplitudes or intensities cannot be told; give --amplitude or --intensity"
+    )
+
+
+def _check_patterns(scan: Scan, N: int, stored: int, label: str) -> None:
+    """Leave out dead frames, counted and listed; refuse numbers that no detector gives; keep each frame's energy as amplitudes.
+
+    Args:
+        scan: changed in place.
+        N: side of a pattern that the model takes, pixels.
+        stored: frames in the file.
+        label: of the file, for messages.
+    """
+    energy = np.full(stored, np.nan)
+    dead: list[int] = []
+    for which in scan._chunks():
+        frames = np.sort(scan.frames[which])
+        values = np.asarray(scan.read(frames))
+        lowest, highest = (limit(values, axis=(1, 2)) for limit in (np.min, np.max))
+        finite = np.isfinite(lowest) & np.isfinite(highest)
+        if not finite.all():
+            raise ScanError(f"{label}: frame {frames[~finite][0]} holds NaN or infinity; mask or remove such frames")
+        if (lowest < 0).any():
+            raise ScanError(
+                f"{label}: frame {frames[lowest < 0][0]} holds negative values; correct the background first"
+            )
+        dead += frames[highest == 0].tolist()
+        energy[frames] = pattern_energy(scan._as_fed(np.asarray(values, np.float32), N, "amplitude"))
+    scan.energy_of_frame[N, "amplitude"] = energy
+    if dead:
+        keep = ~np.isin(scan.frames, dead)
+        scan.frames, scan.positions_px = scan.frames[keep], scan.positions_px[keep]
+        scan.skipped["dead frames (all zero)"] = sorted(dead)
+    if not len(scan):
+        raise ScanError(f"{label}: no usable pattern is left")
