@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from exporters.installation import MixedInstallationError, check_installation
+from exporters.errors import MixedInstallationError
+from exporters.installation import check_installation
+from ptycho_runtime.errors import TorchMissingError
 
 if TYPE_CHECKING:
     from exporters.pipeline import ExportResult, export_bundle, verify_bundle
@@ -19,7 +21,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     check_installation()
     if importlib.util.find_spec("torch") is None:
-        raise RuntimeError(
+        raise TorchMissingError(
             f"exporters.{name} needs PyTorch, which is not installed: pip install 'ptycho-export[export]'"
         )
     from exporters import pipeline

@@ -5,14 +5,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from exporters.errors import MixedInstallationError
+
 _ONLY_HERE = "architecture/weights.py"
 _ONLY_THERE = ("inference.py", "reassembly.py", "dataloader.py")
-
-
-class MixedInstallationError(ImportError):
-    """The `ptycho_torch` that Python finds is not, or not only, this project's."""
-
-    exit_code = 2
 
 
 def check_installation() -> None:

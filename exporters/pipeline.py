@@ -23,10 +23,10 @@ from exporters.stored.open import stored_exports as stored_exports
 from exporters.stored.open import stored_member as stored_member
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.variants import Budget
+from ptycho_runtime.files import write_file
 from ptycho_torch import params as params_module
 from ptycho_torch.architecture.detect import Architecture, Detection, detect
 from ptycho_torch.bundle import BundleRecord, read_bundle
-from ptycho_torch.bundle.write import write_file
 from ptycho_torch.errors import ConfigurationError, EvidenceConflictError
 from ptycho_torch.model_manager import build_models, bundle_params, require_torch, with_params
 from ptycho_torch.models.module import PtychoModel

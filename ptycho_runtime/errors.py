@@ -1,7 +1,27 @@
-"""What can stop a reconstruction: one class per cause, each with the exit code that a script can use."""
+"""What can go wrong in the three houses: one root, one class a cause, each with the exit code that a script can use.
+
+PtychoExportError                1  a bug here, unless a class below says otherwise
+ReconstructionError            2  a file, or something asked of it, that the runtime will not guess about
+OutputError                    2  a result cannot be written
+TorchMissingError              2  PyTorch, or another package of an extra, is not installed
+CheckFailedError               3  this host computes something else than was exported
+DeviceUnavailableError         4  a device that was asked for cannot be used
+ptycho_torch.BundleError       2  a bundle is refused
+exporters.errors               1, 3, 4
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
 
 
-class ReconstructionError(ValueError):
+class PtychoExportError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ReconstructionError(PtychoExportError, ValueError):
     """A file, or something asked of it, that the runtime will not guess about."""
 
     exit_code = 2
@@ -23,21 +43,33 @@ class ScanError(ReconstructionError):
     """A scan that cannot be read without guessing; the message names the option that settles it."""
 
 
-class OutputError(ReconstructionError):
-    """A result cannot be written."""
-
-
 class VariantRefusedError(ReconstructionError):
     """A variant in reduced precision is not there, or errs more than its budget on this host or scan."""
 
 
-class CheckFailedError(RuntimeError):
+class OutputError(PtychoExportError, ValueError):
+    """A result cannot be written; an older file in its place is as it was."""
+
+    exit_code = 2
+
+
+class PackageMissingError(PtychoExportError, RuntimeError):
+    """A package that belongs to an extra is not installed; the message has the command that installs it."""
+
+    exit_code = 2
+
+
+class TorchMissingError(PackageMissingError):
+    """PyTorch is not installed, and what was called needs it."""
+
+
+class CheckFailedError(PtychoExportError, RuntimeError):
     """This host computes something else than the reference that came with the export."""
 
     exit_code = 3
 
 
-class DeviceUnavailableError(RuntimeError):
+class DeviceUnavailableError(PtychoExportError, RuntimeError):
     """A device that was asked for cannot be used; the message says why and what to install."""
 
     exit_code = 4

@@ -1,31 +1,143 @@
-"""Files that are written whole or not at all, and where those are kept that make later runs faster."""
+"""The one way in which this project writes files, whole or not at all, and in which it shows text that comes out of files."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import os
-from collections.abc import Callable
+import secrets
+import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
+
+from ptycho_runtime.errors import OutputError
+
+if sys.platform != "win32":
+    import fcntl
+
+_ATTEMPTS = 100
+_ABANDONED_S = 24 * 3600  # age of a leftover on a file system that has no locks to ask
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # some network file systems
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF, errno.EACCES)
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, then give it the real name.
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; raises `OutputError` with the older file untouched."""
+    with replacing(path) as file:
+        file.write(data)
 
-    Raises `OSError` where the disk refuses; an older file at `path` then stays as it was.
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file to write to, which takes the name `path` when the block ends well.
+
+    The file has a name that nobody can foresee, and a lock for as long as its writer lives; what killed writers of `path` left
+    is removed. Folders are made if missing, the mode of a file that is replaced is kept, and a link at `path` is replaced itself.
+
+    Args:
+        path: the name that it gets.
+
+    Raises:
+        OutputError: the folder or disk refuses; an older file at `path` is as it was.
+
+    Example:
+        >>> with replacing(Path("result.json")) as file:  # doctest: +SKIP
+        ...     file.write(b"{}")
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb") as file:
+        _remove_leftovers(path)
+        temporary, file = _create(path)
+        with file:
+            yield file
+            file.flush()
+            _keep_mode(path, file)
             os.fsync(file.fileno())
-        temporary.replace(path)
+            temporary.replace(path)
+            temporary = None
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error.strerror or error}); give another folder or make room there"
+        ) from error
     finally:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def _create(path: Path) -> tuple[Path, IO[bytes]]:
+    """Return a new file beside `path`, locked for as long as its writer lives, however that ends."""
+    for _ in range(_ATTEMPTS):
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        file = temporary.open("x+b")
+        # Between making and locking it, another run may have taken it for a leftover: then it is locked or gone.
+        if _lock(file) is not False and os.fstat(file.fileno()).st_nlink:
+            return temporary, file
+        file.close()
         with contextlib.suppress(OSError):
             temporary.unlink()
+    raise OSError(errno.EBUSY, "other runs keep taking its temporary file")
+
+
+def _lock(file: IO[bytes]) -> bool | None:
+    """Lock a file without waiting; False where another process has it, None where the file system has no locks."""
+    if sys.platform == "win32":
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _NO_LOCKS:
+            return None
+        raise
+    return True
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the temporary files of runs that were killed; those of runs that are at it are locked."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        with contextlib.suppress(OSError), leftover.open("rb") as file:
+            locked = _lock(file)
+            old = time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S
+            if locked or (locked is None and old):
+                leftover.unlink()
+
+
+def _keep_mode(path: Path, file: IO[bytes]) -> None:
+    """Give the new file the permissions of the one it replaces."""
+    if sys.platform != "win32":
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the renaming last through a power failure, where the file system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
 
 
 def cache_folder() -> Path:
     """Return where a host keeps what it found out or built: `$XDG_CACHE_HOME` or `~/.cache`, in `ptycho-runtime`."""
     root = os.environ.get("XDG_CACHE_HOME")
     return (Path(root) if root else Path.home() / ".cache") / "ptycho-runtime"
+
+
+def printable(value: object, limit: int = 80) -> str:
+    """Return a value's text with unprintable characters escaped and its middle left out beyond `limit` characters."""
+    text = value if isinstance(value, str) else str(value)
+    if len(text) > limit:
+        text = f"{text[: limit // 2]}…{text[-limit // 2 :]}"
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) > 0xFF else f"\\x{ord(c):02x}" for c in text)

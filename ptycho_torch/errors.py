@@ -1,7 +1,11 @@
 """Every way in which a bundle can be refused: one class per cause, all of them `BundleError`."""
 
+from __future__ import annotations
 
-class BundleError(ValueError):
+from ptycho_runtime.errors import PtychoExportError
+
+
+class BundleError(PtychoExportError, ValueError):
     """A bundle, or something asked of it, that this project will not guess about."""
 
     exit_code = 2
@@ -49,10 +53,6 @@ class EvidenceConflictError(BundleError):
 
 class UnsupportedArchitectureError(BundleError):
     """The bundle names an architecture that nobody outside its authors can build."""
-
-
-class OutputNotWritableError(BundleError):
-    """The place where results should go cannot be written."""
 
 
 class ConfigurationError(BundleError):

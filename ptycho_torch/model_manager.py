@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ptycho_runtime.errors import TorchMissingError
 from ptycho_torch import params as params_module
 from ptycho_torch.architecture.detect import Architecture, Detection, detect, role_weights
 from ptycho_torch.bundle import ARCHITECTURE, ROLES, BundleRecord, StateDict, read_bundle
@@ -25,11 +26,11 @@ Role = Literal["autoencoder", "diffraction_to_obj"]
 
 
 def require_torch(what: str) -> None:
-    """Raise `RuntimeError` with the install command where PyTorch is absent."""
+    """Raise `TorchMissingError` with the install command where PyTorch is absent."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
-        raise RuntimeError(
+        raise TorchMissingError(
             f"{what} needs PyTorch, which is not installed: pip install 'ptycho-export[export]'"
         ) from error
 
@@ -55,7 +56,7 @@ def load_torch_bundle(
     Raises:
         FileNotFoundError: nothing is there.
         BundleError: the bundle is refused; `params.cfg` is then exactly as it was.
-        RuntimeError: PyTorch is not installed.
+        TorchMissingError: PyTorch is not installed.
     """
     require_torch("load_torch_bundle")
     if model_name is not None and model_name not in ROLES:
@@ -210,7 +211,7 @@ def create_torch_model_with_gridsize(
 
     Raises:
         ConfigurationError: sizes or values that PtychoPINN does not have.
-        RuntimeError: PyTorch is not installed.
+        TorchMissingError: PyTorch is not installed.
     """
     require_torch("create_torch_model_with_gridsize")
     from ptycho_torch.models.module import PtychoModel
@@ -265,8 +266,8 @@ def save_torch_bundle(
     Raises:
         MissingModelsError: one of the two models is absent.
         ConfigurationError: a probe mask that the era's bundles cannot hold.
-        OutputNotWritableError: the folder cannot be written; an older file stays as it was.
-        RuntimeError: PyTorch is not installed.
+        OutputError: the folder cannot be written; an older file stays as it was.
+        TorchMissingError: PyTorch is not installed.
     """
     require_torch("save_torch_bundle")
     import torch

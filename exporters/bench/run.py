@@ -32,10 +32,10 @@ from ptycho_runtime import contract as c
 from ptycho_runtime.engine.devices import usable_threads
 from ptycho_runtime.engine.hardware import reduced_arithmetic
 from ptycho_runtime.engine.variants import Budget, variant_precision
+from ptycho_runtime.files import write_file
 from ptycho_runtime.metrics import field_errors, object_field
 from ptycho_torch import params as params_module
 from ptycho_torch.bundle import BundleRecord, is_own_member, read_bundle
-from ptycho_torch.bundle.write import write_file
 from ptycho_torch.errors import DamagedBundleError
 from ptycho_torch.model_manager import require_torch, with_params
 from ptycho_torch.models.module import PtychoModel

@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from exporters.installation import MixedInstallationError, check_installation
+from exporters.installation import check_installation
+from ptycho_runtime.errors import PtychoExportError
 from ptycho_torch import params as params_module
 from ptycho_torch.bundle import read_bundle, resolve
 from ptycho_torch.model_manager import require_torch
@@ -268,7 +269,7 @@ def inspect(
     from exporters.inspect import bundle as inspection
 
     def run(progress: Callable[[str], None]) -> int:
-        from ptycho_torch.bundle.write import write_file
+        from ptycho_runtime.files import write_file
         from ptycho_torch.model_manager import with_params
 
         progress("reading")
@@ -452,13 +453,10 @@ def guarded(name: str, run: Callable[[Callable[[str], None]], Any]) -> tuple[Any
         check_installation()
         with _progress(name) as progress:
             return run(progress), "", 0
-    except (FileNotFoundError, MixedInstallationError) as error:
+    except FileNotFoundError as error:
         message, code = str(error), EXIT_INPUT
-    except (ValueError, RuntimeError) as error:
-        known = getattr(error, "exit_code", None)
-        if known is None and not (isinstance(error, RuntimeError) and "needs PyTorch" in str(error)):
-            raise
-        message, code = str(error), known or EXIT_INPUT
+    except PtychoExportError as error:
+        message, code = str(error), error.exit_code
     _err.print(f"ptycho-export: {' '.join(message.split())}", soft_wrap=True, markup=False)
     return None, message, code
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import ast
 
+from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
 from ptycho_torch.bundle.members import Members
 from ptycho_torch.bundle.pickle.allowed import Function
 from ptycho_torch.bundle.pickle.load import look_through
 from ptycho_torch.bundle.tensors import TENSOR_GLOBALS
-from ptycho_torch.bundle.text import shown
 from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import DamagedBundleError, LimitExceededError, UnsafeContentError
 
@@ -75,11 +75,11 @@ def check_torchscript(data: bytes, where: str) -> None:
             code_bytes += parts.sizes_bytes[name]
             if code_bytes > MAX_CODE_BYTES:
                 raise LimitExceededError(f"{where}: holds more than {MAX_CODE_BYTES} bytes of code; refused")
-            _check_code(bytes(parts.buffer(name)), f"{where}: {shown(inner)}")
+            _check_code(bytes(parts.buffer(name)), f"{where}: {printable(inner)}")
         elif inner in ("data.pkl", "constants.pkl", "traced_inputs.pkl"):
             _check_pickle(parts, name, f"{where}: {inner}")
         elif inner not in _PLAIN_MEMBERS and not inner.startswith(("data/", "constants/", "traced_inputs/")):
-            raise UnsafeContentError(f"{where}: holds {shown(ascii(inner))}, which no export has; refused")
+            raise UnsafeContentError(f"{where}: holds {printable(ascii(inner))}, which no export has; refused")
 
 
 def _check_pickle(parts: Members, name: str, where: str) -> None:
@@ -93,7 +93,7 @@ def _check_pickle(parts: Members, name: str, where: str) -> None:
     )
     for module, attribute in found.refused_globals:
         if not (module == "__torch__" or module.startswith("__torch__.")):
-            raise UnsafeContentError(f"{where}: holds the global {shown(module)}.{shown(attribute)}; refused")
+            raise UnsafeContentError(f"{where}: holds the global {printable(module)}.{printable(attribute)}; refused")
     if not found.end:
         raise DamagedBundleError(f"{where}: holds {found.refusal}; export the bundle again")
 
@@ -111,7 +111,9 @@ def _check_code(source: bytes, where: str) -> None:
         if not isinstance(node, _LANGUAGE):
             raise UnsafeContentError(f"{where}: holds a {type(node).__name__} statement, which no export has; refused")
         if isinstance(node, ast.Call) and not _allowed(node.func):
-            raise UnsafeContentError(f"{where}: calls {shown(ast.unparse(node.func))}, which no export needs; refused")
+            raise UnsafeContentError(
+                f"{where}: calls {printable(ast.unparse(node.func))}, which no export needs; refused"
+            )
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.decorator_list:
             raise UnsafeContentError(f"{where}: holds a decorator, which no export has; refused")
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ptycho_runtime.files import printable
 from ptycho_torch.bundle import is_own_member, limits, read_bundle, resolve
 from ptycho_torch.bundle.folder import open_folder, open_regular, single_file
 from ptycho_torch.bundle.members import Members
 from ptycho_torch.bundle.pickle.load import load_plain, look_through
 from ptycho_torch.bundle.pickle.machine import Findings
 from ptycho_torch.bundle.tensors import TensorFile, load_tensors
-from ptycho_torch.bundle.text import shown
 from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import BundleError, LimitExceededError, NotABundleError, UnsafeContentError
 
@@ -90,12 +90,12 @@ class ScanResult:
 
     def text(self) -> str:
         """Return the result for a screen: the verdict first, then what each pickle asks for."""
-        lines = [f"{shown(self.path, 200)}: {self.verdict}"]
+        lines = [f"{printable(self.path, 200)}: {self.verdict}"]
         if self.message is not None:
-            lines.append(f"  {self.error_class}: {shown(self.message, 400)}")
+            lines.append(f"  {self.error_class}: {printable(self.message, 400)}")
         for pickle in self.pickles:
             count = sum(pickle.opcodes.values())
-            lines.append(f"  {shown(pickle.member)}: {count} opcodes, {len(pickle.globals)} globals")
+            lines.append(f"  {printable(pickle.member)}: {count} opcodes, {len(pickle.globals)} globals")
             lines += _listed("would have called", pickle.calls)
             lines += _listed("refused global", pickle.refused_globals)
             lines += _listed("global", [name for name in pickle.globals if name not in pickle.refused_globals])
@@ -211,4 +211,4 @@ def _report(member: str, findings: Findings) -> PickleReport:
 
 
 def _names(wanted: list[tuple[str, str]]) -> tuple[str, ...]:
-    return tuple(f"{shown(module)}.{shown(name)}" for module, name in dict.fromkeys(wanted))
+    return tuple(f"{printable(module)}.{printable(name)}" for module, name in dict.fromkeys(wanted))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from exporters.errors import DeviceRequiredError
 from exporters.formats.torchscript_check import check_torchscript
-from exporters.parity.errors import DeviceRequiredError
 from exporters.parity.evidence import Case, read_replay
 from exporters.parity.matrix import judge
 from exporters.parity.report import ParityRow

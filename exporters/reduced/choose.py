@@ -16,11 +16,10 @@ import numpy as np
 import onnxruntime
 import torch
 
-from exporters.errors import ExportError
+from exporters.errors import BudgetNotKeptError, ExportError
 from exporters.parity.inputs import Pool
 from exporters.parity.matrix import in_chunks
 from exporters.parity.runners import EagerRunner
-from exporters.reduced.errors import BudgetNotKeptError
 from exporters.reduced.half import half, kept_in_float32, magnitudes
 from exporters.reduced.layers import build, plan_layers, sensitivities
 from exporters.reduced.patterns import Patterns, scan_patterns

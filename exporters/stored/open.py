@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters.errors import NotExportedError
 from ptycho_runtime import contract as c
+from ptycho_runtime.errors import NotExportedError
 from ptycho_torch.bundle import BundleRecord
 from ptycho_torch.errors import DamagedBundleError
 

@@ -12,9 +12,11 @@ from exporters.parity.forms.junit import to_junit
 from exporters.parity.forms.markdown import to_markdown
 from exporters.parity.forms.pictures import pictures
 from ptycho_runtime import contract as c
+from ptycho_runtime.errors import OutputError
+from ptycho_runtime.files import write_file
 from ptycho_torch.bundle import BundleRecord, is_own_member
-from ptycho_torch.bundle.write import write_file, write_zip
-from ptycho_torch.errors import ConfigurationError, OutputNotWritableError
+from ptycho_torch.bundle.write import write_zip
+from ptycho_torch.errors import ConfigurationError
 
 DEFAULT_ROOT = Path("artifacts")
 PARITY_JSON = "parity.json"
@@ -56,13 +58,13 @@ def target_path(record: BundleRecord, folder: Path, *, in_place: bool) -> Path:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise `OutputNotWritableError` at once, before minutes of work, where a folder cannot be written."""
+    """Raise `OutputError` at once, before minutes of work, where a folder cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise OutputNotWritableError(
+        raise OutputError(
             f"{folder}: cannot be written ({error.strerror or error}); give another folder with --out"
         ) from error
 
@@ -82,7 +84,7 @@ def store_bundle(record: BundleRecord, target: Path, files: Mapping[str, bytes])
     """Write the augmented bundle: the source's own members as they were and in their order, then the exports.
 
     Raises:
-        OutputNotWritableError: the disk refuses; an older file at `target` stays whole.
+        OutputError: the disk refuses; an older file at `target` stays whole.
         DamagedBundleError: the source can no longer be read.
     """
     if record.kind == "folder" and target == record.path:

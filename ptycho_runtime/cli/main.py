@@ -13,10 +13,9 @@ from types import TracebackType
 from typing import Any
 
 from ptycho_runtime.errors import (
-    CheckFailedError,
-    DeviceUnavailableError,
     NotExportedError,
     OutputError,
+    PtychoExportError,
     ReconstructionError,
 )
 
@@ -262,10 +261,8 @@ def _tune(arguments: argparse.Namespace) -> int:
     setting = choose(trials)
     try:
         path = remember(export, device, setting)
-    except OSError as error:
-        raise OutputError(
-            f"the setting cannot be kept ({error}); set XDG_CACHE_HOME to a folder that can be written"
-        ) from error
+    except OutputError as error:
+        raise OutputError(f"the setting cannot be kept: {error}, or set XDG_CACHE_HOME to one") from error
     best = max(trial.groups_per_s for trial in trials)
     if arguments.json:
         rows = [{**vars(t.setting), "of_fastest": t.groups_per_s / best, "spread": t.spread} for t in trials]
@@ -338,7 +335,7 @@ def run(arguments: list[str] | None = None) -> int:
     commands = {"reconstruct": _reconstruct, "predict": _predict, "check": _check, "tune": _tune, "doctor": _doctor}
     try:
         return commands[parsed.command](parsed)
-    except (ReconstructionError, CheckFailedError, DeviceUnavailableError) as error:
+    except PtychoExportError as error:
         _say(str(error))
         return error.exit_code
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:

@@ -18,7 +18,7 @@ from ptycho_runtime.engine.devices import usable_threads
 from ptycho_runtime.engine.hardware import processor
 from ptycho_runtime.engine.session import GraphSession
 from ptycho_runtime.export.bundle import Export
-from ptycho_runtime.files import cache_folder, replace_file
+from ptycho_runtime.files import cache_folder, write_file
 
 BATCHES = (1, 4, 8, 16, 32, 64)
 GRAPH = "diffraction_to_obj"
@@ -123,13 +123,13 @@ def choose(trials: list[Trial]) -> Setting:
 def remember(export: Export, device: str, setting: Setting, folder: Path | None = None) -> Path:
     """Keep a setting for this model, device, processor and onnxruntime; return the file.
 
-    Raises `OSError` where the folder cannot be written.
+    Raises `OutputError` where the folder cannot be written.
     """
     path = (folder or cache_folder()) / "tuned.json"
     entries = _entries(path)
     entries[key(export, device)] = asdict(setting)
     text = json.dumps(entries, indent=1, sort_keys=True) + "\n"
-    replace_file(path, lambda temporary: temporary.write_text(text))
+    write_file(path, text.encode())
     return path
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -15,7 +15,7 @@ _TOP_PX = 26
 _MAP = np.array([(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], float)
 
 
-def preview_png(result: Reconstruction, path: Path) -> None:
+def preview_png(result: Reconstruction, file: IO[bytes]) -> None:
     """Write amplitude and phase (and, where there is one, the residual of each pattern) as one PNG."""
     from PIL import Image, ImageDraw
 
@@ -48,7 +48,7 @@ def preview_png(result: Reconstruction, path: Path) -> None:
         draw.text((x, 8), title + (" (partial)" if result.partial else ""), fill="black")
         page.paste(tile, (x, _TOP_PX))
         x += tile.width + _GAP_PX
-    page.save(path, format="PNG")
+    page.save(file, format="PNG")
 
 
 def without_ramp(object_: np.ndarray, covered: np.ndarray) -> np.ndarray:

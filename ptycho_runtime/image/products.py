@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from ptycho_runtime.errors import OutputError
-from ptycho_runtime.files import replace_file
+from ptycho_runtime.files import replacing
 from ptycho_runtime.image.preview import preview_png
 from ptycho_runtime.reconstruct import Reconstruction
 
@@ -30,7 +30,7 @@ def write_product(result: Reconstruction, path: Path) -> list[Path]:
         OutputError: the folder cannot be written, or the suffix names no format.
     """
     check_suffix(path)
-    writers: dict[str, Callable[[Reconstruction, Path], None]] = {
+    writers: dict[str, Callable[[Reconstruction, IO[bytes]], None]] = {
         ".npz": _npz,
         ".cxi": _cxi,
         ".png": preview_png,
@@ -38,21 +38,13 @@ def write_product(result: Reconstruction, path: Path) -> list[Path]:
         ".tiff": _tiff,
     }
     written = [path]
-    _replace(path, lambda temporary: writers.get(path.suffix.lower(), _ptychodus)(result, temporary))
+    with replacing(path) as file:
+        writers.get(path.suffix.lower(), _ptychodus)(result, file)
     if path.suffix.lower() != ".png":
-        picture = path.with_suffix(".png")
-        _replace(picture, lambda temporary: preview_png(result, temporary))
-        written.append(picture)
+        written.append(path.with_suffix(".png"))
+        with replacing(written[-1]) as file:
+            preview_png(result, file)
     return written
-
-
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
-    try:
-        replace_file(path, write)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error.strerror or error}); give another place with -o"
-        ) from error
 
 
 def _pixel_m(result: Reconstruction) -> float:
@@ -78,35 +70,35 @@ def _centre_m(result: Reconstruction) -> tuple[float, float]:
     return (result.canvas.x0_px + columns / 2) * pixel, (result.canvas.y0_px + rows / 2) * pixel
 
 
-def _ptychodus(result: Reconstruction, path: Path) -> None:
+def _ptychodus(result: Reconstruction, file: IO[bytes]) -> None:
     import h5py
 
     scan, pixel = result.scan, _pixel_m(result)
     x, y = _centre_m(result)
-    with h5py.File(path, "w") as file:
-        file.attrs["name"] = scan.name
-        file.attrs["comments"] = _comments(result)
+    with h5py.File(file, "w") as product:
+        product.attrs["name"] = scan.name
+        product.attrs["comments"] = _comments(result)
         for name in ("detector_object_distance_m", "probe_energy_eV", "exposure_time_s", "probe_photon_count"):
-            file.attrs[name] = scan.attributes.get(name, 0.0)
-        file["probe_position_indexes"] = scan.frames
-        file["probe_position_x_m"] = scan.positions_px[:, 0] * pixel
-        file["probe_position_y_m"] = scan.positions_px[:, 1] * pixel
+            product.attrs[name] = scan.attributes.get(name, 0.0)
+        product["probe_position_indexes"] = scan.frames
+        product["probe_position_x_m"] = scan.positions_px[:, 0] * pixel
+        product["probe_position_y_m"] = scan.positions_px[:, 1] * pixel
         probe = np.zeros((1, 1, 1, 1), np.complex64) if scan.probe is None else scan.probe[None]
-        file["probe"] = probe
-        file["object"] = result.object[None]
+        product["probe"] = probe
+        product["object"] = result.object[None]
         for name in ("probe", "object"):
-            file[name].attrs["pixel_width_m"] = file[name].attrs["pixel_height_m"] = pixel
-        file["object"].attrs["center_x_m"], file["object"].attrs["center_y_m"] = x, y
-        file["object_layer_spacing_m"] = np.zeros(0)
-        file["loss_values"] = np.zeros(0)
-        file["object_coverage"] = result.canvas.coverage
-        file.attrs["partial"] = result.partial
+            product[name].attrs["pixel_width_m"] = product[name].attrs["pixel_height_m"] = pixel
+        product["object"].attrs["center_x_m"], product["object"].attrs["center_y_m"] = x, y
+        product["object_layer_spacing_m"] = np.zeros(0)
+        product["loss_values"] = np.zeros(0)
+        product["object_coverage"] = result.canvas.coverage
+        product.attrs["partial"] = result.partial
         if result.quality is not None:
-            file["pattern_residual"] = result.quality.residual
-            file["pattern_flagged"] = result.quality.flagged
+            product["pattern_residual"] = result.quality.residual
+            product["pattern_flagged"] = result.quality.flagged
 
 
-def _npz(result: Reconstruction, path: Path) -> None:
+def _npz(result: Reconstruction, file: IO[bytes]) -> None:
     arrays: dict[str, Any] = {
         "object": result.object,
         "coverage": result.canvas.coverage,
@@ -120,17 +112,16 @@ def _npz(result: Reconstruction, path: Path) -> None:
     }
     if result.quality is not None:
         arrays |= {"pattern_residual": result.quality.residual, "pattern_flagged": result.quality.flagged}
-    with path.open("wb") as file:
-        np.savez(file, **arrays)
+    np.savez(file, **arrays)
 
 
-def _cxi(result: Reconstruction, path: Path) -> None:
+def _cxi(result: Reconstruction, file: IO[bytes]) -> None:
     import h5py
 
     pixel = _pixel_m(result)
-    with h5py.File(path, "w") as file:
-        file["cxi_version"] = 160
-        image = file.create_group("entry_1/image_1")
+    with h5py.File(file, "w") as product:
+        product["cxi_version"] = 160
+        image = product.create_group("entry_1/image_1")
         image["data"] = result.object
         image["data_space"] = "real"
         image["image_size"] = np.array([result.object.shape[1] * pixel, result.object.shape[0] * pixel])
@@ -142,14 +133,14 @@ def _cxi(result: Reconstruction, path: Path) -> None:
         process["note"] = _comments(result)
         translation = np.zeros((len(result.scan), 3))
         translation[:, :2] = result.scan.positions_px * pixel
-        file["entry_1/data_1/translation"] = translation
+        product["entry_1/data_1/translation"] = translation
         if result.quality is not None:
             image["pattern_residual"] = result.quality.residual
 
 
-def _tiff(result: Reconstruction, path: Path) -> None:
+def _tiff(result: Reconstruction, file: IO[bytes]) -> None:
     """Write two float32 pages: amplitude and phase (rad)."""
     from PIL import Image
 
     pages = [Image.fromarray(part.astype(np.float32)) for part in (np.abs(result.object), np.angle(result.object))]
-    pages[0].save(path, format="TIFF", save_all=True, append_images=pages[1:])
+    pages[0].save(file, format="TIFF", save_all=True, append_images=pages[1:])

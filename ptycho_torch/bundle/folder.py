@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
 from ptycho_torch.bundle.members import CHUNK_BYTES, Members, check_names
-from ptycho_torch.bundle.text import shown
 from ptycho_torch.errors import DamagedBundleError, LimitExceededError, UnsafeContentError
 
 
@@ -34,22 +34,22 @@ def open_folder(folder: Path) -> Members:
             path = Path(entry.path)
             name = path.relative_to(folder).as_posix()
             if entry.is_symlink():
-                raise UnsafeContentError(f"{folder}: {shown(ascii(name))} is a symbolic link; refused")
+                raise UnsafeContentError(f"{folder}: {printable(ascii(name))} is a symbolic link; refused")
             if entry.is_dir(follow_symlinks=False):
                 pending.append(path)
             elif entry.is_file(follow_symlinks=False):
                 sizes[name] = entry.stat(follow_symlinks=False).st_size
             else:
-                raise UnsafeContentError(f"{folder}: {shown(ascii(name))} is no regular file; refused")
+                raise UnsafeContentError(f"{folder}: {printable(ascii(name))} is no regular file; refused")
             if len(sizes) + len(pending) > limits.MAX_MEMBERS:
                 raise LimitExceededError(f"{folder}: holds more than {limits.MAX_MEMBERS} files")
             if name.count("/") >= limits.MAX_FOLDER_DEPTH:
-                raise LimitExceededError(f"{folder}: {shown(ascii(name))} is nested too deep; refused")
+                raise LimitExceededError(f"{folder}: {printable(ascii(name))} is nested too deep; refused")
     sizes = dict(sorted(sizes.items()))
     check_names(list(sizes), str(folder))
 
     def chunks(name: str) -> Iterator[bytes]:
-        return _read_file(folder / name, f"{folder}: {shown(ascii(name))}")
+        return _read_file(folder / name, f"{folder}: {printable(ascii(name))}")
 
     return Members(str(folder), sizes, chunks)
 

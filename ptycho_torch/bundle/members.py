@@ -6,8 +6,8 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 
+from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
-from ptycho_torch.bundle.text import shown
 from ptycho_torch.errors import LimitExceededError, UnsafeContentError
 
 CHUNK_BYTES = 1 << 18
@@ -77,11 +77,17 @@ def check_names(names: list[str], label: str) -> None:
     for name in names:
         parts = name.removesuffix("/").split("/")
         if "\0" in name or "\\" in name or name.startswith("/") or _DRIVE.match(name) or {"", ".", ".."} & set(parts):
-            raise UnsafeContentError(f"{label}: member name {shown(ascii(name))} points outside the archive; refused")
+            raise UnsafeContentError(
+                f"{label}: member name {printable(ascii(name))} points outside the archive; refused"
+            )
         if len(parts) > limits.MAX_FOLDER_DEPTH:
-            raise LimitExceededError(f"{label}: member name {shown(ascii(name))} is nested too deep; refused")
+            raise LimitExceededError(f"{label}: member name {printable(ascii(name))} is nested too deep; refused")
         folded = unicodedata.normalize("NFC", name.removesuffix("/")).casefold()
         if folded in seen:
-            how = "occurs twice" if seen[folded] == name else f"differs from {shown(ascii(seen[folded]))} only in case"
-            raise UnsafeContentError(f"{label}: member name {shown(ascii(name))} {how}; refused")
+            how = (
+                "occurs twice"
+                if seen[folded] == name
+                else f"differs from {printable(ascii(seen[folded]))} only in case"
+            )
+            raise UnsafeContentError(f"{label}: member name {printable(ascii(name))} {how}; refused")
         seen[folded] = name

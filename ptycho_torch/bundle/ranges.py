@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from ptycho_torch.bundle.text import shown
+from ptycho_runtime.files import printable
 from ptycho_torch.errors import LimitExceededError
 
 # Generous: an architecture outside what PtychoPINN builds is refused later, with the list of what it builds. These bounds
@@ -58,5 +58,5 @@ def check_numbers(values: Mapping[Any, Any], where: str, _depth: int = 0) -> Non
         known = key in _WHOLE or key in _REAL
         if known and not low <= value <= high:
             raise LimitExceededError(
-                f"{where}: {shown(key)} is {shown(value)}; expected {low:g} to {high:g}; refused before anything is made of it"
+                f"{where}: {printable(key)} is {printable(value)}; expected {low:g} to {high:g}; refused before anything is made of it"
             )

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
 from ptycho_torch.bundle.folder import open_folder, open_regular, single_file
 from ptycho_torch.bundle.members import Members
 from ptycho_torch.bundle.pickle.load import load_plain
 from ptycho_torch.bundle.ranges import check_numbers
 from ptycho_torch.bundle.tensors import StateDict, check_weights, load_tensors
-from ptycho_torch.bundle.text import shown
 from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import (
     BundleError,
@@ -70,7 +70,7 @@ class BundleRecord:
     def read_member(self, name: str) -> bytes:
         """Return the content of a listed member; raises `DamagedBundleError` if the bundle lacks it or it changed."""
         if self._content is None or name not in self._content:
-            raise DamagedBundleError(f"{self.path}: has no member {shown(ascii(name))}")
+            raise DamagedBundleError(f"{self.path}: has no member {printable(ascii(name))}")
         data = self._content[name]
         if name in self._digests and hashlib.sha256(data).hexdigest() != self._digests[name]:
             raise DamagedBundleError(f"{self.path}: member {name!r} changed since the bundle was read; start again")
@@ -188,7 +188,7 @@ class _Hashed:
             grown += chunk
             if len(grown) > limit_bytes:
                 raise LimitExceededError(
-                    f"{self._content.label}: member {shown(ascii(name))} has more than {limit_bytes} bytes; refused"
+                    f"{self._content.label}: member {printable(ascii(name))} has more than {limit_bytes} bytes; refused"
                 )
         self._digests[name] = hashed.hexdigest()
         return memoryview(grown).toreadonly()
@@ -222,12 +222,12 @@ def _read_members(path: Path, kind: str, content: Members, sha256: str | None) -
     _refuse_tensorflow(label, names, manifest)
     models = manifest.get("models")
     if not isinstance(models, list) or not all(isinstance(m, str) for m in models):
-        raise DamagedBundleError(f"{label}: {MANIFEST} lists no models; it has {shown(sorted(manifest))}")
+        raise DamagedBundleError(f"{label}: {MANIFEST} lists no models; it has {printable(sorted(manifest))}")
     missing = [role for role in ROLES if role not in models or f"{role}/model.pth" not in content]
     if missing:
         raise MissingModelsError(
             f"{label}: lacks the weights of {' and '.join(missing)}; a bundle holds {' and '.join(ROLES)} "
-            f"(found: {shown(', '.join(models)) or 'none'})"
+            f"(found: {printable(', '.join(models)) or 'none'})"
         )
     params = {role: _params(own, f"{role}/params.dill", content) for role in ROLES}
     metadata = None
@@ -284,7 +284,7 @@ def _checkpoint_record(path: Path, name: str, source: BinaryIO | memoryview, sha
     whole = _dictionary(load_tensors(source, name, without=_CHECKPOINT_PARTS), name)
     if "state_dict" not in whole:
         raise NotABundleError(
-            f"{name}: has no state_dict; expected a Lightning checkpoint (found {shown(', '.join(sorted(whole)))})"
+            f"{name}: has no state_dict; expected a Lightning checkpoint (found {printable(', '.join(sorted(whole)))})"
         )
     weights = check_weights(whole.pop("state_dict"), f"{name}: state_dict")
     check_numbers(whole, name)
@@ -307,7 +307,7 @@ def _weights(own: _Hashed, name: str, label: str) -> StateDict | Sentinel:
     where = f"{label}: {name}"
     value = load_tensors(own.take(name, limits.MAX_MEMBER_BYTES), where)
     if isinstance(value, dict) and set(value) == {SENTINEL_KEY}:
-        return Sentinel(shown(value[SENTINEL_KEY]))
+        return Sentinel(printable(value[SENTINEL_KEY]))
     return check_weights(value, where)
 
 
@@ -325,7 +325,7 @@ def _refuse_tensorflow(label: str, names: list[str], manifest: dict[str, Any]) -
         or (manifest.get("version") == "1.0" and not any(n.endswith(".pth") for n in names))
     ):
         raise TensorFlowBundleError(
-            f"{label}: written by PtychoPINN's tensorflow backend (version {shown(manifest.get('version'))}); "
+            f"{label}: written by PtychoPINN's tensorflow backend (version {printable(manifest.get('version'))}); "
             "this project reads bundles of the pytorch backend only"
         )
 
@@ -340,5 +340,5 @@ def _json(content: Members, name: str, label: str) -> dict[str, Any] | None:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise DamagedBundleError(f"{where} is no JSON ({shown(error)}); export the bundle again") from error
+        raise DamagedBundleError(f"{where} is no JSON ({printable(error)}); export the bundle again") from error
     return _dictionary(value, where)

@@ -12,12 +12,12 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
 from ptycho_torch.bundle.members import Members
 from ptycho_torch.bundle.pickle.allowed import Function, Global
 from ptycho_torch.bundle.pickle.load import load_plain, look_through
 from ptycho_torch.bundle.pickle.machine import Findings
-from ptycho_torch.bundle.text import shown
 from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import (
     DamagedBundleError,
@@ -200,7 +200,7 @@ class TensorFile:
         order = self._small("byteorder", b"little")
         if order != sys.byteorder.encode():
             raise DamagedBundleError(
-                f"{self.where}: stored in {shown(ascii(order))} byte order; expected {sys.byteorder!r}"
+                f"{self.where}: stored in {printable(ascii(order))} byte order; expected {sys.byteorder!r}"
             )
         return load_plain(
             self._pickle(),
@@ -234,14 +234,14 @@ class TensorFile:
         if key not in self._storages:
             name = f"{self._prefix}data/{key}"
             if name not in self._parts:
-                raise DamagedBundleError(f"a tensor whose storage {shown(ascii(key))} is missing")
+                raise DamagedBundleError(f"a tensor whose storage {printable(ascii(key))} is missing")
             said, there = size * kind.dtype.itemsize, self._parts.sizes_bytes[name]
             if said != there:
-                raise DamagedBundleError(f"a storage {shown(ascii(key))} of {there} bytes where {said} are said")
+                raise DamagedBundleError(f"a storage {printable(ascii(key))} of {there} bytes where {said} are said")
             self._storages[key] = _Storage(self._parts, name, kind.dtype, size)
         storage = self._storages[key]
         if storage.dtype != kind.dtype or storage.size != size:
-            raise UnsafeContentError(f"a storage {shown(ascii(key))} used with two dtypes or sizes")
+            raise UnsafeContentError(f"a storage {printable(ascii(key))} used with two dtypes or sizes")
         return storage
 
 
@@ -278,13 +278,15 @@ def check_weights(weights: Any, where: str) -> StateDict:
     for key, value in weights.items():
         if not isinstance(key, str) or not isinstance(value, np.ndarray):
             raise WeightMismatchError(
-                f"{where}: entry {shown(ascii(key))} is {type(value).__name__}; expected a dense tensor"
+                f"{where}: entry {printable(ascii(key))} is {type(value).__name__}; expected a dense tensor"
             )
         if value.dtype not in WEIGHT_DTYPES:
-            raise WeightMismatchError(f"{where}: {shown(key)} has dtype {value.dtype}; expected floating-point weights")
+            raise WeightMismatchError(
+                f"{where}: {printable(key)} has dtype {value.dtype}; expected floating-point weights"
+            )
         if not _all_finite(value):
             raise WeightMismatchError(
-                f"{where}: {shown(key)} holds values that are not finite; the training diverged or the file is damaged"
+                f"{where}: {printable(key)} holds values that are not finite; the training diverged or the file is damaged"
             )
     return weights
 

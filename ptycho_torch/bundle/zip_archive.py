@@ -11,9 +11,9 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
+from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
 from ptycho_torch.bundle.members import CHUNK_BYTES, Members, check_names
-from ptycho_torch.bundle.text import shown
 from ptycho_torch.bundle.zip_directory import check_directory
 from ptycho_torch.errors import DamagedBundleError, LimitExceededError, NotABundleError, UnsafeContentError
 
@@ -52,11 +52,11 @@ class _Budget:
             self._spent += so_far_bytes - before
         if so_far_bytes > limits.MAX_MEMBER_BYTES or self._spent > self._total:
             raise LimitExceededError(
-                f"{self._label}: member {shown(name)!r} unpacks to more than any bundle's; refused"
+                f"{self._label}: member {printable(name)!r} unpacks to more than any bundle's; refused"
             )
         if so_far_bytes > limits.RATIO_FREE_BYTES and so_far_bytes > limits.MAX_RATIO * max(stored_bytes, 1):
             raise LimitExceededError(
-                f"{self._label}: member {shown(name)!r} unpacks to more than {limits.MAX_RATIO} times its size; refused"
+                f"{self._label}: member {printable(name)!r} unpacks to more than {limits.MAX_RATIO} times its size; refused"
             )
 
 
@@ -115,7 +115,7 @@ def open_zip(data: memoryview | bytes | BinaryIO, label: str, *, plain: bool = F
     except _UNREADABLE as error:
         if head == b"PK\x03\x04":
             raise DamagedBundleError(
-                f"{label}: the zip archive is cut short or corrupt ({shown(error)}); copy it again"
+                f"{label}: the zip archive is cut short or corrupt ({printable(error)}); copy it again"
             ) from error
         raise NotABundleError(
             f"{label}: not a zip archive; expected a PtychoPINN wts.h5.zip or a Lightning .ckpt"
@@ -184,16 +184,16 @@ def _check_entries(infos: list[zipfile.ZipInfo], label: str, *, plain: bool) -> 
         elif info.header_offset < end:
             problem = "overlaps another one"
         if problem is not None:
-            raise UnsafeContentError(f"{label}: member {shown(ascii(info.filename))} {problem}; refused")
+            raise UnsafeContentError(f"{label}: member {printable(ascii(info.filename))} {problem}; refused")
         if stored and info.compress_size != info.file_size:
             raise DamagedBundleError(
-                f"{label}: member {shown(ascii(info.filename))} is stored with two different sizes; copy it again"
+                f"{label}: member {printable(ascii(info.filename))} is stored with two different sizes; copy it again"
             )
         end = info.header_offset + _LOCAL_HEADER.size + info.compress_size
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str, budget: _Budget) -> Iterator[bytes]:
-    name = shown(ascii(info.filename))
+    name = printable(ascii(info.filename))
     total = 0
     try:
         with archive.open(info) as member:
@@ -205,7 +205,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str, bu
         raise
     except _UNREADABLE as error:
         raise DamagedBundleError(
-            f"{label}: member {name} is cut short or corrupt ({shown(error)}); copy it again"
+            f"{label}: member {name} is cut short or corrupt ({printable(error)}); copy it again"
         ) from error
     if total != info.file_size:
         raise DamagedBundleError(
@@ -215,7 +215,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str, bu
 
 def _view_member(data: memoryview, info: zipfile.ZipInfo, label: str) -> memoryview:
     """Return a plainly stored member as a part of the archive's bytes, checked as zipfile would."""
-    name = shown(ascii(info.filename))
+    name = printable(ascii(info.filename))
     header = data[info.header_offset : info.header_offset + _LOCAL_HEADER.size]
     if len(header) < _LOCAL_HEADER.size:
         raise DamagedBundleError(f"{label}: member {name} is cut short; copy it again")

@@ -20,12 +20,12 @@ from tampering import with_flipped_weight
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
-from exporters.errors import NotExportedError  # noqa: E402
 from exporters.formats.torchscript import reproducible  # noqa: E402
 from exporters.parity import DeviceRequiredError, ParityError  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime.errors import NotExportedError, OutputError  # noqa: E402
 from ptycho_torch.bundle.write import npz_bytes  # noqa: E402
-from ptycho_torch.errors import ConfigurationError, DamagedBundleError, OutputNotWritableError, UnsafeContentError  # noqa: E402
+from ptycho_torch.errors import ConfigurationError, DamagedBundleError, UnsafeContentError  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
 SMALL = "ffno-2026-07-n64-g1"
@@ -94,7 +94,7 @@ class TestStore:
     def test_folder_that_cannot_be_written(self, tmp_path: Path, params_cfg: dict[str, object]) -> None:
         (tmp_path / "file").touch()
         before = dict(params_cfg)
-        with pytest.raises(OutputNotWritableError, match=r"cannot be written.*--out"):
+        with pytest.raises(OutputError, match=r"cannot be written.*--out"):
             export_bundle(DEMO, tmp_path / "file" / "out")
         assert params_cfg == before
 

@@ -17,9 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ptycho_torch.bundle import write as writer
-from ptycho_torch.bundle.write import write_file, write_zip, zip_bytes
-from ptycho_torch.errors import OutputNotWritableError
+from ptycho_runtime import files
+from ptycho_runtime.errors import OutputError
+from ptycho_runtime.files import write_file
+from ptycho_torch.bundle.write import write_zip, zip_bytes
 
 MEMBERS = [("manifest.dill", b"m" * 100), ("a/model.pth", bytes(range(256)) * 40), ("golden.npz", b"PK")]
 
@@ -106,9 +107,7 @@ def test_a_disk_that_refuses_leaves_the_old_file(
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, call, refuse)
-    with pytest.raises(
-        OutputNotWritableError, match=f"wts.h5.zip: cannot be written .{os.strerror(code)}.; give another"
-    ):
+    with pytest.raises(OutputError, match=f"wts.h5.zip: cannot be written .{os.strerror(code)}.; give another"):
         write_zip(path, MEMBERS)
     assert path.read_bytes() == b"old"
     assert names(tmp_path) == ["wts.h5.zip"]
@@ -129,7 +128,7 @@ def test_members_that_cannot_be_read_leave_the_old_file(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path) -> None:
     (tmp_path / "out").write_bytes(b"")
-    with pytest.raises(OutputNotWritableError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_file(tmp_path / "out" / "x", b"")
 
 
@@ -164,7 +163,7 @@ def test_without_locks_only_old_leftovers_are_removed(tmp_path: Path, monkeypatc
 
 
 def test_a_temporary_file_taken_for_a_leftover_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = writer._lock, []
+    original, calls = files._lock, []
 
     def lock(file: io.BufferedWriter) -> bool | None:
         calls.append(file.name)
@@ -174,7 +173,7 @@ def test_a_temporary_file_taken_for_a_leftover_is_made_again(tmp_path: Path, mon
             Path(file.name).unlink()
         return original(file)
 
-    monkeypatch.setattr(writer, "_lock", lock)
+    monkeypatch.setattr(files, "_lock", lock)
     write_file(tmp_path / "x", b"new")
     assert len(set(calls)) == 3
     assert ((tmp_path / "x").read_bytes(), names(tmp_path)) == (b"new", ["x"])
@@ -200,7 +199,7 @@ def test_threads_that_write_one_path_all_succeed(tmp_path: Path) -> None:
         try:
             for _ in range(20):
                 write_zip(path, [("a", bytes([mark]) * 5000), ("b", bytes([mark]) * 50)])
-        except OutputNotWritableError as error:
+        except OutputError as error:
             errors.append(error)
 
     threads = [threading.Thread(target=write, args=(mark,)) for mark in range(4)]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
-from ptycho_torch.bundle.text import shown
 from ptycho_torch.errors import DamagedBundleError, LimitExceededError, UnsafeContentError
 
 Global = tuple[str, str]
@@ -35,7 +35,7 @@ class Dtype:
     def __init__(self, code: str) -> None:
         """Take numpy's code, such as `f8`."""
         if not _DTYPE.fullmatch(code):
-            raise UnsafeContentError(f"the numpy dtype {shown(repr(code))}; expected plain numbers")
+            raise UnsafeContentError(f"the numpy dtype {printable(repr(code))}; expected plain numbers")
         self.dtype = np.dtype(code)
 
     def set_state(self, state: Any) -> None:
@@ -97,7 +97,7 @@ def _dill_array(_function: Any, _arguments: Any, state: Any, extra: Any = None) 
 def _dill_type(name: Any = None) -> Function:
     """Stand for dill's own way to name a builtin type."""
     if name not in ("bytes", "complex", "set", "frozenset"):
-        raise UnsafeContentError(f"the type {shown(ascii(name))}")
+        raise UnsafeContentError(f"the type {printable(ascii(name))}")
     return Function(f"builtins.{name}", _FUNCTIONS[("builtins", name)])
 
 

@@ -11,9 +11,9 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
 from ptycho_torch.bundle.pickle.allowed import Array, Dtype, Function, Global, check_key
-from ptycho_torch.bundle.text import shown
 from ptycho_torch.errors import BundleError, DamagedBundleError, LimitExceededError, UnsafeContentError
 
 _MAX_LISTED = 20_000  # globals and calls kept for a report
@@ -192,7 +192,7 @@ class Machine:
         try:
             value = int(digits)
         except ValueError as error:
-            raise DamagedBundleError(f"bytes that are no pickle ({shown(digits)} is no number)") from error
+            raise DamagedBundleError(f"bytes that are no pickle ({printable(digits)} is no number)") from error
         self._integer(value)
 
     def _long(self, length: int) -> None:
@@ -205,7 +205,7 @@ class Machine:
         try:
             self._push(float(line[:100]))
         except ValueError as error:
-            raise DamagedBundleError(f"bytes that are no pickle ({shown(line)} is no number)") from error
+            raise DamagedBundleError(f"bytes that are no pickle ({printable(line)} is no number)") from error
 
     def _unicode_text(self) -> None:
         try:
@@ -296,7 +296,7 @@ class Machine:
         if wanted in self._table:
             self._push(self._table[wanted])
             return
-        label = f"{shown(module)}.{shown(name)}"
+        label = f"{printable(module)}.{printable(name)}"
         if len(self.findings.refused_globals) < _MAX_LISTED:
             self.findings.refused_globals.append(wanted)
         self._refuse(UnsafeContentError(f"the global {label}"))
@@ -396,7 +396,7 @@ def _outline(arguments: Any) -> str:
     texts = []
     for part in parts[:4]:
         if isinstance(part, (str, bytes)):
-            texts.append(shown(repr(part[:200])))
+            texts.append(printable(repr(part[:200])))
         elif isinstance(part, (_Nothing, Function)):
             texts.append(part.name)
         else:
