@@ -1,0 +1,37 @@
+"""`ptycho-runtime check`: the parity verdict again, on this host."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from ptycho_runtime.cli.options import device_options
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the grammar."""
+    command = commands.add_parser("check", help="repeat the parity verdict on this host, from golden.npz")
+    command.add_argument("bundle", type=Path)
+    command.add_argument("--json", action="store_true", help="print JSON for machines")
+    device_options(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    from ptycho_runtime.check import check_host, raise_unless_passed
+    from ptycho_runtime.export.bundle import open_export
+
+    export = open_export(arguments.bundle)
+    rows = check_host(export, arguments.device)
+    if arguments.json:
+        print(json.dumps([{**vars(row), "passed": row.passed} for row in rows], indent=1))
+    else:
+        for row in rows:
+            print(
+                f"{row.graph:20s} {row.output:22s} {row.device:8s} max abs {row.max_abs:.1e} (allowed {row.allowed_max_abs:.1e})  "
+                f"rel. L2 {row.rel_l2:.1e} (allowed {row.allowed_rel_l2:.1e})  {row.verdict}"
+            )
+    raise_unless_passed(rows, export.path.name)
+    return 0

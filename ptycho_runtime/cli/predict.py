@@ -1,0 +1,53 @@
+"""`ptycho-runtime predict`: object patches of a few patterns."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from ptycho_runtime.cli.options import cuda_graph_option, device_options, precision_option
+from ptycho_runtime.cli.terminal import say
+from ptycho_runtime.errors import ReconstructionError
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the grammar."""
+    command = commands.add_parser("predict", help="object patches of a few patterns, from .npy to .npy")
+    command.add_argument("bundle", type=Path)
+    command.add_argument("diffraction", type=Path, help=".npy of (N, N), (batch, N, N) or (batch, C, N, N) amplitudes")
+    command.add_argument("-o", "--out", type=Path, required=True, help=".npy, complex64")
+    command.add_argument("--input-scale", type=float)
+    precision_option(command)
+    device_options(command)
+    cuda_graph_option(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    import numpy as np
+
+    import ptycho_runtime
+
+    try:
+        diffraction = np.load(arguments.diffraction, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ReconstructionError(f"{arguments.diffraction}: cannot be read as .npy ({error})") from error
+    start = time.perf_counter()
+    model = ptycho_runtime.open(
+        arguments.bundle,
+        arguments.device,
+        threads=arguments.threads,
+        cuda_graph=arguments.cuda_graph,
+        precision=arguments.precision,
+    )
+    patches = model.predict(diffraction, arguments.input_scale)
+    for note in (model.patches.note, model.variant()[1]):
+        if note:
+            say(note)
+    np.save(arguments.out, patches)
+    print(
+        f"{arguments.out}: {patches.shape} complex64 on {model.patches.device}, {time.perf_counter() - start:.3f} s from opening the bundle"
+    )
+    return 0

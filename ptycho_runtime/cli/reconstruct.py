@@ -1,0 +1,104 @@
+"""`ptycho-runtime reconstruct`: a scan to an image."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ptycho_runtime.cli.options import cuda_graph_option, device_options, positive, precision_option, scan_options
+from ptycho_runtime.cli.terminal import EXIT_STOPPED, ProgressBar, say
+from ptycho_runtime.errors import ReconstructionError
+
+
+def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command to the grammar."""
+    command = commands.add_parser("reconstruct", help="turn a scan into an image")
+    command.add_argument("bundle", type=Path, help="exported bundle (.zip) or .onnx file")
+    command.add_argument("scan", type=Path, help="PtychoPINN NPZ, CXI, HDF5 or Ptychodus diffraction file")
+    command.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        help="result: .h5 (Ptychodus product), .npz, .cxi, .tif or .png; a .png comes with each",
+    )
+    device_options(command)
+    cuda_graph_option(command)
+    command.add_argument("--batch", type=positive, help="groups of patterns per run (as tuned, else 16)")
+    command.add_argument(
+        "--input-scale", type=float, help="input_scale_factor, in place of the command computed from the scan"
+    )
+    command.add_argument("--crop-px", type=positive, help="side of the middle of each patch that is used (N/2 − 4)")
+    command.add_argument(
+        "--weighting",
+        choices=("auto", "probe", "window"),
+        default="auto",
+        help="trust in each pixel of a patch (auto: the probe's intensity where known)",
+    )
+    precision_option(command)
+    command.add_argument("--no-quality", action="store_true", help="leave out each pattern's residual")
+    command.add_argument("--quiet", action="store_true", help="no progress bar")
+    scan_options(command)
+    command.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the command and return its exit code."""
+    import ptycho_runtime
+    from ptycho_runtime.image.products import check_suffix, write_product
+    from ptycho_runtime.scan.read import ReadOptions, read_scan
+
+    check_suffix(arguments.out)
+    if arguments.input_scale is not None and not 0 < arguments.input_scale < 1e30:
+        raise ReconstructionError(f"--input-scale is {arguments.input_scale}; expected a positive number")
+    model = ptycho_runtime.open(
+        arguments.bundle,
+        arguments.device,
+        arguments.batch,
+        threads=arguments.threads,
+        cuda_graph=arguments.cuda_graph,
+        precision=arguments.precision,
+    )
+    options = ReadOptions(
+        domain=arguments.domain,
+        axis_order=arguments.axis_order,
+        patterns_key=arguments.patterns_key,
+        x_key=arguments.x_key,
+        y_key=arguments.y_key,
+        probe_key=arguments.probe_key,
+        position_unit=arguments.position_unit,
+        pixel_size_m=arguments.pixel_size_m,
+        position_sign={None: None, "beam": 1, "sample": -1}[arguments.positions_of],
+        fit=arguments.fit,
+        positions_file=arguments.positions,
+    )
+    scan = read_scan(arguments.scan, model.export.N, options)
+    say(f"{scan.name}: {len(scan)} patterns of {scan.size_px} px, {scan.domain}; device {model.patches.device}")
+    if model.patches.note:
+        say(model.patches.note)
+    if model.tuned is not None:
+        say(f"batch {model.tuned.batch}, {model.tuned.threads} threads, as tuned on this host")
+    for reason, frames in scan.skipped.items():
+        say(f"skipped {len(frames)}: {reason}: {', '.join(map(str, frames[:20]))}{'…' if len(frames) > 20 else ''}")
+    with ProgressBar(arguments.quiet) as progress:
+        result = model.reconstruct(
+            scan,
+            quality=not arguments.no_quality,
+            scale=arguments.input_scale,
+            crop_px=arguments.crop_px,
+            weighting=arguments.weighting,
+            progress=progress,
+        )
+    if result.note and result.note != model.patches.note:
+        say(result.note)
+    written = write_product(result, arguments.out)
+    rows, columns = result.object.shape
+    say(
+        f"{result.done} of {result.groups} groups in {result.seconds:.2f} s ({result.done / max(result.seconds, 1e-9):.0f}/s, "
+        f"{100 * result.session_seconds / max(result.seconds, 1e-9):.0f} % in the session); first run {result.first_run_seconds:.3f} s; "
+        f"input_scale_factor {result.input_scale_factor:.6g}"
+    )
+    if result.quality is not None:
+        say(f"residual: {result.quality.flagged.sum()} patterns far off (above {result.quality.limit:.3f})")
+    print(f"{'partial ' if result.partial else ''}object {rows} x {columns} px: {', '.join(map(str, written))}")
+    return EXIT_STOPPED if result.partial else 0

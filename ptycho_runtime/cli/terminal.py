@@ -1,0 +1,51 @@
+"""What the commands say on standard error: lines, a progress bar, the last word on a bug."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+EXIT_STOPPED = 130  # by Ctrl-C, as shells have it; what was finished is written
+TRACEBACK = "PTYCHO_RUNTIME_TRACEBACK"
+
+
+class ProgressBar:
+    """A progress bar with rate and remaining time on standard error; a number now and then where that is no terminal."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.bar: Any = None
+
+    def __enter__(self) -> Callable[[int, int], None] | None:
+        return None if self.quiet else self.show
+
+    def show(self, done: int, total: int) -> None:
+        if self.bar is None:
+            from tqdm import tqdm
+
+            self.bar = tqdm(
+                total=total, unit="pattern", file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 10.0
+            )
+        self.bar.update(done - self.bar.n)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def say(text: str) -> None:
+    print(f"ptycho-runtime: {' '.join(text.split())}", file=sys.stderr)
+
+
+def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if os.environ.get(TRACEBACK):
+        sys.__excepthook__(kind, error, trace)
+        return
+    say(
+        f"{kind.__name__}: {error}; this is a bug in ptycho-runtime; run again with {TRACEBACK}=1 and report what it prints"
+    )
