@@ -22,7 +22,7 @@ from exporters.stored.open import golden_problems, refuse_other_graphs
 from exporters.stored.open import stored_exports as stored_exports
 from exporters.stored.open import stored_member as stored_member
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.variants import Budget
+from ptycho_runtime.export.precision import Budget
 from ptycho_runtime.files import write_file
 from ptycho_torch import params as params_module
 from ptycho_torch.architecture.detect import Architecture, Detection, detect

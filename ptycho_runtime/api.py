@@ -11,9 +11,10 @@ import numpy as np
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.session import GraphSession, Session
 from ptycho_runtime.engine.tune import remembered
-from ptycho_runtime.engine.variants import PRECISIONS, OpenedVariant, open_variant
+from ptycho_runtime.engine.variants import OpenedVariant, open_variant
 from ptycho_runtime.errors import DeviceUnavailableError, NotExportedError, ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.bundle import Export, open_export
+from ptycho_runtime.export.precision import PRECISIONS
 from ptycho_runtime.image.stitch import holds_crop
 from ptycho_runtime.scan.scale import input_scale_factor as scale_of
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.session import GraphSession
-from ptycho_runtime.engine.variants import Variant, precision_errors, stored_patterns
+from ptycho_runtime.engine.variants import open_variant_session, precision_errors, stored_patterns
 from ptycho_runtime.errors import CheckFailedError, DamagedExportError, DeviceUnavailableError
 from ptycho_runtime.export.bundle import Export, load_golden
+from ptycho_runtime.export.precision import Variant
 from ptycho_runtime.metrics import errors
 
 VARIANT_OUTPUT = "object phase, amplitude"
@@ -80,7 +81,7 @@ def _variant_row(export: Export, variant: Variant) -> CheckRow:
     where = variant.graph, VARIANT_OUTPUT, f"{variant.label} {variant.device}"
     limits = variant.budget
     try:
-        session = variant.open()
+        session = open_variant_session(variant)
     except DeviceUnavailableError as error:
         return CheckRow(*where, np.nan, limits.phase_rad, np.nan, limits.amplitude_rel, not_run=str(error))
     found = precision_errors(session.run(feed), reference)

@@ -31,7 +31,7 @@ from exporters.stored import write as store
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.devices import usable_threads
 from ptycho_runtime.engine.hardware import reduced_arithmetic
-from ptycho_runtime.engine.variants import Budget, variant_precision
+from ptycho_runtime.export.precision import Budget, variant_precision
 from ptycho_runtime.files import write_file
 from ptycho_runtime.metrics import field_errors, object_field
 from ptycho_torch import params as params_module

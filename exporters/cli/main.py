@@ -147,7 +147,7 @@ def _export_one(
     def run(progress: Callable[[str], None]) -> ExportResult:
         require_torch("export")
         from exporters.pipeline import export_bundle
-        from ptycho_runtime.engine.variants import Budget
+        from ptycho_runtime.export.precision import Budget
 
         with params_module.restored():  # the next bundle starts from the same parameters
             return export_bundle(
@@ -352,7 +352,7 @@ def bench(
     def run(progress: Callable[[str], None]) -> tuple[BenchReport, Path]:
         require_torch("bench")
         from exporters.bench.run import run_bench
-        from ptycho_runtime.engine.variants import Budget
+        from ptycho_runtime.export.precision import Budget
 
         allowed = None if budget is None else Budget.parse(budget)
         return run_bench(

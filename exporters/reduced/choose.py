@@ -29,7 +29,8 @@ from ptycho_runtime.engine.devices import usable_threads, why_not
 from ptycho_runtime.engine.hardware import processor
 from ptycho_runtime.engine.openvino import OpenVinoSession, has_bfloat16
 from ptycho_runtime.engine.session import GraphSession, Session
-from ptycho_runtime.engine.variants import Budget, PrecisionErrors, precision_errors, variant_precision
+from ptycho_runtime.engine.variants import precision_errors
+from ptycho_runtime.export.precision import Budget, PrecisionErrors, variant_precision
 from ptycho_torch.bundle.write import npz_bytes
 from ptycho_torch.models.module import PtychoModel
 

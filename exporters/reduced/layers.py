@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from exporters.reduced.quantize import Feed, calibrate, candidates, quantized, run
-from ptycho_runtime.engine.variants import Budget, PrecisionErrors, precision_errors
+from ptycho_runtime.engine.variants import precision_errors
+from ptycho_runtime.export.precision import Budget, PrecisionErrors
 
 EVENNESS = (0.0, 0.5, 1.0)
 _ROOM = 0.9  # of the budget that the plan may fill on the patterns it was made from: others are a little worse

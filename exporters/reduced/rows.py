@@ -17,8 +17,9 @@ from exporters.reduced.choose import Choice, Way, float16_device
 from exporters.reduced.patterns import Patterns
 from exporters.stored.open import stored_member
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.variants import Budget, PrecisionErrors, precision_errors, variant_precision
+from ptycho_runtime.engine.variants import precision_errors
 from ptycho_runtime.errors import DeviceUnavailableError
+from ptycho_runtime.export.precision import Budget, PrecisionErrors, variant_precision
 from ptycho_torch.bundle import BundleRecord
 from ptycho_torch.models.module import PtychoModel
 

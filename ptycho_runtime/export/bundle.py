@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.variants import VARIANT_PRECISIONS, Budget, PrecisionErrors, Variant
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
 from ptycho_runtime.export.onnx_file import look_into
+from ptycho_runtime.export.precision import VARIANT_PRECISIONS, Budget, PrecisionErrors, Variant
 
 MAX_MEMBER_BYTES = 2 << 30  # protobuf's own limit for one file
 MAX_JSON_BYTES = 64 << 20

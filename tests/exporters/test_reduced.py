@@ -29,7 +29,7 @@ from exporters.reduced.patterns import scan_patterns  # noqa: E402
 from exporters.reduced.quantize import Range, calibrate, candidates, quantized, run  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.check import check_host, raise_unless_passed  # noqa: E402
-from ptycho_runtime.engine.variants import Budget, PrecisionErrors  # noqa: E402
+from ptycho_runtime.export.precision import Budget, PrecisionErrors  # noqa: E402
 from ptycho_runtime.scan.read import read_scan  # noqa: E402
 from ptycho_torch.bundle.write import npz_bytes  # noqa: E402
 from ptycho_torch.errors import BundleError, ConfigurationError  # noqa: E402

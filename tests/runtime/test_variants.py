@@ -14,16 +14,9 @@ import pytest
 import ptycho_runtime
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.session import GraphSession
-from ptycho_runtime.engine.variants import (
-    Budget,
-    OpenedVariant,
-    PrecisionErrors,
-    Variant,
-    open_variant,
-    precision_errors,
-    refuse_beyond,
-)
+from ptycho_runtime.engine.variants import OpenedVariant, open_variant, precision_errors, refuse_beyond
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
+from ptycho_runtime.export.precision import Budget, PrecisionErrors, Variant
 from ptycho_runtime.reconstruct import reconstruct
 from ptycho_runtime.scan.read import read_scan
 
