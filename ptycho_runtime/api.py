@@ -20,7 +20,7 @@ from ptycho_runtime.scan.scale import input_scale_factor as scale_of
 
 if TYPE_CHECKING:
     from ptycho_runtime.reconstruct import Reconstruction
-    from ptycho_runtime.scan.read import Scan
+    from ptycho_runtime.scan.scan import Scan
 
 DEFAULT_BATCH = 16  # where nothing was tuned
 

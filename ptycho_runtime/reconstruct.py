@@ -16,8 +16,8 @@ from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.stitch import Canvas, Stitcher, probe_weights
 from ptycho_runtime.image.trust import Quality, probe_parts, residuals
 from ptycho_runtime.scan.grouping import group_neighbours, group_offsets
-from ptycho_runtime.scan.read import Scan
 from ptycho_runtime.scan.scale import scale_of_energy
+from ptycho_runtime.scan.scan import Scan
 from ptycho_runtime.threads import Behind, ahead
 
 _READ_AHEAD = 4  # batches

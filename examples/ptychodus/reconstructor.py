@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 import ptycho_runtime
-from ptycho_runtime.scan.read import Scan
+from ptycho_runtime.scan.scan import Scan
 
 
 @dataclass(frozen=True)

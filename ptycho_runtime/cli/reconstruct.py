@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     import ptycho_runtime
     from ptycho_runtime.image.products import check_suffix, write_product
-    from ptycho_runtime.scan.read import ReadOptions, read_scan
+    from ptycho_runtime.scan.options import ReadOptions
+    from ptycho_runtime.scan.read import read_scan
 
     check_suffix(arguments.out)
     if arguments.input_scale is not None and not 0 < arguments.input_scale < 1e30:

@@ -2,120 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
 from ptycho_runtime.errors import ScanError
+from ptycho_runtime.scan.layouts.open import open_raw
+from ptycho_runtime.scan.layouts.raw import RawScan
+from ptycho_runtime.scan.options import Domain, ReadOptions
 from ptycho_runtime.scan.scale import pattern_energy
+from ptycho_runtime.scan.scan import Scan
 
-Domain = Literal["amplitude", "intensity"]
-_CHUNK_VALUES = 1 << 20  # pixels looked at in one go
 _LOOK = 64  # patterns looked at to recognise what they are
-PATTERN_KEYS = ("diff3d", "diffraction", "patterns", "dp", "entry_1/data_1/data", "entry/data/data", "exchange/data")
-
-
-@dataclass(frozen=True)
-class ReadOptions:
-    """What the user declares; None leaves it to what the file makes certain."""
-
-    domain: Domain | None = None
-    axis_order: Literal["nhw", "hwn"] | None = None
-    patterns_key: str | None = None
-    x_key: str | None = None
-    y_key: str | None = None
-    probe_key: str | None = None
-    position_unit: Literal["px", "m", "um"] | None = None
-    pixel_size_m: float | None = None  # of the object
-    position_sign: Literal[1, -1] | None = None  # −1 where positions are the sample's motion
-    fit: Literal["crop", "pad", "bin"] | None = None
-    positions_file: Path | None = None  # a Ptychodus product or NPZ that goes with a file of patterns alone
-
-
-@dataclass
-class Scan:
-    """Patterns on disk with their positions in memory."""
-
-    name: str
-    read: Callable[[np.ndarray], np.ndarray]  # ascending indices -> (n, h, w), as stored
-    frames: np.ndarray  # (n,) int64: frame of each usable pattern in the file
-    positions_px: np.ndarray  # (n, 2) float64 (x, y)
-    size_px: int  # side of a stored pattern
-    domain: Domain
-    probe: np.ndarray | None = None  # (modes, N, N) complex64
-    pixel_size_m: float = 0.0  # of the object; 0 unknown
-    truth: np.ndarray | None = None  # the object the scan was simulated from
-    skipped: dict[str, list[int]] = field(default_factory=dict)  # reason -> frames
-    attributes: dict[str, float] = field(default_factory=dict)
-    fit: Literal["crop", "pad", "bin"] | None = None
-    # (N, domain as fed) -> Σ d² of each frame of the file, NaN where it was not looked at: spares a pass over the file
-    energy_of_frame: dict[tuple[int, str], np.ndarray] = field(default_factory=dict, repr=False)
-
-    def __len__(self) -> int:
-        """Return the number of usable patterns."""
-        return len(self.frames)
-
-    def patterns(self, which: np.ndarray, N: int, domain: str) -> np.ndarray:
-        """Return patterns as a model takes them, (n, N, N) float32.
-
-        Args:
-            which: indices into the usable patterns, in any order.
-            N: side that the model takes, pixels.
-            domain: `amplitude` or `counts`.
-        """
-        unique, back = np.unique(which, return_inverse=True)
-        frames = self.frames[unique]
-        order = np.argsort(frames, kind="stable")
-        stored: np.ndarray = np.empty((len(unique), self.size_px, self.size_px), np.float32)
-        stored[order] = self.read(frames[order])
-        return self._as_fed(stored, N, domain)[back]
-
-    def energy(self, N: int, domain: str) -> np.ndarray:
-        """Return Σ d² of each usable pattern d as `patterns` gives it, (n,) float64; read only where not known yet."""
-        known = self.energy_of_frame.get((N, domain))
-        if known is None:
-            found = [pattern_energy(self.patterns(which, N, domain)) for which in self._chunks()]
-            return np.concatenate(found)
-        energy: np.ndarray = known[self.frames]
-        return energy
-
-    def _as_fed(self, stored: np.ndarray, N: int, domain: str) -> np.ndarray:
-        """Return stored patterns (n, h, w) float32 as `patterns` does."""
-        is_intensity = self.domain == "intensity"
-        if self.size_px != N:
-            # Counts add up when pixels are joined; amplitudes do not.
-            stored = fitted(stored if is_intensity else stored.astype(np.float64) ** 2, N, self.fit)
-            is_intensity = True
-        if is_intensity != (domain == "counts"):
-            stored = np.sqrt(stored) if is_intensity else stored**2
-        return np.asarray(stored, np.float32)
-
-    def _chunks(self) -> Iterator[np.ndarray]:
-        """Yield the indices of all usable patterns, as many at a time as memory and caches like."""
-        step = max(1, _CHUNK_VALUES // self.size_px**2)
-        for start in range(0, len(self), step):
-            yield np.arange(start, min(start + step, len(self)))
-
-
-def fitted(intensity: np.ndarray, N: int, how: str | None) -> np.ndarray:
-    """Return patterns (n, s, s) cropped, padded or binned around the zero frequency to (n, N, N)."""
-    size = intensity.shape[-1]
-    if how == "crop" and size > N:
-        start = size // 2 - N // 2
-        return intensity[:, start : start + N, start : start + N]
-    if how == "pad" and size < N:
-        before = N // 2 - size // 2
-        return np.pad(intensity, ((0, 0), (before, N - size - before), (before, N - size - before)))
-    if how == "bin" and size > N and size % N == 0:
-        k = size // N
-        binned: np.ndarray = intensity.reshape(len(intensity), N, k, N, k).sum((2, 4))
-        return binned
-    raise ScanError(
-        f"patterns of {size} × {size} pixels cannot be brought to {N} × {N} by {how}; try --crop, --pad or --bin"
-    )
 
 
 def read_scan(path: str | Path, N: int, options: ReadOptions | None = None) -> Scan:
@@ -130,13 +28,11 @@ def read_scan(path: str | Path, N: int, options: ReadOptions | None = None) -> S
         FileNotFoundError: nothing is there.
         ScanError: the file cannot be read without guessing.
     """
-    from ptycho_runtime.scan.layouts import files as scan_files
-
     options = options or ReadOptions()
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such scan")
-    raw = scan_files.open_raw(path, options)
+    raw = open_raw(path, options)
     label = path.name
     n, size = _orient(raw, N, options, label)
     positions, pixel_size = _positions(raw, options, label, N)
@@ -170,6 +66,7 @@ def read_scan(path: str | Path, N: int, options: ReadOptions | None = None) -> S
         truth=raw.truth,
         attributes=raw.attributes,
         fit=options.fit,
+        close_file=raw.close,
         skipped={"positions without a pattern": skipped} if skipped else {},
     )
     _check_patterns(scan, N, n, label)
@@ -178,7 +75,7 @@ def read_scan(path: str | Path, N: int, options: ReadOptions | None = None) -> S
     return scan
 
 
-def _orient(raw: Any, N: int, options: ReadOptions, label: str) -> tuple[int, int]:
+def _orient(raw: RawScan, N: int, options: ReadOptions, label: str) -> tuple[int, int]:
     """Settle which axis counts the patterns; returns (patterns, side in pixels)."""
     shape = raw.shape
     if len(shape) != 3:
@@ -198,7 +95,7 @@ def _orient(raw: Any, N: int, options: ReadOptions, label: str) -> tuple[int, in
     return (shape[2], shape[0]) if raw.transposed else (shape[0], shape[1])
 
 
-def _positions(raw: Any, options: ReadOptions, label: str, N: int) -> tuple[np.ndarray, float]:
+def _positions(raw: RawScan, options: ReadOptions, label: str, N: int) -> tuple[np.ndarray, float]:
     unit = options.position_unit or raw.position_unit
     if unit is None:
         raise ScanError(f"{label}: the unit of the positions is not said; give --position-unit px, m or um")
@@ -222,7 +119,7 @@ def _positions(raw: Any, options: ReadOptions, label: str, N: int) -> tuple[np.n
     return metres / pixel_size, pixel_size
 
 
-def recognise_domain(raw: Any, n: int, label: str) -> Domain:
+def recognise_domain(raw: RawScan, n: int, label: str) -> Domain:
     """Return what the patterns are where that is certain: counts are whole numbers, amplitudes are roots of whole numbers."""
     sample = raw.read(np.unique(np.linspace(0, n - 1, min(n, _LOOK)).astype(np.int64))).astype(np.float64)
     sample = sample[np.isfinite(sample) & (sample > 0)]
@@ -254,7 +151,7 @@ def _check_patterns(scan: Scan, N: int, stored: int, label: str) -> None:
     """
     energy = np.full(stored, np.nan)
     dead: list[int] = []
-    for which in scan._chunks():
+    for which in scan.chunks():
         frames = np.sort(scan.frames[which])
         values = np.asarray(scan.read(frames))
         lowest, highest = (limit(values, axis=(1, 2)) for limit in (np.min, np.max))
@@ -266,7 +163,7 @@ def _check_patterns(scan: Scan, N: int, stored: int, label: str) -> None:
                 f"{label}: frame {frames[lowest < 0][0]} holds negative values; correct the background first"
             )
         dead += frames[highest == 0].tolist()
-        energy[frames] = pattern_energy(scan._as_fed(np.asarray(values, np.float32), N, "amplitude"))
+        energy[frames] = pattern_energy(scan.as_fed(np.asarray(values, np.float32), N, "amplitude"))
     scan.energy_of_frame[N, "amplitude"] = energy
     if dead:
         keep = ~np.isin(scan.frames, dead)

@@ -18,7 +18,7 @@ from ptycho_runtime import contract as c
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.stitch import Stitcher
 from ptycho_runtime.reconstruct import Reconstruction, reconstruct
-from ptycho_runtime.scan.read import Scan
+from ptycho_runtime.scan.scan import Scan
 
 N, BATCH, COUNT = 16, 4, 42
 EXPORT = Export(Path("stand-in"), {}, N, 1, "amplitude", "half_n_over_rms", None, "J")

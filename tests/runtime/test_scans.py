@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ptycho_runtime import ScanError
-from ptycho_runtime.scan.read import ReadOptions, read_scan
+from ptycho_runtime.scan.options import ReadOptions
+from ptycho_runtime.scan.read import read_scan
 from ptycho_runtime.scan.scale import pattern_energy
 
 h5py = pytest.importorskip("h5py")
@@ -78,7 +79,8 @@ class TestPtychoPINN:
         assert np.allclose(scan.patterns(which, N, "amplitude"), np.sqrt(COUNTS)[which], rtol=1e-6)
 
     def test_uncompressed_patterns_stay_on_disk(self, tmp_path: Path) -> None:
-        from ptycho_runtime.scan.layouts.files import FramesOnDisk, open_raw
+        from ptycho_runtime.scan.layouts.npz import FramesOnDisk
+        from ptycho_runtime.scan.layouts.open import open_raw
 
         assert isinstance(open_raw(npz(tmp_path / "s.npz"), ReadOptions()).data, FramesOnDisk)
         np.savez_compressed(tmp_path / "c.npz", diff3d=np.sqrt(COUNTS), xcoords=X, ycoords=Y)
@@ -87,7 +89,7 @@ class TestPtychoPINN:
     @given(st.sets(st.integers(0, 8), min_size=1))
     @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     def test_any_frames_are_read_from_disk(self, tmp_path: Path, chosen: set[int]) -> None:
-        from ptycho_runtime.scan.layouts.files import open_raw
+        from ptycho_runtime.scan.layouts.open import open_raw
 
         path = tmp_path / "s.npz"
         raw = open_raw(path if path.exists() else npz(path), ReadOptions())
