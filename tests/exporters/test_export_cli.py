@@ -210,9 +210,9 @@ class TestSeveral:
 
 def test_unforeseen_error_is_one_line_and_exit_code_one(tmp_path: Path) -> None:
     code = (
-        "import sys; from exporters import cli, inspection\n"
+        "import sys; from exporters.cli.main import main; from exporters.inspect import bundle\n"
         "def broken(*a): raise IndexError('deep inside')\n"
-        f"inspection.inspect = broken; sys.argv[1:] = ['inspect', {str(DEMO)!r}]; cli.main()"
+        f"bundle.inspect = broken; sys.argv[1:] = ['inspect', {str(DEMO)!r}]; main()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 1

@@ -31,6 +31,7 @@ from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.check import check_host, raise_unless_passed  # noqa: E402
 from ptycho_runtime.export.precision import Budget, PrecisionErrors  # noqa: E402
 from ptycho_runtime.scan.read import read_scan  # noqa: E402
+from ptycho_runtime.scan.scale import scale_of_energy  # noqa: E402
 from ptycho_torch.bundle.write import npz_bytes  # noqa: E402
 from ptycho_torch.errors import BundleError, ConfigurationError  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
@@ -135,9 +136,7 @@ class TestPatterns:
 
     def test_scale_is_the_whole_scan_s(self) -> None:
         _, held_back = scan_patterns(SCAN, SPEC, SCALE)
-        result = ptycho_runtime.scan.scale.scale_of_energy(
-            "half_n_over_rms", read_scan(SCAN, 64).energy(64, "amplitude"), 64
-        )
+        result = scale_of_energy("half_n_over_rms", read_scan(SCAN, 64).energy(64, "amplitude"), 64)
         assert np.all(held_back.feed[c.INPUT_SCALE] == np.float32(result))
 
     def test_short_scan_is_refused(self, tmp_path: Path) -> None:
