@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +14,12 @@ from ptycho_runtime.engine.variants import OpenedVariant, open_variant
 from ptycho_runtime.errors import DeviceUnavailableError, NotExportedError, ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.bundle import Export, open_export
 from ptycho_runtime.export.precision import PRECISIONS
+from ptycho_runtime.image.options import Progress, ReconstructOptions
 from ptycho_runtime.image.stitch import holds_crop
 from ptycho_runtime.scan.scale import input_scale_factor as scale_of
 
 if TYPE_CHECKING:
-    from ptycho_runtime.reconstruct import Reconstruction
+    from ptycho_runtime.image.result import Reconstruction
     from ptycho_runtime.scan.scan import Scan
 
 DEFAULT_BATCH = 16  # where nothing was tuned
@@ -162,48 +162,31 @@ class Reconstructor:
     def reconstruct(
         self,
         scan: Scan,
-        *,
-        quality: bool = True,
-        scale: float | None = None,
-        crop_px: int | None = None,
-        weighting: str = "auto",
-        progress: Callable[[int, int], None] | None = None,
+        options: ReconstructOptions | None = None,
+        progress: Progress | None = None,
     ) -> Reconstruction:
-        """Return the object of a scan from `ptycho_runtime.scan.read.read_scan`; see `reconstruct.reconstruct`.
+        """Return the object of a scan from `ptycho_runtime.scan.read.read_scan`; see `image.reconstruct.reconstruct`.
 
         Args:
             scan: patterns and positions.
-            quality: give each pattern a residual too, where the export and the scan allow it. It takes the whole network in float32,
-                which then gives the object as well; without it the centre of the patches is enough, in reduced precision if so opened.
-            scale: `input_scale_factor`; see `reconstruct.reconstruct`.
-            crop_px: side of a patch's middle that is used.
-            weighting: `auto`, `probe` or `window`.
+            options: how; what `ReconstructOptions` says where None.
             progress: called with (groups done, groups in all).
         """
-        from ptycho_runtime.reconstruct import reconstruct
+        from ptycho_runtime.image.reconstruct import Graphs, reconstruct
 
-        autoencoder = self.autoencoder if quality and scan.probe is not None else None
+        options = options or ReconstructOptions()
+        autoencoder = self.autoencoder if options.quality and scan.probe is not None else None
         if autoencoder is not None and self.precision != "float32":
             raise ReconstructionError(
                 "reduced precision goes without residuals, which need the whole network in float32; give --no-quality "
                 "(quality=False), or leave out --precision"
             )
-        middle = self.centre if autoencoder is None and holds_crop(self.export.N // 2, self.export.N, crop_px) else None
+        fits = holds_crop(self.export.N // 2, self.export.N, options.crop_px)
+        middle = self.centre if autoencoder is None and fits else None
         graph = c.CENTRE if middle is not None else "diffraction_to_obj"
         variant, note = self.variant(graph) if autoencoder is None else (None, "")
-        return reconstruct(
-            self.export,
-            middle or self.patches,
-            scan,
-            autoencoder=autoencoder,
-            variant=variant,
-            note=note,
-            scale=scale,
-            batch=self.batch,
-            crop_px=crop_px,
-            weighting=weighting,
-            progress=progress,
-        )
+        graphs = Graphs(middle or self.patches, autoencoder, variant, note, self.batch)
+        return reconstruct(self.export, graphs, scan, options, progress)
 
 
 def open(

@@ -19,7 +19,7 @@ from exporters.graph.graphs import graph_io
 from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, Runner, TorchScriptRunner
 from ptycho_runtime import contract as c
 from ptycho_runtime.export.bundle import Export
-from ptycho_runtime.reconstruct import reconstruct
+from ptycho_runtime.image.reconstruct import Graphs, reconstruct
 from ptycho_runtime.scan.read import read_scan
 from ptycho_torch.models.module import PtychoModel
 
@@ -96,7 +96,7 @@ def compare_stitched(
     def stitched(open_runner: Callable[[], Runner]) -> tuple[np.ndarray, np.ndarray]:
         with open_runner() as runner:
             session: Any = _Patches(runner, spec.in_channels, "cpu")
-            canvas = reconstruct(export, session, scan).canvas
+            canvas = reconstruct(export, Graphs(session), scan).canvas
         return canvas.object, canvas.covered
 
     reference, covered = stitched(lambda: EagerRunner(model, GRAPH, dtype=torch.float64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
 from ptycho_runtime.cli import check, doctor, predict, reconstruct, tune
@@ -42,4 +43,6 @@ def run(arguments: list[str] | None = None) -> int:
 def main() -> None:
     """Run the command line of this process; what no command foresees ends in one line and exit code 1."""
     sys.excepthook = report_bug
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is done is written, as after Ctrl-C
     sys.exit(run())

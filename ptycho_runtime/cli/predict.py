@@ -17,6 +17,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("bundle", type=Path)
     command.add_argument("diffraction", type=Path, help=".npy of (N, N), (batch, N, N) or (batch, C, N, N) amplitudes")
     command.add_argument("-o", "--out", type=Path, required=True, help=".npy, complex64")
+    command.add_argument("--force", action="store_true", help="overwrite what is at --out")
     command.add_argument("--input-scale", type=float)
     precision_option(command)
     device_options(command)
@@ -29,7 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     import ptycho_runtime
+    from ptycho_runtime.files import replacing
+    from ptycho_runtime.image.products.target import check_patches_target
 
+    inputs = {"bundle": arguments.bundle, "diffraction": arguments.diffraction}
+    check_patches_target(arguments.out, inputs, force=arguments.force)
     try:
         diffraction = np.load(arguments.diffraction, allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -46,7 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
     for note in (model.patches.note, model.variant()[1]):
         if note:
             say(note)
-    np.save(arguments.out, patches)
+    with replacing(arguments.out) as file:
+        np.save(file, patches)
     print(
         f"{arguments.out}: {patches.shape} complex64 on {model.patches.device}, {time.perf_counter() - start:.3f} s from opening the bundle"
     )

@@ -37,6 +37,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     precision_option(command)
     command.add_argument("--no-quality", action="store_true", help="leave out each pattern's residual")
+    command.add_argument("--force", action="store_true", help="overwrite files at --out that are not earlier results")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     scan_options(command)
     command.set_defaults(run=run)
@@ -45,11 +46,14 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     import ptycho_runtime
-    from ptycho_runtime.image.products import check_suffix, write_product
+    from ptycho_runtime.image.options import ReconstructOptions
+    from ptycho_runtime.image.products.target import check_target
+    from ptycho_runtime.image.products.write import write_product
     from ptycho_runtime.scan.options import ReadOptions
     from ptycho_runtime.scan.read import read_scan
 
-    check_suffix(arguments.out)
+    inputs = {"bundle": arguments.bundle, "scan": arguments.scan, "positions file": arguments.positions}
+    target = check_target(arguments.out, inputs, force=arguments.force)
     if arguments.input_scale is not None and not 0 < arguments.input_scale < 1e30:
         raise ReconstructionError(f"--input-scale is {arguments.input_scale}; expected a positive number")
     model = ptycho_runtime.open(
@@ -84,19 +88,22 @@ def run(arguments: argparse.Namespace) -> int:
     with ProgressBar(arguments.quiet) as progress:
         result = model.reconstruct(
             scan,
-            quality=not arguments.no_quality,
-            scale=arguments.input_scale,
-            crop_px=arguments.crop_px,
-            weighting=arguments.weighting,
-            progress=progress,
+            ReconstructOptions(
+                scale=arguments.input_scale,
+                crop_px=arguments.crop_px,
+                weighting=arguments.weighting,
+                quality=not arguments.no_quality,
+            ),
+            progress,
         )
     if result.note and result.note != model.patches.note:
         say(result.note)
-    written = write_product(result, arguments.out)
+    written = write_product(result, target)
     rows, columns = result.object.shape
+    timing = result.timing
     say(
-        f"{result.done} of {result.groups} groups in {result.seconds:.2f} s ({result.done / max(result.seconds, 1e-9):.0f}/s, "
-        f"{100 * result.session_seconds / max(result.seconds, 1e-9):.0f} % in the session); first run {result.first_run_seconds:.3f} s; "
+        f"{result.done} of {result.groups} groups in {timing.seconds:.2f} s ({result.done / max(timing.seconds, 1e-9):.0f}/s, "
+        f"{100 * timing.session_seconds / max(timing.seconds, 1e-9):.0f} % in the session); first run {timing.first_run_seconds:.3f} s; "
         f"input_scale_factor {result.input_scale_factor:.6g}"
     )
     if result.quality is not None:

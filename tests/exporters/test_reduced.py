@@ -30,6 +30,7 @@ from exporters.reduced.quantize import Range, calibrate, candidates, quantized, 
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.check import check_host, raise_unless_passed  # noqa: E402
 from ptycho_runtime.export.precision import Budget, PrecisionErrors  # noqa: E402
+from ptycho_runtime.image.options import ReconstructOptions  # noqa: E402
 from ptycho_runtime.scan.read import read_scan  # noqa: E402
 from ptycho_runtime.scan.scale import scale_of_energy  # noqa: E402
 from ptycho_torch.bundle.write import npz_bytes  # noqa: E402
@@ -229,8 +230,10 @@ def with_other_weights(made: ExportResult, folder: Path) -> Path:
 class TestOnAHost:
     def test_scan_is_reconstructed_in_reduced_precision_within_the_budget(self, made: ExportResult) -> None:
         scan = read_scan(SCAN, 64)
-        found = ptycho_runtime.open(made.bundle, "cpu", precision="auto").reconstruct(scan, quality=False)
-        right = ptycho_runtime.open(made.bundle, "cpu").reconstruct(scan, quality=False)
+        found = ptycho_runtime.open(made.bundle, "cpu", precision="auto").reconstruct(
+            scan, ReconstructOptions(quality=False)
+        )
+        right = ptycho_runtime.open(made.bundle, "cpu").reconstruct(scan, ReconstructOptions(quality=False))
         assert found.note.startswith("openvino int8")
         assert right.note == ""
         error = np.linalg.norm(found.object - right.object) / np.linalg.norm(right.object)
@@ -248,12 +251,14 @@ class TestOnAHost:
     def test_wrong_variant_is_not_run(self, made: ExportResult, tmp_path: Path) -> None:
         bundle = with_other_weights(made, tmp_path)
         scan = read_scan(SCAN, 64)
-        found = ptycho_runtime.open(bundle, "cpu", precision="auto").reconstruct(scan, quality=False)
+        found = ptycho_runtime.open(bundle, "cpu", precision="auto").reconstruct(
+            scan, ReconstructOptions(quality=False)
+        )
         assert (
             "on the patterns stored with it; its budget is phase 0.05 rad, amplitude 5 %; float32 is right"
             in found.note
         )
-        right = ptycho_runtime.open(made.bundle, "cpu").reconstruct(scan, quality=False)
+        right = ptycho_runtime.open(made.bundle, "cpu").reconstruct(scan, ReconstructOptions(quality=False))
         assert np.array_equal(found.object, right.object)
 
     def test_check_judges_the_variants_too(self, made: ExportResult, tmp_path: Path) -> None:

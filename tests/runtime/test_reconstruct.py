@@ -14,10 +14,13 @@ from sample_bundles import ROOT, golden
 
 import ptycho_runtime
 from ptycho_runtime import contract as c
-from ptycho_runtime.image.products import write_product
+from ptycho_runtime.image.options import ReconstructOptions
+from ptycho_runtime.image.products.target import check_target
+from ptycho_runtime.image.products.write import write_product
+from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.image.stitch import Stitcher
-from ptycho_runtime.image.trust import residuals
-from ptycho_runtime.reconstruct import reconstruct
+from ptycho_runtime.image.trust.residual import residuals
 from ptycho_runtime.scan.read import read_scan
 
 SCAN = ROOT / "examples" / "demo" / "scan.npz"
@@ -31,6 +34,10 @@ def model(demo: Path) -> ptycho_runtime.Reconstructor:
 @pytest.fixture(scope="module")
 def result(model: ptycho_runtime.Reconstructor) -> Any:
     return model.reconstruct(read_scan(SCAN, 64))
+
+
+def write(result: Reconstruction, path: Path) -> list[Path]:
+    return write_product(result, check_target(path, {}))
 
 
 def aligned(result: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -104,10 +111,10 @@ def large_scan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_large_scan_spends_its_time_in_the_session(
     quality: bool, model: ptycho_runtime.Reconstructor, large_scan: Path
 ) -> None:
-    found = model.reconstruct(read_scan(large_scan, 64), quality=quality)
+    found = model.reconstruct(read_scan(large_scan, 64), ReconstructOptions(quality=quality))
     assert found.done == 3600
     assert (found.quality is not None) == quality
-    assert found.session_seconds >= 0.85 * found.seconds
+    assert found.timing.session_seconds >= 0.85 * found.timing.seconds
 
 
 @pytest.mark.long
@@ -155,7 +162,7 @@ def test_groups_of_four(group_model: Path) -> None:
 
 
 def test_scan_by_batches_of_any_size_is_the_same(model: ptycho_runtime.Reconstructor, result: Any) -> None:
-    other = reconstruct(model.export, model.patches, read_scan(SCAN, 64), batch=37)
+    other = reconstruct(model.export, Graphs(model.patches, batch=37), read_scan(SCAN, 64))
     assert np.abs(other.object - result.object).max() <= 1e-5
 
 
@@ -180,7 +187,7 @@ def test_ctrl_c_keeps_what_is_finished(model: ptycho_runtime.Reconstructor, tmp_
     found = model.reconstruct(read_scan(SCAN, 64), progress=stop)
     assert found.partial
     assert 64 <= found.done < 400
-    write_product(found, tmp_path / "p.npz")
+    write(found, tmp_path / "p.npz")
     with np.load(tmp_path / "p.npz") as data:
         assert bool(data["partial"])
         assert np.abs(data["object"]).max() > 0.1
@@ -215,7 +222,7 @@ def test_predict_refuses(bad: np.ndarray, model: ptycho_runtime.Reconstructor) -
 
 class TestProducts:
     def test_npz_holds_the_object(self, result: Any, tmp_path: Path) -> None:
-        written = write_product(result, tmp_path / "o.npz")
+        written = write(result, tmp_path / "o.npz")
         assert [p.name for p in written] == ["o.npz", "o.png"]
         with np.load(tmp_path / "o.npz") as data:
             assert np.iscomplexobj(data["object"])
@@ -224,7 +231,7 @@ class TestProducts:
 
     def test_ptychodus_product(self, result: Any, tmp_path: Path) -> None:
         h5py = pytest.importorskip("h5py")
-        write_product(result, tmp_path / "o.h5")
+        write(result, tmp_path / "o.h5")
         with h5py.File(tmp_path / "o.h5") as file:
             assert {"name", "comments", "detector_object_distance_m", "probe_energy_eV", "exposure_time_s"} <= set(
                 file.attrs
@@ -242,11 +249,11 @@ class TestProducts:
             assert np.array_equal(file["object"][0], result.object)
             assert file["probe"].ndim == 4
             assert file["probe_position_indexes"][()].tolist() == list(range(400))
-            # Ptychodus: x_px = (x_m − center_x_m)/pixel_width_m + W/2
+            # The demo's pixel has no size, so lengths are in pixels: x_px = x − center_x + W/2
             attributes = file["object"].attrs
-            pixel = (file["probe_position_x_m"][0] - attributes["center_x_m"]) / attributes["pixel_width_m"] + file[
-                "object"
-            ].shape[-1] / 2
+            assert np.isnan(attributes["pixel_width_m"])
+            columns = file["object"].shape[-1]
+            pixel = file["probe_position_x_px"][0] - attributes["center_x_px"] + columns / 2
             assert pixel == pytest.approx(result.scan.positions_px[0, 0] - result.canvas.x0_px)
             assert file["pattern_residual"].shape == (400,)
 
@@ -255,7 +262,7 @@ class TestProducts:
         from PIL import Image
 
         for name in ("o.cxi", "o.tif", "p.png"):
-            write_product(result, tmp_path / name)
+            write(result, tmp_path / name)
         with h5py.File(tmp_path / "o.cxi") as file:
             assert np.array_equal(file["entry_1/image_1/data"][()], result.object)
         with Image.open(tmp_path / "o.tif") as image:
@@ -266,8 +273,8 @@ class TestProducts:
 
     def test_other_suffixes_and_places_are_refused(self, result: Any, tmp_path: Path) -> None:
         with pytest.raises(ptycho_runtime.OutputError, match="expected one of"):
-            write_product(result, tmp_path / "o.txt")
+            write(result, tmp_path / "o.txt")
         (tmp_path / "file").touch()
         with pytest.raises(ptycho_runtime.OutputError, match="cannot be written"):
-            write_product(result, tmp_path / "file" / "o.npz")
+            write(result, tmp_path / "file" / "o.npz")
         assert [p.name for p in tmp_path.iterdir()] == ["file"]

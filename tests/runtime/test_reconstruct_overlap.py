@@ -16,8 +16,10 @@ import pytest
 from ptycho_runtime import ReconstructionError
 from ptycho_runtime import contract as c
 from ptycho_runtime.export.bundle import Export
+from ptycho_runtime.image.options import ReconstructOptions
+from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.image.stitch import Stitcher
-from ptycho_runtime.reconstruct import Reconstruction, reconstruct
 from ptycho_runtime.scan.scan import Scan
 
 N, BATCH, COUNT = 16, 4, 42
@@ -61,7 +63,7 @@ def scan(hook: Hook = lambda first: None) -> Scan:
 
 
 def run(session: Any, scan: Scan, **options: Any) -> Reconstruction:
-    return reconstruct(EXPORT, session, scan, batch=BATCH, **options)
+    return reconstruct(EXPORT, Graphs(session, batch=BATCH), scan, ReconstructOptions(**options))
 
 
 def one_after_the_other(scan: Scan, groups: int = COUNT) -> np.ndarray:
@@ -121,15 +123,17 @@ def test_time_in_the_session_is_that_and_no_more(monkeypatch: pytest.MonkeyPatch
     slow_stitcher(monkeypatch, lambda batch: time.sleep(0.04))
     session = Session(lambda run: time.sleep(0.02))
     found = run(session, scan(lambda first: time.sleep(0.04)))
-    assert session.seconds <= found.session_seconds <= 1.1 * session.seconds
-    assert found.session_seconds <= 0.8 * found.seconds, "the slower stitcher and reader count as time outside"
+    assert session.seconds <= found.timing.session_seconds <= 1.1 * session.seconds
+    assert found.timing.session_seconds <= 0.8 * found.timing.seconds, (
+        "the slower stitcher and reader count as time outside"
+    )
 
 
 def test_large_scan_spends_its_time_in_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stitcher and reader each take two thirds of the session's time: one after the other, its share would be below a half."""
     slow_stitcher(monkeypatch, lambda batch: time.sleep(0.02))
     found = run(Session(lambda run: time.sleep(0.03)), scan(lambda first: time.sleep(0.02)))
-    assert found.session_seconds >= 0.7 * found.seconds
+    assert found.timing.session_seconds >= 0.7 * found.timing.seconds
 
 
 @pytest.mark.parametrize("place", ["reader", "session", "stitcher"])

@@ -56,7 +56,7 @@ def test_module_form(demo: Path, tmp_path: Path) -> None:
 def test_importing_needs_neither_torch_onnx_scipy_nor_matplotlib() -> None:
     code = (
         "import sys\nfor name in ('torch', 'onnx', 'scipy', 'matplotlib', 'h5py', 'PIL', 'ptycho_torch', 'exporters'): sys.modules[name] = None\n"
-        "import ptycho_runtime, ptycho_runtime.cli.main, ptycho_runtime.scan.read, ptycho_runtime.image.products\n"
+        "import ptycho_runtime, ptycho_runtime.cli.main, ptycho_runtime.scan.read, ptycho_runtime.image.products.write\n"
         "import ptycho_runtime.check, ptycho_runtime.doctor\n"
         "print('pickle' in sys.modules and False)"
     )

@@ -17,7 +17,7 @@ from ptycho_runtime.engine.session import GraphSession
 from ptycho_runtime.engine.variants import OpenedVariant, open_variant, precision_errors, refuse_beyond
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.precision import Budget, PrecisionErrors, Variant
-from ptycho_runtime.reconstruct import reconstruct
+from ptycho_runtime.image.reconstruct import Graphs, reconstruct
 from ptycho_runtime.scan.read import read_scan
 
 SCAN = Path(__file__).parents[2] / "examples" / "demo" / "scan.npz"
@@ -107,7 +107,7 @@ def test_variant_within_its_budget_on_the_scan_is_used_and_said(demo: Path) -> N
     model = ptycho_runtime.open(demo, "cpu")
     opened = turned(model, 0.005)
     assert model.centre is not None
-    result = reconstruct(model.export, model.centre, read_scan(SCAN, 64), variant=opened)
+    result = reconstruct(model.export, Graphs(model.centre, variant=opened), read_scan(SCAN, 64))
     assert opened.session.groups == 400 + 16
     assert result.note.startswith("openvino bfloat16; on 16 groups of this scan it errs phase 0.005 rad")
 
@@ -117,10 +117,10 @@ def test_variant_beyond_its_budget_on_the_scan_gives_way_to_float32(demo: Path) 
     opened = turned(model, 0.02)
     assert model.centre is not None
     scan = read_scan(SCAN, 64)
-    result = reconstruct(model.export, model.centre, scan, variant=opened)
+    result = reconstruct(model.export, Graphs(model.centre, variant=opened), scan)
     assert opened.session.groups == 16
     assert "float32 in place of reduced precision: openvino bfloat16 errs phase 0.02 rad" in result.note
-    plain = reconstruct(model.export, model.centre, scan)
+    plain = reconstruct(model.export, Graphs(model.centre), scan)
     assert np.array_equal(result.object, plain.object)
 
 

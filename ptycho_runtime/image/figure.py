@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import IO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_runtime.reconstruct import Reconstruction
+from ptycho_runtime.image.result import Reconstruction
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 _MIN_SIDE_PX = 384
 _GAP_PX = 24
@@ -15,14 +18,12 @@ _TOP_PX = 26
 _MAP = np.array([(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], float)
 
 
-def preview_png(result: Reconstruction, file: IO[bytes]) -> None:
-    """Write amplitude and phase (and, where there is one, the residual of each pattern) as one PNG."""
+def figure(result: Reconstruction) -> Picture:
+    """Return amplitude and phase (and, where there is one, the residual of each pattern) as one picture."""
     from PIL import Image, ImageDraw
 
     covered = result.canvas.covered
     rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
-    if not len(rows):
-        return
     box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     object_, mask = without_ramp(result.object, covered)[box], covered[box]
     zoom = max(1, round(_MIN_SIDE_PX / max(object_.shape)))
@@ -48,7 +49,7 @@ def preview_png(result: Reconstruction, file: IO[bytes]) -> None:
         draw.text((x, 8), title + (" (partial)" if result.partial else ""), fill="black")
         page.paste(tile, (x, _TOP_PX))
         x += tile.width + _GAP_PX
-    page.save(file, format="PNG")
+    return page
 
 
 def without_ramp(object_: np.ndarray, covered: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,75 +13,50 @@ from ptycho_runtime.engine.session import Session
 from ptycho_runtime.engine.variants import OpenedVariant, refuse_beyond
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.bundle import Export
-from ptycho_runtime.image.stitch import Canvas, Stitcher, probe_weights
-from ptycho_runtime.image.trust import Quality, probe_parts, residuals
+from ptycho_runtime.image.options import Progress, ReconstructOptions
+from ptycho_runtime.image.overlapping import Behind, ahead
+from ptycho_runtime.image.result import Reconstruction, Timing
+from ptycho_runtime.image.stitch import Stitcher, probe_weights
+from ptycho_runtime.image.trust.residual import Quality, probe_parts, residuals
 from ptycho_runtime.scan.grouping import group_neighbours, group_offsets
 from ptycho_runtime.scan.scale import scale_of_energy
 from ptycho_runtime.scan.scan import Scan
-from ptycho_runtime.threads import Behind, ahead
 
 _READ_AHEAD = 4  # batches
 _STITCH_BEHIND = 2  # batches
 _PROOF_GROUPS = 16  # of a scan, on which reduced precision is compared with float32
 
-Progress = Callable[[int, int], None]
-
 
 @dataclass(frozen=True)
-class Reconstruction:
-    """The stitched object and what is known of it."""
+class Graphs:
+    """The sessions that a scan goes through."""
 
-    canvas: Canvas
-    scan: Scan
-    input_scale_factor: float
-    groups: int
-    done: int  # groups that are in the object; fewer than `groups` when stopped
-    device: str
-    note: str
-    seconds: float  # from the start of `reconstruct` to its end
-    session_seconds: float  # of these, while a session was running
-    first_run_seconds: float  # of these, the first batch, which waits for plans and memory
-    quality: Quality | None = None
-    attributes: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def object(self) -> np.ndarray:
-        """The object, (rows, columns) complex64; 0 where nothing was measured."""
-        return self.canvas.object
-
-    @property
-    def partial(self) -> bool:
-        """Say whether it was stopped before all patterns were in."""
-        return self.done < self.groups
+    patches: Session
+    """The `diffraction_to_obj` graph, or the one of its middle."""
+    autoencoder: Session | None = None
+    """The other graph, for each pattern's residual; needs a probe in the scan. It gives the object as well."""
+    variant: OpenedVariant | None = None
+    """The graph of `patches` in reduced precision; used if it keeps its budget on patterns of this scan."""
+    note: str = ""
+    """What is to be said beside the result."""
+    batch: int = 16
+    """Groups a run."""
 
 
 def reconstruct(
     export: Export,
-    patches: Session,
+    graphs: Graphs,
     scan: Scan,
-    *,
-    autoencoder: Session | None = None,
-    variant: OpenedVariant | None = None,
-    note: str = "",
-    scale: float | None = None,
-    batch: int = 16,
-    crop_px: int | None = None,
-    weighting: str = "auto",
+    options: ReconstructOptions | None = None,
     progress: Progress | None = None,
 ) -> Reconstruction:
     """Return the object of a scan.
 
     Args:
         export: what the graphs are.
-        patches: the `diffraction_to_obj` graph, or the one of its middle.
+        graphs: sessions that are open.
         scan: patterns and positions.
-        autoencoder: the other graph, for each pattern's residual; needs a probe in the scan. It gives the object as well.
-        variant: the graph of `patches` in reduced precision; used if it keeps its budget on patterns of this scan.
-        note: what is to be said beside the result.
-        scale: `input_scale_factor`; the frozen value, else the release's formula over this scan where None.
-        batch: groups a run.
-        crop_px: side of a patch's middle that is used; `stitch.default_crop_px` by default.
-        weighting: `probe` (its intensity), `window`, or `auto`: the probe where the scan has one.
+        options: how; what `ReconstructOptions` says where None.
         progress: called with (groups that are through the session, groups in all).
 
     Reading, the session and stitching overlap. The stitcher takes batches one by one in the scan's order, so the object does
@@ -92,29 +67,32 @@ def reconstruct(
         ReconstructionError: weights by a probe that the scan lacks; a crop that the model's patches do not hold.
         ScanError: the scan cannot be read to its end, or is too short for a group.
     """
-    if weighting == "probe" and scan.probe is None:
+    options = options or ReconstructOptions()
+    patches, whole, note = graphs.patches, graphs.autoencoder, graphs.note
+    if options.weighting == "probe" and scan.probe is None:
         raise ReconstructionError(
             f"{scan.name}: has no probe; weight by --weighting window, or name it with --probe-key"
         )
     start = time.perf_counter()
     factor = (
-        scale
+        options.scale
         or export.scale_value
         or scale_of_energy(export.scale_formula, scan.energy(export.N, export.domain), export.N)
     )
     one_by_one = patches.inputs[c.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
     groups = group_neighbours(scan.positions_px, 1 if one_by_one else export.C)
-    weights = probe_weights(scan.probe) if scan.probe is not None and weighting != "window" else None
-    whole = autoencoder if scan.probe is not None and autoencoder and c.PREDICTED in autoencoder.outputs else None
+    weights = probe_weights(scan.probe) if scan.probe is not None and options.weighting != "window" else None
+    if whole is not None and (scan.probe is None or c.PREDICTED not in whole.outputs):
+        whole = None
     probe = probe_parts(whole, scan.probe) if whole is not None and scan.probe is not None else {}
-    if variant is not None:
-        patches, note = _proven(patches, variant, _sample(scan, groups, export, factor))
+    if graphs.variant is not None:
+        patches, note = _proven(patches, graphs.variant, _sample(scan, groups, export, factor))
     finished = _Finished(
-        export, scan, Stitcher(scan.positions_px, export.N, weights, crop_px), with_residual=bool(probe)
+        export, scan, Stitcher(scan.positions_px, export.N, weights, options.crop_px), with_residual=bool(probe)
     )
     clock = _SessionClock()
     through = 0
-    reader = ahead(_batches(scan, groups, export, batch), _READ_AHEAD, "scan reader")
+    reader = ahead(_batches(scan, groups, export, graphs.batch), _READ_AHEAD, "scan reader")
     stitching = Behind(finished.take, _STITCH_BEHIND, "stitcher")
     try:
         for members, patterns in reader:
@@ -150,9 +128,7 @@ def reconstruct(
         done=finished.groups,
         device=patches.device,
         note=note or patches.note,
-        seconds=time.perf_counter() - start,
-        session_seconds=clock.seconds,
-        first_run_seconds=clock.first_seconds,
+        timing=Timing(time.perf_counter() - start, clock.seconds, clock.first_seconds),
         quality=quality,
     )
 

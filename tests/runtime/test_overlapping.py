@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ptycho_runtime.threads import Behind, ahead
+from ptycho_runtime.image.overlapping import Behind, ahead
 
 NAME = "a thread of these tests"
 

@@ -1,0 +1,25 @@
+"""NPZ: everything as numpy arrays, lengths in pixels."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+import numpy as np
+
+from ptycho_runtime.image.products.values import CREATOR, facts, pattern_arrays
+from ptycho_runtime.image.result import Reconstruction
+
+
+def write(result: Reconstruction, file: IO[bytes]) -> None:
+    """Write a reconstruction."""
+    arrays: dict[str, Any] = {
+        "creator": CREATOR,
+        "object": result.object,
+        "coverage": result.canvas.coverage,
+        "x0_px": result.canvas.x0_px,
+        "y0_px": result.canvas.y0_px,
+        "positions_px": result.scan.positions_px,
+        "frames": result.scan.frames,
+        "pixel_size_m": result.scan.pixel_size_m,
+    }
+    np.savez(file, **arrays | facts(result) | pattern_arrays(result))

@@ -1,0 +1,114 @@
+"""Where a result goes: looked at before any work is done, so that nothing is lost and nothing is computed in vain."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptycho_runtime.errors import OutputError
+from ptycho_runtime.image.products.ours import is_ours
+
+SUFFIXES = (".h5", ".hdf5", ".npz", ".cxi", ".tif", ".tiff", ".png")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A place for a result and the picture beside it."""
+
+    path: Path
+
+    @property
+    def picture(self) -> Path:
+        """The PNG beside the result, or the result itself where that is a PNG."""
+        return self.path.with_suffix(".png")
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All files that are written."""
+        return (self.path,) if self.path == self.picture else (self.path, self.picture)
+
+    def for_partial(self) -> Target:
+        """Return where a partial result goes: `NAME.partial.SUFFIX` where a result is there already, for it may be complete."""
+        if not self.path.exists():
+            return self
+        return Target(self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}"))
+
+
+def check_target(path: Path, inputs: Mapping[str, Path | None], *, force: bool = False) -> Target:
+    """Return the place of a result.
+
+    Args:
+        path: name of the result; its suffix names the format.
+        inputs: files that are read, by what they are ("scan", "bundle"); None where there is none.
+        force: overwrite files that this project did not write.
+
+    Raises:
+        OutputError: the suffix names no format; a file that would be written is an input, is no file, is somebody else's
+            (unless forced); or its folder cannot be written.
+    """
+    if path.suffix.lower() not in SUFFIXES:
+        raise OutputError(f"{path}: what to write is told by the suffix; expected one of {', '.join(SUFFIXES)}")
+    target = Target(path)
+    for each in target.paths:
+        refuse_input(each, inputs)
+    refuse_foreign([*target.paths, *target.for_partial().paths], force=force)
+    refuse_unwritable(path)
+    return target
+
+
+def check_patches_target(path: Path, inputs: Mapping[str, Path | None], *, force: bool = False) -> None:
+    """Check the place of object patches as `check_target` does that of a result; `.npy` has no room for a mark, so nothing there is ours.
+
+    Raises:
+        OutputError: as `check_target`.
+    """
+    if path.suffix.lower() != ".npy":
+        raise OutputError(f"{path}: patches are written as .npy; give a name that ends so")
+    refuse_input(path, inputs)
+    refuse_foreign([path], force=force)
+    refuse_unwritable(path)
+
+
+def refuse_input(path: Path, inputs: Mapping[str, Path | None]) -> None:
+    """Raise `OutputError` where a path is, or leads to, one of the files that are read."""
+    for what, given in inputs.items():
+        if given is not None and (path.resolve() == given.resolve() or _same_file(path, given)):
+            raise OutputError(f"{path}: is the same file as the {what} {given}; give another name")
+
+
+def _same_file(a: Path, b: Path) -> bool:
+    try:
+        return a.samefile(b)
+    except OSError:
+        return False
+
+
+def refuse_foreign(paths: Sequence[Path], *, force: bool) -> None:
+    """Raise `OutputError` where something is at one of the paths that is not an earlier result of this project."""
+    for path in paths:
+        if path.is_dir():
+            raise OutputError(f"{path}: is a folder; expected the name of a file")
+        if path.is_symlink() and not path.exists() and not force:
+            raise OutputError(f"{path}: exists, and is a link to nothing; give another name, or --force to replace it")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: is neither file nor folder; give another name")
+        if path.exists() and not force and not is_ours(path):
+            raise OutputError(
+                f"{path}: exists, and is not an earlier result of ptycho-runtime; give another name, or --force to overwrite it"
+            )
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Raise `OutputError` where no file can be made in a path's folder, or in the nearest folder above it that is there."""
+    folder = path.parent
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written to {folder} ({error.strerror or error}); give another folder"
+        ) from error

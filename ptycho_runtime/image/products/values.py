@@ -1,0 +1,68 @@
+"""What every format says of a reconstruction, each in its own way: facts, arrays, geometry."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptycho_runtime.image.result import Reconstruction
+
+CREATOR = "ptycho-runtime"  # the mark by which this project knows its own files again, in every format
+Fact = str | float | int | bool
+
+
+def facts(result: Reconstruction) -> dict[str, Fact]:
+    """Return what is known of the whole image, by name."""
+    return {
+        "partial": result.partial,
+        "input_scale_factor": result.input_scale_factor,
+        "groups": result.groups,
+        "groups_done": result.done,
+        "device": result.device,
+    }
+
+
+def pattern_arrays(result: Reconstruction) -> dict[str, np.ndarray]:
+    """Return what is known of each pattern used, (n, …) in the order of the frames."""
+    if result.quality is None:
+        return {}
+    return {"pattern_residual": result.quality.residual, "pattern_flagged": result.quality.flagged}
+
+
+def comments(result: Reconstruction) -> str:
+    """Return in words what a reader of the file must know."""
+    lines = [
+        f"input_scale_factor {result.input_scale_factor:.9g}; {result.done} of {result.groups} groups on {result.device}"
+    ]
+    if result.partial:
+        lines.append("PARTIAL: stopped before all patterns were in")
+    if pixel_m(result) is None:
+        lines.append("the object's pixel size is not known: nothing is given in metres")
+    lines += [f"skipped, {reason}: {len(frames)}" for reason, frames in result.scan.skipped.items()]
+    return "; ".join(lines)
+
+
+def pixel_m(result: Reconstruction) -> tuple[float, float] | None:
+    """Return the object's pixel size (x, y), metres; None where it is not known."""
+    size = result.scan.pixel_size_m
+    return (size, size) if size else None
+
+
+def positions_m(result: Reconstruction) -> np.ndarray:
+    """Return scan positions (n, 2) (x, y), metres; NaN where the pixel size is not known."""
+    found: np.ndarray = result.scan.positions_px * np.array(pixel_m(result) or (np.nan, np.nan))
+    return found
+
+
+def centre_px(result: Reconstruction) -> tuple[float, float]:
+    """Return the scan coordinates (x, y) of the object's centre, pixels.
+
+    The centre is the middle of an array of W columns as Ptychodus has it: x_px = (x − centre) + W/2 is the column of x.
+    """
+    rows, columns = result.object.shape
+    return result.canvas.x0_px + columns / 2, result.canvas.y0_px + rows / 2
+
+
+def centre_m(result: Reconstruction) -> tuple[float, float]:
+    """Return the object's centre (x, y) in scan coordinates, metres; NaN where the pixel size is not known."""
+    x, y = pixel_m(result) or (np.nan, np.nan)
+    return centre_px(result)[0] * x, centre_px(result)[1] * y

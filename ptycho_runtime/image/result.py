@@ -1,0 +1,49 @@
+"""What a reconstruction is: the object, where it lies, and how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptycho_runtime.image.stitch import Canvas
+from ptycho_runtime.image.trust.residual import Quality
+from ptycho_runtime.scan.scan import Scan
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the seconds went."""
+
+    seconds: float
+    """From the start of `reconstruct` to its end."""
+    session_seconds: float
+    """Of these, while a session was running."""
+    first_run_seconds: float
+    """Of these, the first batch, which waits for plans and memory."""
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """The stitched object and what is known of it."""
+
+    canvas: Canvas
+    scan: Scan
+    input_scale_factor: float
+    groups: int
+    done: int
+    """Groups that are in the object; fewer than `groups` when stopped."""
+    device: str
+    note: str
+    timing: Timing
+    quality: Quality | None = None
+
+    @property
+    def object(self) -> np.ndarray:
+        """The object, (rows, columns) complex64; 0 where nothing was measured."""
+        return self.canvas.object
+
+    @property
+    def partial(self) -> bool:
+        """Say whether it was stopped before all patterns were in."""
+        return self.done < self.groups
