@@ -9,7 +9,6 @@ from typing import Any
 
 from exporters.formats.onnx import export_onnx
 from exporters.formats.torchscript import export_torchscript
-from exporters.formats.torchscript_check import check_torchscript
 from exporters.graph.graphs import build_graph, graph_io, has_centre
 from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
 from exporters.parity.matrix import BATCHES
@@ -21,6 +20,7 @@ from exporters.stored import write as store
 from exporters.stored.open import golden_problems, refuse_other_graphs
 from exporters.stored.open import stored_exports as stored_exports
 from exporters.stored.open import stored_member as stored_member
+from exporters.stored.torchscript import made_anew, torchscript_to_run
 from ptycho_runtime import contract as c
 from ptycho_runtime.export.precision import Budget
 from ptycho_runtime.files import write_file
@@ -234,6 +234,7 @@ def verify_bundle(
     require: Iterable[str] = (),
     batches: Iterable[int] = BATCHES,
     bisect: bool = False,
+    run_stored_torchscript: bool = False,
     progress: Progress | None = None,
 ) -> ParityReport:
     """Repeat the parity check on a bundle's stored files, against its original weights.
@@ -244,6 +245,8 @@ def verify_bundle(
         require: devices on which the proof must run; see `ParityReport.missing_devices`.
         batches: batch sizes.
         bisect: compare the ONNX files with the eager models layer by layer even if they pass.
+        run_stored_torchscript: run a stored TorchScript that is not, byte for byte, what the weights give here, in a process
+            without files and network; what the weights give is run in its stead where False.
         progress: called with a short text at each step.
 
     Returns:
@@ -269,12 +272,20 @@ def verify_bundle(
     refuse_other_graphs(record, exports, models)
     artifacts: dict[str, dict[str, bytes]] = {}
     problems: list[str] = []
-    for graph in models:
+    notices: list[str] = []
+    for graph, model in models.items():
         artifacts[graph] = {}
         for kind, info in exports["graphs"][graph]["files"].items():
             artifacts[graph][kind] = stored_member(record, info, problems)
-        # PyTorch runs what a TorchScript file says, so it is looked through first.
-        check_torchscript(artifacts[graph]["torchscript"], f"{record.path.name}: {c.torchscript_member(graph)}")
+        say(f"{graph}: TorchScript")
+        artifacts[graph]["torchscript"], notice = torchscript_to_run(
+            artifacts[graph]["torchscript"],
+            made_anew(model, graph, loaded.spec),
+            exports,
+            f"{record.path.name}: {c.torchscript_member(graph)}",
+            as_stored=run_stored_torchscript,
+        )
+        notices += [notice] if notice else []
     golden = stored_member(record, exports["golden"], problems)
     report = run_parity(
         models,
@@ -291,6 +302,22 @@ def verify_bundle(
     say("golden reference")
     problems += golden_problems(golden, make_golden(models, loaded.spec))
     report.problems += problems
+    report.notices += notices
     onnx = {graph: files["onnx"] for graph, files in artifacts.items()}
     verify_variants(report, record, exports, models["diffraction_to_obj"], onnx)
     return report
+
+
+def torchscript_of(record: BundleRecord, graph: str) -> bytes:
+    """Return the TorchScript of one of a bundle's graphs, made anew from its original weights; `params.cfg` stays as it is.
+
+    Raises:
+        NotExportedError: the bundle holds no exports, or not this graph.
+        BundleError: the bundle is refused.
+    """
+    exports = stored_exports(record)
+    with params_module.restored():
+        params = exports["params"] if record.kind == "ckpt" else None
+        loaded = load_for_export(with_params(record, params), exports["spec"])
+    refuse_other_graphs(record, exports, loaded.models)
+    return made_anew(loaded.models[graph], graph, loaded.spec)

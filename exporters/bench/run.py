@@ -20,7 +20,6 @@ from exporters.bench.report import TARGET_BATCH, BenchReport, Cost, Row
 from exporters.bench.tables import to_markdown
 from exporters.formats.onnx import export_onnx
 from exporters.formats.optimize import REWRITES
-from exporters.formats.torchscript_check import check_torchscript
 from exporters.graph.cost import multiply_adds, multiply_adds_by_node
 from exporters.graph.graphs import build_graph, graph_io
 from exporters.parity.inputs import EDGES, make_pool
@@ -28,6 +27,7 @@ from exporters.parity.report import host_facts
 from exporters.parity.runners import EagerRunner
 from exporters.pipeline import export_bundle, load_for_export, stored_exports, stored_member
 from exporters.stored import write as store
+from exporters.stored.torchscript import made_anew, torchscript_to_run
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.devices import usable_threads
 from ptycho_runtime.engine.hardware import reduced_arithmetic
@@ -155,8 +155,14 @@ def _prepare(
     files = exports["graphs"][GRAPH]["files"]
     stored = {kind: stored_member(record, info, problems) for kind, info in files.items()}
     _refuse(record, problems)
-    check_torchscript(stored["torchscript"], f"{record.path.name}: {c.torchscript_member(GRAPH)}")
-    torchscript = stored.pop("torchscript")
+    torchscript, notice = torchscript_to_run(
+        stored.pop("torchscript"),
+        made_anew(loaded.models[GRAPH], GRAPH, loaded.spec),
+        exports,
+        f"{record.path.name}: {c.torchscript_member(GRAPH)}",
+    )
+    if notice:
+        say(notice)
     (folder / c.TORCHSCRIPT_FILE).write_bytes(torchscript)
     if c.CENTRE in exports["graphs"]:
         stored[CENTRE] = stored_member(record, exports["graphs"][c.CENTRE]["files"]["onnx"], problems)

@@ -58,6 +58,11 @@ _scan_bench = click.option(
 _bisect = click.option(
     "--bisect", is_flag=True, help="Compare layer by layer even if parity passes; where it fails that is done anyway."
 )
+_run_stored = click.option(
+    "--run-stored-torchscript",
+    is_flag=True,
+    help="Run a stored TorchScript that is not what the weights give here, in a process without files and network.",
+)
 _architecture = click.option(
     "--architecture", type=click.Path(path_type=Path), help="JSON file that settles what the bundle leaves open."
 )
@@ -187,8 +192,15 @@ def _export_one(
 @_require
 @_batches
 @_bisect
+@_run_stored
 def verify(
-    bundle: str, report: Path | None, scan: Path | None, require: tuple[str, ...], batches: str, bisect: bool
+    bundle: str,
+    report: Path | None,
+    scan: Path | None,
+    require: tuple[str, ...],
+    batches: str,
+    bisect: bool,
+    run_stored_torchscript: bool,
 ) -> None:
     """Repeat the parity check on the exports stored in BUNDLE, against its original weights."""
     sizes = batch_sizes(batches)
@@ -198,7 +210,15 @@ def verify(
         from exporters.pipeline import raise_unless_passed, verify_bundle
         from exporters.stored.write import store_reports
 
-        found = verify_bundle(bundle, scan=scan, require=require, batches=sizes, bisect=bisect, progress=progress)
+        found = verify_bundle(
+            bundle,
+            scan=scan,
+            require=require,
+            batches=sizes,
+            bisect=bisect,
+            run_stored_torchscript=run_stored_torchscript,
+            progress=progress,
+        )
         if report is not None:
             store_reports(report, found)
         _print_report(found)
@@ -212,6 +232,8 @@ def verify(
 def _print_report(report: ParityReport) -> None:
     from exporters.parity.forms.terminal import layer_table, matrix_table, stitched_table
 
+    for notice in report.notices:
+        _err.print(f"notice: {notice}", soft_wrap=True, markup=False)
     _out.print(matrix_table(report))
     if report.stitched:
         _out.print(stitched_table(report.stitched))
@@ -226,15 +248,19 @@ def _print_report(report: ParityReport) -> None:
     type=click.Path(path_type=Path),
     help="Exported bundle whose file is run  [default: the file kept in FILE, else the one .zip beside it]",
 )
-def replay(file: Path, bundle: Path | None) -> None:
+@_run_stored
+def replay(file: Path, bundle: Path | None, run_stored_torchscript: bool) -> None:
     """Run the worst input of a parity check again: FILE is a worst.GRAPH.npz that export or verify left."""
 
     def run(progress: Callable[[str], None]) -> bool:
         require_torch("replay")
         from exporters.parity.replay import replay_file
+        from exporters.pipeline import torchscript_of
 
         progress("running")
-        row, same = replay_file(file, bundle)
+        row, same = replay_file(
+            file, bundle, make_torchscript=torchscript_of, run_stored_torchscript=run_stored_torchscript
+        )
         for name, found in row.outputs.items():
             if name != "object":
                 _out.print(

@@ -1,11 +1,13 @@
-"""Look through a stored TorchScript file before PyTorch loads it: tensor arithmetic only, nothing that reads or writes.
+"""Look through a stored TorchScript file: tensor arithmetic only, nothing that reads or writes.
 
-A TorchScript file is a program. PyTorch runs it with operators that can read and write files; none of them is on this list.
+A TorchScript file is a program, and this parser is not the one that runs it. So this is the second fence, which names what is
+wrong with a file; the first is that a stored file is never run because of what is found here, see `exporters.stored.torchscript`.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 
 from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
@@ -21,7 +23,7 @@ MAX_CODE_BYTES = 4 << 20
 OPERATORS = frozenset({
     "_convolution", "abs", "adaptive_avg_pool2d", "add", "amax", "amin", "arange", "atan2", "avg_pool2d",
     "batch_norm", "bitwise_and", "bitwise_not", "broadcast_tensors", "cat", "ceil", "chunk", "clamp", "clamp_max",
-    "clamp_min", "contiguous", "conv1d", "conv2d", "cos", "cumsum", "detach", "device", "div", "embedding", "empty",
+    "clamp_min", "contiguous", "conv1d", "conv2d", "cos", "cumsum", "detach", "device", "div", "embedding",
     "eq", "exp", "expand", "expand_as", "flatten", "floor", "floor_divide", "full", "full_like", "gather", "ge",
     "gelu", "gt", "index_select", "instance_norm", "layer_norm", "le", "leaky_relu", "linear", "log", "log1p",
     "logical_and", "logical_not", "logical_or", "lt", "matmul", "max", "max_pool2d", "maximum", "mean", "min",
@@ -41,6 +43,7 @@ _PLAIN_MEMBERS = (
     ".format_version",
     ".storage_alignment",
 )
+_CODING = re.compile(r"^[^\S\n]*#.*coding", re.MULTILINE)
 _LANGUAGE = (
     ast.Module, ast.ClassDef, ast.FunctionDef, ast.arguments, ast.arg, ast.AnnAssign, ast.Assign, ast.Return, ast.Expr, ast.Pass,
     ast.Call, ast.Attribute, ast.Name, ast.Subscript, ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.BinOp, ast.keyword,
@@ -104,7 +107,14 @@ def _nothing(*_: object) -> None:
 
 def _check_code(source: bytes, where: str) -> None:
     try:
-        tree = ast.parse(source)
+        text = source.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DamagedBundleError(f"{where}: its encoding is not UTF-8; refused") from error
+    # TorchScript knows no coding lines, so a parser that obeys one reads something else than what runs.
+    if _CODING.search(text):
+        raise UnsafeContentError(f"{where}: holds a coding line, which no export has; refused")
+    try:
+        tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise DamagedBundleError(f"{where}: is no TorchScript code ({type(error).__name__}); refused") from error
     for node in ast.walk(tree):
@@ -114,6 +124,8 @@ def _check_code(source: bytes, where: str) -> None:
             raise UnsafeContentError(
                 f"{where}: calls {printable(ast.unparse(node.func))}, which no export needs; refused"
             )
+        if isinstance(node, ast.keyword) and node.arg == "out":
+            raise UnsafeContentError(f"{where}: writes into a tensor by out=, which no export needs; refused")
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.decorator_list:
             raise UnsafeContentError(f"{where}: holds a decorator, which no export has; refused")
 

@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from exporters.errors import DeviceRequiredError
 from exporters.formats.torchscript_check import check_torchscript
+from exporters.formats.torchscript_run import StoredTorchScript
 from exporters.parity.evidence import Case, read_replay
 from exporters.parity.matrix import judge
 from exporters.parity.report import ParityRow
 from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
 from exporters.stored.open import stored_exports, stored_member
+from exporters.stored.torchscript import torchscript_to_run
 from ptycho_runtime import contract as c
-from ptycho_torch.bundle import read_bundle
-from ptycho_torch.errors import BundleError
+from ptycho_torch.bundle import BundleRecord, read_bundle
+from ptycho_torch.errors import BundleError, UnsafeContentError
 
+MakeTorchScript = Callable[[BundleRecord, str], bytes]
 MAX_BYTES = 2 << 30
 
 
-def replay_file(path: Path, bundle: Path | None = None) -> tuple[ParityRow, str]:
+def replay_file(
+    path: Path,
+    bundle: Path | None = None,
+    *,
+    make_torchscript: MakeTorchScript | None = None,
+    run_stored_torchscript: bool = False,
+) -> tuple[ParityRow, str]:
     """Return the judged row, and in words whether the numbers are those of the first time.
 
     Args:
         path: a `worst.GRAPH.npz` that an export or a verification left.
         bundle: the exported bundle whose file is run; the file kept in `path`, else the one `.zip` beside it where None.
+        make_torchscript: makes a graph's TorchScript anew from a bundle's weights (`pipeline.torchscript_of`): what is run.
+        run_stored_torchscript: run a kept or stored TorchScript as it is, in a process without files and network.
 
     Raises:
         FileNotFoundError: one of the two is not there.
         BundleError: one of the two is not what it should be, or the bundle is not named and not certain.
+        UnsafeContentError: a TorchScript file that is not what a bundle's weights give.
         DeviceRequiredError: the row's device is absent here.
     """
     if not path.is_file():
@@ -41,10 +54,28 @@ def replay_file(path: Path, bundle: Path | None = None) -> tuple[ParityRow, str]
     if case.runtime not in ("onnx", "torchscript") or case.graph not in c.ALL_GRAPHS:
         raise BundleError(f"{path}: is of {case.runtime!r} and {case.graph!r}, which no export has")
     problems: list[str] = []
+    notice = ""
     if bundle is not None or model is None:
-        model = _stored(bundle or _beside(path), case, problems)
-    if case.runtime == "torchscript":
-        check_torchscript(model, f"{name}: {case.graph}.torchscript")
+        record = read_bundle(bundle or _beside(path))
+        model = _stored(record, case, problems)
+        if case.runtime == "torchscript" and make_torchscript is not None:
+            where = f"{record.path.name}: {c.torchscript_member(case.graph)}"
+            model, notice = torchscript_to_run(
+                model,
+                make_torchscript(record, case.graph),
+                stored_exports(record),
+                where,
+                as_stored=run_stored_torchscript,
+            )
+    elif case.runtime == "torchscript":
+        where = f"{name}: {case.graph}.torchscript"
+        check_torchscript(model, where)
+        if not run_stored_torchscript:
+            raise UnsafeContentError(
+                f"{path}: keeps a TorchScript program, which is not run because somebody sent it; refused: name the exported bundle with "
+                "--bundle, or give --run-stored-torchscript to run it in a process without files and network"
+            )
+        model = StoredTorchScript(model)
     row = ParityRow(
         case.graph, case.runtime, case.device, case.precision, len(case.kinds), ", ".join(case.kinds), "passed"
     )
@@ -62,9 +93,13 @@ def replay_file(path: Path, bundle: Path | None = None) -> tuple[ParityRow, str]
     judge(row, found, cast(Outputs, case.reference), cast(Outputs, case.eager32), shapes)
     if problems:
         row.verdict, row.reason = "failed", "; ".join(problems)
-    same = found.keys() == case.found.keys() and all(
-        found[key].tobytes() == case.found[key].tobytes() for key in case.found
+    same = (
+        not notice
+        and found.keys() == case.found.keys()
+        and all(found[key].tobytes() == case.found[key].tobytes() for key in case.found)
     )
+    if notice:
+        return row, notice
     return row, "the same numbers as then, bit for bit" if same else "other numbers than then"
 
 
@@ -75,11 +110,10 @@ def _beside(path: Path) -> Path:
     return candidates[0]
 
 
-def _stored(bundle: Path, case: Case, problems: list[str]) -> bytes:
-    record = read_bundle(bundle)
+def _stored(record: BundleRecord, case: Case, problems: list[str]) -> bytes:
     graphs = stored_exports(record)["graphs"]
     if case.graph not in graphs:
-        raise BundleError(f"{bundle}: holds no {case.graph} graph")
+        raise BundleError(f"{record.path}: holds no {case.graph} graph")
     return stored_member(
         record, graphs[case.graph]["files"]["onnx" if case.runtime == "onnx" else "torchscript"], problems
     )

@@ -77,6 +77,9 @@ class ParityReport:
     )  # layer by layer, of graphs that failed or were asked for
     stitched: list[StitchedRow] = field(default_factory=list)  # of a scan
     evidence: Evidence | None = field(default=None, repr=False, compare=False)  # arrays to show and replay
+    notices: list[str] = field(
+        default_factory=list
+    )  # what a reader of the verdict must know, such as a file that was not run
 
     @property
     def passed(self) -> bool:
@@ -177,6 +180,7 @@ class ParityReport:
             "host": self.host,
             "reference": self.reference,
             "problems": self.problems,
+            "notices": self.notices,
             "files": self.files,
             "planned": self.planned,
             "rows": [asdict(row) for row in self.rows],

@@ -16,6 +16,7 @@ import numpy as np
 import onnxruntime
 import torch
 
+from exporters.formats.torchscript_run import ConfinedTorchScript, StoredTorchScript
 from exporters.graph.graphs import eager_outputs
 from exporters.parity.devices import PROVIDERS
 from ptycho_runtime import contract as c
@@ -136,14 +137,39 @@ class TorchScriptRunner(_TorchRunner):
         *,
         tf32: bool = False,
     ) -> None:
-        """Load the file onto a device."""
+        """Load the file onto a device; a `StoredTorchScript` in a confined child, on the CPU only."""
         super().__init__(device, tf32)
-        self.module = torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]
         self.inputs = [info["name"] for info in inputs]
         self.outputs = [info["name"] for info in outputs]
+        self.module: Any = None
+        self.confined: ConfinedTorchScript | None = None
+        if isinstance(data, StoredTorchScript):
+            if device != "cpu":
+                raise NotRunnable("a stored TorchScript file is run in a confined process, on the CPU only")
+            self.confined = ConfinedTorchScript(data, self.outputs)
+        else:
+            self.module = torch.jit.load(io.BytesIO(data), map_location=device)  # type: ignore[no-untyped-call]
+
+    def __enter__(self) -> Self:
+        """Make ready; starts the child of a confined file."""
+        super().__enter__()
+        if self.confined is not None:
+            self.confined.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put PyTorch's settings back and end the child."""
+        if self.confined is not None:
+            self.confined.__exit__(kind, error, trace)
+        super().__exit__(kind, error, trace)
 
     def run(self, feed: Feed) -> Outputs:
         """Return the outputs by name."""
+        if self.confined is not None:
+            self.outputs_on.add("cpu")
+            return dict(self.confined.run([feed[name] for name in self.inputs]))
         tensors = [_tensor(feed[name], self.device, torch.float32) for name in self.inputs]
         with torch.no_grad():
             found = self.module(*tensors)
@@ -203,7 +229,7 @@ class OnnxRunner(_Base):
     def run(self, feed: Feed) -> Outputs:
         """Return the outputs by name."""
         names = [i.name for i in self.session.get_inputs()]
-        found = self.session.run(None, {name: feed[name] for name in names})
+        found = self.session.run(None, {name: np.array(feed[name], order="C") for name in names})
         return {o.name: np.asarray(v) for o, v in zip(self.session.get_outputs(), found, strict=True)}
 
     def facts(self) -> dict[str, Any]:
@@ -223,7 +249,8 @@ class OnnxRunner(_Base):
 
 
 def _tensor(value: np.ndarray, device: str, dtype: torch.dtype) -> torch.Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(value))
+    # A copy: no runner can change what the next one is fed.
+    tensor = torch.from_numpy(np.array(value, order="C"))
     return tensor.to(device) if value.dtype == np.int64 else tensor.to(device, dtype)
 
 

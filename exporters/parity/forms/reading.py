@@ -54,6 +54,7 @@ def report_from_json(text: str) -> ParityReport:
         {graph: dict(files) for graph, files in _mapping(document["files"]).items()},
         [Divergence.from_dict(layers) for layers in document["divergence"]],
         [StitchedRow.from_dict(row) for row in document["stitched"]],
+        notices=[str(notice) for notice in document.get("notices", [])],
     )
     _mapping(report.host.setdefault("packages", {}))
     cells = [row.cell for row in report.rows]
