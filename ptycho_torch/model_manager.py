@@ -309,7 +309,7 @@ def _metadata(model: Any) -> dict[str, Any] | None:
     if not isinstance(spec, ModelSpec):
         return None
     mask = model.model.forward_model.probe_mask.cpu().numpy() if spec.probe_mask == "tensor" else None
-    if spec.era not in ("J0", "J"):
+    if spec.rules.metadata == "none":
         if mask is not None:
             raise ConfigurationError(
                 f"a model of era {spec.era} with a probe mask of its own; bundles of that era have no place for the mask, "
@@ -362,7 +362,7 @@ def spec_metadata(spec: ModelSpec, probe_mask: np.ndarray | None = None) -> dict
         "C_forward": spec.C,
         "training_patch_weighting": spec.patch_weighting,
         "physics_forward_mode": "rectangular_scaled" if spec.physics == "rectangular" else "amplitude",
-        **(newer if spec.era == "J" else {}),
+        **(newer if spec.rules.metadata == "with layout" else {}),
     }
     return {
         "schema_version": "ci-entrypoints-v1",

@@ -6,23 +6,12 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ptycho_torch.eras import ERAS, Era, EraName
 from ptycho_torch.errors import ConfigurationError, UnsupportedArchitectureError
 
-# The eras of PtychoPINN whose modules differ, oldest first.
-Era = Literal["A", "A2", "B", "V", "U", "U2", "J0", "J"]
 Generator = Literal["cnn", "unet", "ffno", "fno", "fno_vanilla", "neuralop_uno"]
 OutputMode = Literal["amp_phase", "real_imag", "amp_phase_logits"]
 
-ERA_NOTES: dict[str, str] = {
-    "A": "2025-11: plain CNN, amplitude physics",
-    "A2": "2025-11 to 2026-01: CNN with CBAM encoder, alpha/beta, central-mask reassembly on a padded canvas",
-    "B": "2026-02: CNN as A2, reassembly without padding",
-    "V": "2026-06, varpro branch: rectangular physics and a padded canvas, probe or uniform weights",
-    "U": "2026-04: UNet, real/imaginary heads, rectangular physics, coherent probe modes",
-    "U2": "2026-04 to 2026-07: as U, incoherent probe modes",
-    "J0": "2026-07: skip-free CNN and spectral generators, no border mask",
-    "J": "2026-07 and later: as J0, border mask and component-wise outer path",
-}
 SIZES = (64, 128, 256)
 MAX_GRIDSIZE = 8
 MAX_CHANNELS = 4096  # far above any real width; a bound before anything is allocated from a file's numbers
@@ -36,7 +25,7 @@ class ModelSpec:
     Channel counts follow PtychoPINN: `C = gridsize**2` patterns form one group.
     """
 
-    era: Era
+    era: EraName
     generator: Generator
     N: int
     gridsize: int
@@ -119,6 +108,11 @@ class ModelSpec:
             raise ConfigurationError("probe_scale and intensity_scale must be positive")
 
     @property
+    def rules(self) -> Era:
+        """What this era's modules do."""
+        return ERAS[self.era]
+
+    @property
     def C(self) -> int:
         """Patterns in one group."""
         return self.gridsize**2
@@ -145,7 +139,7 @@ class ModelSpec:
         """Side M of the canvas on which a group's patches are reassembled, in pixels."""
         overlap = -(-self.max_neighbor_distance_px // 1)
         q = int(overlap + overlap % 2)
-        jitter = self.max_position_jitter_px if self.era in ("A", "A2", "U", "U2", "V") else 0
+        jitter = self.max_position_jitter_px if self.rules.canvas_jitter else 0
         return self.N + (self.gridsize - 1) * q + jitter
 
     def to_json(self) -> dict[str, Any]:

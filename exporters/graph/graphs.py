@@ -20,11 +20,10 @@ from ptycho_runtime import contract as c
 from ptycho_torch.models.module import PtychoModel, raw_heads
 from ptycho_torch.models.physics import (
     CENTRAL_MASK_EPS,
-    NEGATIVE_SHIFT_ERAS,
     PROBE_WEIGHT_EPS,
     WEIGHT_CUT,
     ForwardModel,
-    has_alpha_beta,
+    divides_probe,
 )
 from ptycho_torch.spec import ModelSpec
 
@@ -226,7 +225,7 @@ class RealPhysics(nn.Module):
         spec = self.spec
         if spec.physics == "rectangular":
             found = {"scale_real": forward_model.rect_scaler.s1, "scale_imag": forward_model.rect_scaler.s2}
-        elif spec.intensity_scale_trainable and has_alpha_beta(spec):
+        elif spec.intensity_scale_trainable and spec.rules.has_alpha_beta:
             found = {"alpha": forward_model.alpha, "beta": forward_model.beta}
         else:
             return {}
@@ -243,7 +242,7 @@ class RealPhysics(nn.Module):
     ) -> Tensor:
         """Return the predicted diffraction, (B, C, N, N)."""
         spec = self.spec
-        if spec.probe_scale != 1.0 and not (spec.physics == "rectangular" and spec.era in NEGATIVE_SHIFT_ERAS):
+        if spec.probe_scale != 1.0 and divides_probe(spec):
             probe = (probe[0] / spec.probe_scale, probe[1] / spec.probe_scale)
         factor = output_scale
         if spec.intensity_scale_trainable:
@@ -283,11 +282,11 @@ class RealPhysics(nn.Module):
             box = self.translator.box.to(matrix_y.dtype).unsqueeze(-1)
             weight = (matrix_y @ box) * (matrix_x @ box).transpose(-1, -2)
         total = weight.sum(1, keepdim=True)
-        if spec.era in ("A", "A2"):
+        if spec.rules.reassembly == "floored":
             covered = (total > WEIGHT_CUT).to(total.dtype)
             floor = torch.clamp_min(total, 1.0)
             return lambda moved: moved.sum(1, keepdim=True) / floor * covered
-        if spec.era == "B":
+        if spec.rules.reassembly == "plain":
             return lambda moved: moved.sum(1, keepdim=True) / (total + CENTRAL_MASK_EPS)
         if spec.patch_weighting == "central_mask":
             covered = (total > WEIGHT_CUT).to(total.dtype)
@@ -321,7 +320,7 @@ class RealPhysics(nn.Module):
         diffraction = torch.sqrt(far_real * far_real + far_imag * far_imag) / factor
         if spec.amplitude_physics_gain != 1.0:
             diffraction = diffraction * spec.amplitude_physics_gain
-        if spec.intensity_scale_trainable and has_alpha_beta(spec):
+        if spec.intensity_scale_trainable and spec.rules.has_alpha_beta:
             diffraction = self.scale("alpha", ids, 4) * diffraction + self.scale("beta", ids, 4)
         return diffraction
 
@@ -334,6 +333,6 @@ class RealPhysics(nn.Module):
         exit_real = probe_real * scaled_real - probe_imag * scaled_imag
         exit_imag = probe_imag * scaled_real + probe_real * scaled_imag
         far_real, far_imag = self.far_field(exit_real, exit_imag)
-        if self.spec.era == "U":
+        if self.spec.rules.coherent_modes:
             far_real, far_imag = far_real.sum(2, keepdim=True), far_imag.sum(2, keepdim=True)
         return torch.relu((far_real * far_real + far_imag * far_imag).sum(2))

@@ -13,8 +13,8 @@ from ptycho_runtime import contract as c
 from ptycho_torch import params as params_module
 from ptycho_torch.architecture.detect import Architecture, Detection, detect, role_weights
 from ptycho_torch.bundle import BundleRecord, Sentinel
+from ptycho_torch.eras import ERAS
 from ptycho_torch.errors import BundleError
-from ptycho_torch.spec import ERA_NOTES
 
 SCHEMA = "ptycho-export/inspect"
 SCHEMA_VERSION = 1
@@ -110,7 +110,7 @@ def render(found: dict[str, Any]) -> Group:
     if spec is None:
         facts.add_row("architecture", Text(found["refusal"]["message"], style="red"))
     else:
-        facts.add_row("era", f"{spec['era']} ({ERA_NOTES[spec['era']]})")
+        facts.add_row("era", f"{spec['era']} ({ERAS[spec['era']].note})")
         facts.add_row("generator", spec["generator"] + (", supervised" if spec["supervised"] else ""))
         facts.add_row("N, gridsize", f"{spec['N']} px, {spec['gridsize']} ({spec['gridsize'] ** 2} patterns a group)")
         facts.add_row("data", spec["measurement_domain"])

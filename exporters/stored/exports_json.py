@@ -33,7 +33,7 @@ def input_scale(spec: ModelSpec, record: BundleRecord) -> c.InputScaleInfo:
 
     Raises `ConfigurationError` for frozen statistics that are no single positive number.
     """
-    formula: c.InputScaleFormula = "n_over_rms" if spec.era == "A" else "half_n_over_rms"
+    formula = spec.rules.input_scale_formula
     return {"formula": formula, "text": c.INPUT_SCALE_FORMULAS[formula], "value": _frozen_scale(record)}
 
 

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_torch.architecture.eras import config_eras, era_evidence, possible_eras
+from ptycho_torch.architecture.eras import config_eras, differ_in_physics_alone, era_evidence, possible_eras
 from ptycho_torch.architecture.weights import Settled, WeightEvidence
 from ptycho_torch.bundle import ARCHITECTURE, BundleRecord, Sentinel, StateDict
+from ptycho_torch.eras import ERAS
 from ptycho_torch.errors import (
     AmbiguousArchitectureError,
     BundleError,
@@ -190,7 +191,7 @@ class _Detector:
             self.settle("num_datasets", Settled(1, "weights"))
         else:
             self.physics(era, generator)
-        new = era in ("J0", "J")
+        new = ERAS[era].metadata != "none"
         domain = self.data("measurement_domain", _domain)
         self.settle("measurement_domain", domain, Settled("amplitude", "assumed" if new else "weights"))
         self.parity_delta()
@@ -275,11 +276,14 @@ class _Detector:
             if generator == "unet":
                 self.unet_era()
             return str(self.settle("era", found, contradictable=found.source == "weights"))
-        if found == ("A2", "B"):
+        if differ_in_physics_alone(found):
             # The network is the same in both; only the physics of the autoencoder differs.
             self.refusal = self.ambiguous(found)
             return str(
-                self.settle("era", Settled("B", "assumed", "A2 or B: the network is the same, the physics is not"))
+                self.settle(
+                    "era",
+                    Settled(found[-1], "assumed", f"{' or '.join(found)}: the network is the same, the physics is not"),
+                )
             )
         raise self.ambiguous(found)
 
@@ -373,7 +377,7 @@ class _Detector:
         settle("shared_decoder", Settled(weights.shared_decoder, "weights"), self.config("use_shared_decoder", bool))
         settle("amp_channels", weights.amp_channels())
         settle("c_outer", weights.outer_channels())
-        settle("border_mask", Settled(era == "J", self.found["era"].source, "era"), contradictable=False)
+        settle("border_mask", Settled(ERAS[era].border_mask, self.found["era"].source, "era"), contradictable=False)
         settle("batch_norm", Settled(weights.batch_norm, "weights"), self.config("batch_norm", bool))
         settle(
             "encoder_attention", Settled(weights.encoder_attention(), "weights"), self.configured_attention("encoder")
@@ -390,7 +394,7 @@ class _Detector:
             settle("output_mode", Settled("real_imag", "weights", "era"))
         elif era == "V":
             settle("output_mode", Settled("real_imag", "assumed", "rectangular physics is trained with no other"))
-        elif era in ("J0", "J") and not supervised:
+        elif ERAS[era].real_imag_cnn and not supervised:
             settle(
                 "output_mode",
                 self.extra("generator_output"),
@@ -427,27 +431,21 @@ class _Detector:
         settle = self.settle
         if generator == "unet":
             settle("single_probe_mode", Settled("era" not in self.override, "assumed"))
-        rectangular_only = era in ("U", "U2", "V")
+        row = ERAS[era]
         mode = self.config("physics_forward_mode", lambda v: "rectangular" if v == "rectangular_scaled" else v)
-        if rectangular_only:
+        if row.physics == ("rectangular",):
             settle("physics", Settled("rectangular", "weights", "rect_scaler alone"), mode)
-        elif era in ("J0", "J"):
-            settle("physics", mode, Settled("amplitude", "assumed"))
+        elif len(row.physics) > 1:
+            settle("physics", mode, Settled(row.physics[0], "assumed"))
         else:
-            settle("physics", Settled("amplitude", "weights", "era"))
+            settle("physics", Settled(row.physics[0], "weights", "era"))
         weighting = self.config("training_patch_weighting") or self.param("training_patch_weighting")
-        if era in ("U", "U2"):
-            settle("patch_weighting", Settled("probe", self.found["era"].source, "era"))
-        elif era == "V":
-            settle("patch_weighting", weighting, Settled("probe", "assumed"))
-        elif era in ("J0", "J"):
-            settle("patch_weighting", weighting, Settled("central_mask", "assumed"))
+        if len(row.weighting) > 1:
+            settle("patch_weighting", weighting, Settled(row.weighting[0], "assumed"))
         else:
-            settle("patch_weighting", Settled("central_mask", "weights", "era"))
+            settle("patch_weighting", Settled(row.weighting[0], self.found["era"].source, "era"))
         settle("max_neighbor_distance_px", self.data("max_neighbor_distance", float), Settled(3.0, "assumed"))
-        settle(
-            "probe_scale", self.data("probe_scale", float), Settled(4.0 if era in ("B", "J0", "J") else 1.0, "assumed")
-        )
+        settle("probe_scale", self.data("probe_scale", float), Settled(row.probe_scale, "assumed"))
         self.settle_probe_mask(era)
         settle(
             "amplitude_physics_gain",
@@ -459,7 +457,7 @@ class _Detector:
             Settled(self.weights.datasets(), "weights"),
             self.config("num_datasets", _whole) if era != "A" else None,
         )
-        if era in ("A", "A2", "U", "U2", "V"):
+        if row.canvas_jitter:
             settle("max_position_jitter_px", self.config("max_position_jitter", _whole), Settled(10, "assumed"))
         if self.found["physics"].value == "rectangular" and self.found["output_mode"].value != "real_imag":
             self.refusal = UnsupportedArchitectureError(
@@ -485,7 +483,7 @@ class _Detector:
                     f"({size}, {size}) or (modes, {size}, {size}), so the autoencoder cannot be rebuilt"
                 )
                 self.probe_mask = np.ones((size, size), np.float32)
-        elif told is True and era in ("J0", "J"):
+        elif told is True and ERAS[era].disk_probe_mask:
             self.settle("probe_mask", Settled("disk", self.config_source))
             sigma, diameter = (
                 self.model_config.get("probe_mask_sigma", 1.0),
@@ -534,9 +532,9 @@ class _Detector:
         trainable = self.config("intensity_scale_trainable", bool) or Settled(
             False, "assumed", "training leaves it off"
         )
-        if trainable.value and era == "U2":
-            trainable = Settled(False, self.found["era"].source, "U2 never replaces the scale factors")
-        elif trainable.value and era == "V" and "intensity_scale_trainable" not in self.override:
+        if trainable.value and ERAS[era].own_scale == "ignored":
+            trainable = Settled(False, self.found["era"].source, f"{era} never replaces the scale factors")
+        elif trainable.value and ERAS[era].own_scale == "unknown" and "intensity_scale_trainable" not in self.override:
             raise AmbiguousArchitectureError(
                 f"{self.label}: intensity_scale_trainable is on, and whether era V then replaces the scale factors is not "
                 'known; settle it with --architecture FILE.json holding {"intensity_scale_trainable": true} or false'
@@ -547,7 +545,7 @@ class _Detector:
             self.is_bundle
             and not self.model_config
             and not supervised
-            and era in ("B", "J0", "J")
+            and ERAS[era].reload_copies_scale
             and bool(self.params.get("intensity_scale.trainable"))
             and isinstance(told, (int, float))
             and told != 1.0

@@ -6,61 +6,53 @@ from collections.abc import Mapping
 from typing import Any
 
 from ptycho_torch.architecture.weights import Settled, WeightEvidence
+from ptycho_torch.eras import ERA_NAMES, ERAS, NEWEST, EraName, config_mark
 
-_ALPHA_BETA = {"alpha", "beta"}
-_RECTANGULAR = {"rect_scaler.s1", "rect_scaler.s2"}
-_FIELDS_OF_J = ("use_legacy_decoder_channel_override", "rect_s1s2_init", "object_layout")
+Eras = tuple[EraName, ...]
 
 
-def possible_eras(weights: WeightEvidence, generator: str, supervised: bool) -> tuple[str, ...]:
+def possible_eras(weights: WeightEvidence, generator: str, supervised: bool) -> Eras:
     """Return the eras whose modules have these keys, whatever the records say; empty where no era has them."""
     keys = weights.physics_keys
-    if generator == "unet":
-        return ("U", "U2", "V") if keys == _RECTANGULAR else ()
-    if generator != "cnn":
-        return ("J0", "J") if keys == _ALPHA_BETA | _RECTANGULAR or (supervised and not keys) else ()
-    if keys == _RECTANGULAR:
-        return ("V",)
-    if keys == _ALPHA_BETA:
-        return "A2", "B"
-    if keys == _ALPHA_BETA | _RECTANGULAR:
-        return "J0", "J"
-    if keys:
-        return ()
-    return ("A", "A2", "B", "J0", "J") if supervised else ("A",)
+    return tuple(
+        era.name
+        for era in ERAS.values()
+        if generator in era.networks and (era.physics_keys == keys or (supervised and era.supervised and not keys))
+    )
 
 
-def config_eras(model_config: Mapping[str, Any]) -> tuple[str, ...]:
+def config_eras(model_config: Mapping[str, Any]) -> Eras:
     """Return the eras whose `model_config` has these fields; all of them where there is none."""
-    if any(key in model_config for key in _FIELDS_OF_J):
-        return ("J",)
-    # The fields of the UNet releases between B and J0 are not all known, so only the newest rule them out.
-    if "learned_input_channels" in model_config:
-        return "J0", "U2", "V"
-    if "architecture" in model_config:
-        return "B", "U2", "V"
-    if model_config:
-        return "A", "A2", "U", "U2", "V"
-    return "A", "A2", "B", "V", "U", "U2", "J0", "J"
+    if not model_config:
+        return ERA_NAMES
+    mark = config_mark(model_config)
+    return tuple(era.name for era in ERAS.values() if mark in era.config_marks)
 
 
 def params_era(params: Mapping[str, Any]) -> Settled | None:
     """Return the era whose `params.dill` has these keys: A (A2 has the same), B, J0 or J."""
     if not params:
         return None
-    for key, era in (("object_layout", "J"), ("learned_input_channels", "J0"), ("architecture", "B")):
-        if key in params:
-            return Settled(era, "params", f"has {key}")
+    for name in reversed(ERA_NAMES):
+        mark = ERAS[name].params_mark
+        if mark and mark in params:
+            return Settled(name, "params", f"has {mark}")
     return Settled("A", "params", "has no architecture")
 
 
+def differ_in_physics_alone(eras: Eras) -> bool:
+    """Say whether eras build and store the same network, so that only the autoencoder is undecided among them."""
+    rows = [ERAS[name] for name in eras]
+    return len({(row.networks, row.border_mask, row.physics_keys) for row in rows}) == 1
+
+
 def era_evidence(
-    possible: tuple[str, ...],
+    possible: Eras,
     generator: str,
     model_config: Mapping[str, Any],
     config_source: str,
     params: Mapping[str, Any],
-) -> Settled | tuple[str, ...]:
+) -> Settled | Eras:
     """Return the era and what settles it, or the eras that remain.
 
     Args:
@@ -79,12 +71,14 @@ def era_evidence(
     if remaining:
         # A and A2 build the same network; where both remain, only a supervised model is left, which has no physics.
         return Settled(remaining[0], config_source, "fields of model_config")
-    told = params_era(params)
-    if told is not None:
-        if told.value in possible and possible != ("A2", "B"):
-            return told
-        if possible == ("A2", "B"):
-            return Settled("A2" if told.value == "A" else "B", "params", told.note)
+    by_params = params_era(params)
+    if by_params is not None:
+        if differ_in_physics_alone(possible):
+            # The params of the first releases are those of the older era that has no mark of its own.
+            older = by_params.value == ERA_NAMES[0]
+            return Settled(possible[0] if older else possible[-1], "params", by_params.note)
+        if by_params.value in possible:
+            return by_params
     if generator != "cnn":
-        return Settled("J", "assumed", "J0 and J have the same generators")
+        return Settled(NEWEST, "assumed", "J0 and J have the same generators")
     return possible

@@ -13,7 +13,6 @@ from torch.nn import functional as F
 
 from ptycho_torch.spec import ModelSpec
 
-NEGATIVE_SHIFT_ERAS = ("J0", "J", "V")  # patches move by minus their position in the group
 WEIGHT_CUT = 1e-6  # weights at or below this (absolute, or relative to the group's largest) leave a pixel empty
 CENTRAL_MASK_EPS = 0.001
 PROBE_WEIGHT_EPS = 1e-12
@@ -89,7 +88,7 @@ class Translator(nn.Module):
         super().__init__()
         self.N, self.canvas_px = spec.N, spec.canvas_px
         self.pad_px = (spec.canvas_px - spec.N) // 2
-        self.sign = -1.0 if spec.era in NEGATIVE_SHIFT_ERAS else 1.0
+        self.sign = float(spec.rules.positions_sign)
         self.register_buffer("grid", torch.from_numpy(sampling_grid(spec.canvas_px)), persistent=False)
         self.register_buffer("box", torch.from_numpy(central_box(spec.N)), persistent=False)
 
@@ -124,10 +123,10 @@ class ForwardModel(nn.Module):
         """Build for `spec`; `probe_mask` (N, N) or (P, N, N) float is needed where `spec.probe_mask` is "tensor"."""
         super().__init__()
         self.spec = spec
-        if has_alpha_beta(spec):
+        if spec.rules.has_alpha_beta:
             self.alpha = nn.Parameter(torch.ones(spec.num_datasets))
             self.beta = nn.Parameter(torch.ones(spec.num_datasets))
-        if has_rect_scaler(spec):
+        if spec.rules.has_rect_scaler:
             self.rect_scaler = RectScaler(spec.num_datasets)
         self.translator = Translator(spec)
         mask = np.ones((1, 1), np.float32)
@@ -150,7 +149,7 @@ class ForwardModel(nn.Module):
             ids: (B,) int64 dataset of each group.
         """
         spec = self.spec
-        if not (spec.physics == "rectangular" and spec.era in NEGATIVE_SHIFT_ERAS):
+        if divides_probe(spec):
             probe = probe / spec.probe_scale
         if spec.object_big:
             patches = self.extract(self.reassemble(patches, positions, probe), positions)
@@ -170,9 +169,9 @@ class ForwardModel(nn.Module):
             box = translator.box.to(dtype)
             weight = (matrix_y @ box).unsqueeze(-1) * (matrix_x @ box).unsqueeze(-2)
         total = weight.sum(1, keepdim=True)
-        if spec.era in ("A", "A2"):
+        if spec.rules.reassembly == "floored":
             return moved.sum(1, keepdim=True) / total.clamp_min(1.0) * (total > WEIGHT_CUT)
-        if spec.era == "B":
+        if spec.rules.reassembly == "plain":
             return moved.sum(1, keepdim=True) / (total + CENTRAL_MASK_EPS)
         weighted = (moved * weight).sum(1, keepdim=True)
         if spec.patch_weighting == "central_mask":
@@ -194,7 +193,7 @@ class ForwardModel(nn.Module):
         diffraction: Tensor = torch.fft.fftshift(intensity, (-2, -1)).sqrt() / output_scale
         if spec.amplitude_physics_gain != 1.0:
             diffraction = diffraction * spec.amplitude_physics_gain
-        if spec.intensity_scale_trainable and has_alpha_beta(spec):
+        if spec.intensity_scale_trainable and spec.rules.has_alpha_beta:
             diffraction = self.alpha[ids].view(-1, 1, 1, 1) * diffraction + self.beta[ids].view(-1, 1, 1, 1)
         return diffraction
 
@@ -205,7 +204,7 @@ class ForwardModel(nn.Module):
         patches = patches.unsqueeze(2)
         exit_wave = scale_real * (probe * patches.real) + 1j * (scale_imag * (probe * patches.imag))
         far_field = torch.fft.fft2(output_scale.unsqueeze(2) * exit_wave, norm="ortho")
-        if self.spec.era == "U":
+        if self.spec.rules.coherent_modes:
             far_field = far_field.sum(2, keepdim=True)
         intensity: Tensor = (far_field.real**2 + far_field.imag**2).sum(2)
         shifted: Tensor = torch.fft.fftshift(intensity, (-2, -1))
@@ -222,11 +221,6 @@ class RectScaler(nn.Module):
         self.s2 = nn.Parameter(torch.ones(num_datasets))
 
 
-def has_alpha_beta(spec: ModelSpec) -> bool:
-    """Say whether the era stores `alpha` and `beta`."""
-    return spec.era in ("A2", "B", "J0", "J")
-
-
-def has_rect_scaler(spec: ModelSpec) -> bool:
-    """Say whether the era stores `rect_scaler.s1` and `.s2`."""
-    return spec.era in ("U", "U2", "V", "J0", "J")
+def divides_probe(spec: ModelSpec) -> bool:
+    """Say whether the physics divides the probe by `spec.probe_scale`."""
+    return spec.physics == "amplitude" or spec.rules.rectangular_probe_divided

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from torch import nn
 
+from ptycho_torch.eras import ERAS
 from ptycho_torch.errors import ConfigurationError
 from ptycho_torch.models.cnn import CNN
 from ptycho_torch.models.ffno import FFNO
@@ -14,10 +15,6 @@ from ptycho_torch.models.fno import CascadedFNO, VanillaFNO
 from ptycho_torch.models.unet import UNet
 from ptycho_torch.models.uno import NeuralOperatorUNO
 from ptycho_torch.spec import ModelSpec
-
-UNET_ERAS = ("U", "U2")  # they have no other network
-VARPRO_ERA = "V"  # rectangular physics around either network
-GENERATOR_ERAS = ("J0", "J")
 
 GENERATORS: Mapping[str, Callable[[ModelSpec], nn.Module]] = MappingProxyType(
     {
@@ -47,10 +44,11 @@ def build_network(spec: ModelSpec) -> nn.Module:
 
 
 def _refuse_impossible(spec: ModelSpec) -> None:
-    if (spec.generator == "unet") != (spec.era in UNET_ERAS) and (spec.generator, spec.era) != ("unet", VARPRO_ERA):
+    if spec.generator not in spec.rules.networks:
+        having = [name for name, era in ERAS.items() if spec.generator in era.networks]
         raise ConfigurationError(
-            f"generator {spec.generator!r} in era {spec.era!r}: the UNet belongs to eras {' and '.join(UNET_ERAS)}, "
-            f"which have no other network, and to {VARPRO_ERA}"
+            f"generator {spec.generator!r} in era {spec.era!r}, whose networks are {', '.join(spec.rules.networks)}; "
+            f"{spec.generator!r} belongs to era {' or '.join(having)}"
         )
     if spec.generator in ("cnn", "unet"):
         width = 32 * spec.n_filters_scale
@@ -63,11 +61,6 @@ def _refuse_impossible(spec: ModelSpec) -> None:
             raise ConfigurationError(f"generator {spec.generator!r} has no output mode 'amp_phase_logits'")
         if spec.generator == "unet" and spec.output_mode != "real_imag":
             raise ConfigurationError(f"the UNet's output mode is 'real_imag'; got {spec.output_mode!r}")
-    elif spec.era not in GENERATOR_ERAS:
-        raise ConfigurationError(
-            f"generator {spec.generator!r} in era {spec.era!r}: spectral generators belong to eras "
-            f"{' and '.join(GENERATOR_ERAS)}"
-        )
     if spec.generator == "neuralop_uno":
         wanted = {
             "N": 128,

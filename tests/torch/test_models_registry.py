@@ -182,12 +182,12 @@ def test_border_mask_survives_the_meta_device() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"generator": "unet", "era": "J"}, "the UNet belongs to eras U and U2"),
-        ({"generator": "cnn", "era": "U"}, "the UNet belongs to eras U and U2"),
+        ({"generator": "unet", "era": "J"}, "'unet' belongs to era V or U or U2"),
+        ({"generator": "cnn", "era": "U"}, "era 'U', whose networks are unet"),
         ({"generator": "unet", "output_mode": "amp_phase"}, "the UNet's output mode is 'real_imag'; got 'amp_phase'"),
         ({"generator": "cnn", "output_mode": "amp_phase_logits"}, "has no output mode 'amp_phase_logits'"),
         ({"generator": "cnn", "c_outer": 32}, "c_outer is 32; the last decoder level has 32 channels"),
-        ({"generator": "fno", "era": "B"}, "spectral generators belong to eras J0 and J"),
+        ({"generator": "fno", "era": "B"}, "'fno' belongs to era J0 or J"),
         (
             {"generator": "neuralop_uno", "output_mode": "real_imag"},
             "N is 64; generator 'neuralop_uno' exists with 128",
