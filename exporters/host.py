@@ -1,8 +1,13 @@
-"""What a check ran on: processor, cores, memory, GPU and its driver."""
+"""What a check ran on: processor, cores, memory, GPU and its driver, versions and command."""
 
 from __future__ import annotations
 
 import os
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +16,27 @@ import torch
 from ptycho_runtime.engine.hardware import processor
 
 _DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def host_facts() -> dict[str, Any]:
+    """Return versions, hardware, the exact command and the time, for the report."""
+    packages = {}
+    for package in (
+        "ptycho-export", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-image",
+    ):  # fmt: skip
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        **hardware(),
+        "command": shlex.join(sys.orig_argv),
+        "packages": packages,
+    }
 
 
 def hardware() -> dict[str, Any]:

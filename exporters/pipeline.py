@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exporters.errors import DeviceRequiredError, ParityError
 from exporters.formats.onnx import export_onnx
 from exporters.formats.torchscript import export_torchscript
 from exporters.graph.graphs import build_graph, graph_io, has_centre
-from exporters.parity import DeviceRequiredError, ParityError, ParityReport, make_golden, run_parity
-from exporters.parity.matrix import BATCHES
+from exporters.parity.golden import make_golden
+from exporters.parity.matrix import BATCHES, run_parity
+from exporters.parity.report import ParityReport
 from exporters.parity.stitched import GRAPH, compare_stitched
-from exporters.reduced import Choice, choose_variants
+from exporters.reduced.choose import Choice, choose_variants
 from exporters.reduced.rows import add_rows, verify_variants
 from exporters.stored import exports_json as describe
 from exporters.stored import write as store
@@ -71,7 +73,7 @@ def export_bundle(
     scan: str | Path | None = None,
     require: Iterable[str] = (),
     batches: Iterable[int] = BATCHES,
-    bisect: bool = False,
+    layers: bool = False,
     precision: str | None = None,
     budget: Budget | None = None,
     progress: Progress | None = None,
@@ -87,7 +89,7 @@ def export_bundle(
         scan: a PtychoPINN `.npz` whose patterns the parity check uses in place of simulated ones.
         require: devices (`cuda`, `tensorrt`) on which the proof must have run.
         batches: batch sizes of the parity check.
-        bisect: compare the ONNX files with the eager models layer by layer even if they pass.
+        layers: compare the ONNX files with the eager models layer by layer even if they pass.
         precision: store a variant in reduced precision too: `auto` (the fastest on this host), `bfloat16` or `int8`.
         budget: what that variant may err on held-back patterns of the scan; both are needed for it.
         progress: called with a short text at each step.
@@ -136,7 +138,7 @@ def export_bundle(
             batches=batches,
             scan=None if scan is None else Path(scan),
             require=require,
-            bisect=bisect,
+            layers=layers,
             progress=progress,
         )
         _add_stitched(report, loaded, artifacts, scan, scale, say)
@@ -233,8 +235,8 @@ def verify_bundle(
     scan: str | Path | None = None,
     require: Iterable[str] = (),
     batches: Iterable[int] = BATCHES,
-    bisect: bool = False,
     run_stored_torchscript: bool = False,
+    layers: bool = False,
     progress: Progress | None = None,
 ) -> ParityReport:
     """Repeat the parity check on a bundle's stored files, against its original weights.
@@ -244,9 +246,9 @@ def verify_bundle(
         scan: a PtychoPINN `.npz` whose patterns are used in place of simulated ones.
         require: devices on which the proof must run; see `ParityReport.missing_devices`.
         batches: batch sizes.
-        bisect: compare the ONNX files with the eager models layer by layer even if they pass.
         run_stored_torchscript: run a stored TorchScript that is not, byte for byte, what the weights give here, in a process
             without files and network; what the weights give is run in its stead where False.
+        layers: compare the ONNX files with the eager models layer by layer even if they pass.
         progress: called with a short text at each step.
 
     Returns:
@@ -295,7 +297,7 @@ def verify_bundle(
         batches=batches,
         scan=None if scan is None else Path(scan),
         require=require,
-        bisect=bisect,
+        layers=layers,
         progress=progress,
     )
     _add_stitched(report, loaded, artifacts, scan, describe.input_scale(loaded.spec, record), say)

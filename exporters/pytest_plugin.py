@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from exporters.parity import ParityReport, ParityRow
+    from exporters.parity.report import ParityReport
+    from exporters.parity.rows import ParityRow
 
 _DEVICES = ("cuda", "tensorrt")
 

@@ -22,8 +22,8 @@ from exporters.formats.onnx import export_onnx
 from exporters.formats.optimize import REWRITES
 from exporters.graph.cost import multiply_adds, multiply_adds_by_node
 from exporters.graph.graphs import build_graph, graph_io
+from exporters.host import host_facts
 from exporters.parity.inputs import EDGES, make_pool
-from exporters.parity.report import host_facts
 from exporters.parity.runners import EagerRunner
 from exporters.pipeline import export_bundle, load_for_export, stored_exports, stored_member
 from exporters.stored import write as store

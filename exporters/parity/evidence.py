@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.parity.report import STORED_RUNTIMES, ParityRow
+from exporters.parity.rows import STORED_RUNTIMES, ParityRow
 from ptycho_runtime.metrics import difference, object_field
 from ptycho_torch.bundle.write import npz_bytes
 from ptycho_torch.errors import BundleError

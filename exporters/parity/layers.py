@@ -9,8 +9,6 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
@@ -20,99 +18,14 @@ from torch import Tensor, nn
 
 from exporters.parity.inputs import Pool
 from exporters.parity.metrics import budget
+from exporters.parity.rows import OUTPUT, Divergence, LayerError
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs
 from ptycho_runtime.metrics import errors
 from ptycho_torch.models.module import PtychoModel
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # node metadata: the modules around a node, outermost first
 NETWORK = "network"  # what the graphs call the eager model's autoencoder
-OUTPUT = "output"
-_CERTAIN = 30.0  # times what is allowed; no luck goes that far
 _ENDS: tuple[type[Exception], ...] = (NotRunnable, DecodeError, *FAILURES)
-
-
-@dataclass(frozen=True)
-class LayerError:
-    """One layer's result in the exported file against the eager model in float64."""
-
-    layer: str  # the eager module's path, or `output NAME`
-    tensor: str  # the ONNX value
-    rel_l2: float
-    allowed_rel_l2: float
-    max_abs: float
-    allowed_max_abs: float
-    growth: float  # relative L2 over the largest of the layers it is computed from; 0 where there are none
-
-    @property
-    def is_output(self) -> bool:
-        """Say whether this is an output of the graph."""
-        return self.layer.startswith(OUTPUT)
-
-    @property
-    def share(self) -> float:
-        """Return the larger of the two errors as a share of what is allowed."""
-        pairs = ((self.rel_l2, self.allowed_rel_l2), (self.max_abs, self.allowed_max_abs))
-        shares = [error / limit if limit > 0.0 else (0.0 if error == 0.0 else float("inf")) for error, limit in pairs]
-        # What is not a number is not within anything.
-        return max(share if share == share else float("inf") for share in shares)
-
-
-@dataclass
-class Divergence:
-    """The layers of one graph with their errors."""
-
-    graph: str
-    device: str
-    layers: list[LayerError] = field(default_factory=list)
-    reason: str = ""  # why there are none
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Divergence:
-        """Return what `dataclasses.asdict` and JSON made of one; infinities may be text."""
-        layers = []
-        for layer in document["layers"]:
-            figures = {key: float(value) for key, value in layer.items() if key not in ("layer", "tensor")}
-            layers.append(LayerError(str(layer["layer"]), str(layer["tensor"]), **figures))
-        return cls(document["graph"], document["device"], layers, document["reason"])
-
-    @property
-    def first(self) -> LayerError | None:
-        """Return the first layer that explains an output beyond its share; None where all outputs are within theirs.
-
-        A layer of few numbers near zero can by luck err a few times more than eager's, and the error heals in the next. So
-        where an output is far beyond its share, a layer must be beyond by at least the square root of that.
-        """
-        worst = max((layer.share for layer in self.layers if layer.is_output), default=0.0)
-        if worst <= 1.0:
-            return None
-        return next(layer for layer in self.layers if layer.share > 1.0 and layer.share >= min(worst**0.5, _CERTAIN))
-
-    def blames(self, layer: LayerError) -> bool:
-        """Say whether a layer is wrong: beyond its share, and neither luck before the fault nor in a graph that is right."""
-        first = self.first
-        return first is not None and layer.share > 1.0 and self.layers.index(layer) >= self.layers.index(first)
-
-    def summary(self) -> str:
-        """Return the finding in one line."""
-        if self.reason:
-            return f"{self.graph}: no layers could be compared: {self.reason}"
-        if self.first is None:
-            worst = max(self.layers, key=lambda layer: layer.share)
-            return (
-                f"{self.graph}: run layer by layer, all outputs are within what rounding explains "
-                f"({len(self.layers)} layers, the worst is {worst.layer} with {worst.share:.3g} of what is allowed"
-                f"{', which no output shows' if worst.share > 1.0 else ''})"
-            )
-        return f"{self.graph}: diverges first at {self.first.layer} ({self.first.share:.3g} × what is allowed)"
-
-    def around(self, before: int = 3, after: int = 4) -> list[LayerError]:
-        """Return the layers around the first beyond its share and the graph's outputs; the worst ones where there is none."""
-        if self.first is None:
-            worst = sorted(self.layers, key=lambda layer: -layer.share)[: before + after]
-            return [layer for layer in self.layers if layer in worst]
-        at = self.layers.index(self.first)
-        chosen = self.layers[max(0, at - before) : at + 1 + after]
-        return chosen + [layer for layer in self.layers[at + 1 + after :] if layer.is_output]
 
 
 def bisect_graph(

@@ -12,13 +12,15 @@ import numpy as np
 import torch
 
 from exporters.graph.graphs import graph_io
+from exporters.host import host_facts
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
 from exporters.parity.inputs import EDGES, Pool, make_pool
-from exporters.parity.layers import Divergence, bisect_graph
-from exporters.parity.metrics import Budget, budget
+from exporters.parity.layers import bisect_graph
+from exporters.parity.metrics import RULE, Budget, budget
 from exporters.parity.precision import tf32_eager
-from exporters.parity.report import Cell, ParityReport, ParityRow, host_facts
+from exporters.parity.report import ParityReport
+from exporters.parity.rows import Cell, Divergence, ParityRow
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
 from ptycho_runtime.contract import TensorInfo
 from ptycho_runtime.metrics import errors, field_errors
@@ -44,7 +46,7 @@ def run_parity(
     scan: Path | None = None,
     devices: Iterable[str] = DEVICES,
     require: Iterable[str] = (),
-    bisect: bool = False,
+    layers: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> ParityReport:
     """Compare the stored files with the untouched eager models.
@@ -58,7 +60,7 @@ def run_parity(
         scan: a scan whose patterns are used in place of simulated ones.
         devices: which to try; one that is absent gives rows `not run`.
         require: devices that must have run, see `ParityReport.missing_devices`.
-        bisect: look layer by layer where the ONNX files diverge even if they do not fail; those that fail are looked at anyway.
+        layers: look layer by layer where the ONNX files diverge even if they do not fail; those that fail are looked at anyway.
         progress: called with a short text before each runtime.
 
     Raises:
@@ -90,7 +92,7 @@ def run_parity(
             if trial.precision == "float32" and "tf32" not in limits and torch.cuda.is_available():
                 limits["tf32"] = tf32_eager(models[graph], graph, graph_pool, reference)
         failed = [r for r in rows if r.graph == graph and r.runtime == "onnx" and r.verdict == "failed"]
-        if failed or bisect:
+        if failed or layers:
             if progress:
                 progress(f"{graph}: layer by layer")
             batch, device = (failed[0].batch, failed[0].device) if failed else (max(batches), "cpu")
@@ -105,6 +107,7 @@ def run_parity(
         planned=tuple(planned),
         files=digests(artifacts),
         divergence=divergence,
+        rule=RULE,
         evidence=evidence,
     )
 

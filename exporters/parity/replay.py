@@ -11,7 +11,7 @@ from exporters.formats.torchscript_check import check_torchscript
 from exporters.formats.torchscript_run import StoredTorchScript
 from exporters.parity.evidence import Case, read_replay
 from exporters.parity.matrix import judge
-from exporters.parity.report import ParityRow
+from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
 from exporters.stored.open import stored_exports, stored_member
 from exporters.stored.torchscript import torchscript_to_run

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import json
-import platform
-import shlex
-import sys
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from exporters.host import hardware
-from exporters.parity.layers import Divergence
-from exporters.parity.metrics import RULE
-from exporters.parity.stitched import StitchedRow
+from exporters.parity.rows import STORED_RUNTIMES, Cell, Divergence, ParityRow, StitchedRow, finite
 from ptycho_runtime import contract as c
 
 if TYPE_CHECKING:
@@ -22,42 +14,6 @@ if TYPE_CHECKING:
 
 SCHEMA = "ptycho-export/parity"
 SCHEMA_VERSION = 2
-STORED_RUNTIMES = ("torchscript", "onnx")
-VERDICTS = ("passed", "failed", "not run")
-Cell = tuple[str, str, str, str, int]  # graph, runtime, device, precision, batch
-
-
-@dataclass
-class ParityRow:
-    """One graph on one runtime, device and batch size."""
-
-    graph: str
-    runtime: str
-    device: str
-    precision: str
-    batch: int
-    inputs: str
-    verdict: str  # "passed", "failed" or "not run"
-    reason: str = ""
-    outputs: dict[str, dict[str, float]] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def cell(self) -> Cell:
-        """Return the row's place in the matrix."""
-        return self.graph, self.runtime, self.device, self.precision, self.batch
-
-    @property
-    def gravity(self) -> tuple[bool, bool, float]:
-        """Return what sorts rows of one runtime: a failed row counts more than any that passed, one without figures most."""
-        name, share = self.worst()
-        return self.verdict == "failed", self.verdict == "failed" and not name, share
-
-    def worst(self) -> tuple[str, float]:
-        """Return (output, error as a share of what is allowed) of the worst output."""
-        shares = {name: figures["share"] for name, figures in self.outputs.items() if "share" in figures}
-        name = max(shares, key=lambda key: shares[key]) if shares else ""
-        return name, shares.get(name, 0.0)
 
 
 @dataclass
@@ -76,6 +32,7 @@ class ParityReport:
         default_factory=list
     )  # layer by layer, of graphs that failed or were asked for
     stitched: list[StitchedRow] = field(default_factory=list)  # of a scan
+    rule: str = ""  # by which rows passed or failed, in words
     evidence: Evidence | None = field(default=None, repr=False, compare=False)  # arrays to show and replay
     notices: list[str] = field(
         default_factory=list
@@ -175,7 +132,7 @@ class ParityReport:
             "name": self.name,
             "verdict": "passed" if self.passed else "failed",
             "summary": self.summary(),
-            "rule": RULE,
+            "rule": self.rule,
             "required": list(self.required),
             "host": self.host,
             "reference": self.reference,
@@ -205,36 +162,4 @@ class ParityReport:
                 "outputs": {name: finite(figures) for name, figures in row.outputs.items()},
             }
             rows.append(info)
-        return {"verdict": "passed" if self.passed else "failed", "rule": RULE, "rows": rows}
-
-
-def finite(value: Any) -> Any:
-    """Return a JSON value with numbers that JSON lacks as text."""
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    if isinstance(value, float) and (value != value or abs(value) == float("inf")):
-        return str(value)
-    return value
-
-
-def host_facts() -> dict[str, Any]:
-    """Return versions, hardware, the exact command and the time, for the report."""
-    packages = {}
-    for package in (
-        "ptycho-export", "torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu", "numpy", "scikit-image",
-    ):  # fmt: skip
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        **hardware(),
-        "command": shlex.join(sys.orig_argv),
-        "packages": packages,
-    }
+        return {"verdict": "passed" if self.passed else "failed", "rule": self.rule, "rows": rows}

@@ -6,7 +6,7 @@ Fourier ring correlation after Saxton and Baumeister, J. Microsc. 127 (1982) 127
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from exporters.graph.graphs import graph_io
+from exporters.parity.rows import StitchedRow
 from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, Runner, TorchScriptRunner
 from ptycho_runtime import contract as c
 from ptycho_runtime.export.bundle import Export
@@ -29,36 +30,6 @@ FLOOR = 1e-9
 MOST = 0.01  # a larger allowance would let another object through
 _RING_POWER = 1e-9  # rings with less of the spectrum's power hold rounding alone
 GRAPH = "diffraction_to_obj"
-
-
-@dataclass(frozen=True)
-class StitchedRow:
-    """One runtime's stitched object against eager float64's. Deficits are 1 − figure; 0 is equal."""
-
-    runtime: str
-    device: str
-    patterns: int
-    frc_deficit: float  # of the ring that agrees least
-    ssim_amplitude_deficit: float
-    ssim_phase_deficit: float
-    allowed: tuple[float, float, float]
-
-    @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> StitchedRow:
-        """Return what `dataclasses.asdict` and JSON made of one; infinities may be text."""
-        figures = {k: float(v) for k, v in document.items() if k.endswith("_deficit")}
-        frc, amplitude, phase = map(float, document["allowed"])
-        return cls(**{**document, **figures, "allowed": (frc, amplitude, phase)})
-
-    @property
-    def deficits(self) -> tuple[float, float, float]:
-        """Return the three figures in the order of `allowed`."""
-        return self.frc_deficit, self.ssim_amplitude_deficit, self.ssim_phase_deficit
-
-    @property
-    def passed(self) -> bool:
-        """Say whether no figure is lower than eager float32's own error explains."""
-        return all(found <= limit for found, limit in zip(self.deficits, self.allowed, strict=True))
 
 
 class _Patches:

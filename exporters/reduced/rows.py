@@ -11,7 +11,8 @@ import torch
 
 from exporters.parity.inputs import Pool
 from exporters.parity.matrix import in_chunks
-from exporters.parity.report import ParityReport, ParityRow
+from exporters.parity.report import ParityReport
+from exporters.parity.rows import ParityRow
 from exporters.parity.runners import EagerRunner
 from exporters.reduced.choose import Choice, Way, float16_device
 from exporters.reduced.patterns import Patterns

@@ -12,7 +12,7 @@ import onnx
 
 from exporters.formats.onnx import OPSET
 from exporters.graph.graphs import graph_io
-from exporters.parity import ParityReport
+from exporters.parity.report import ParityReport
 from ptycho_runtime import contract as c
 from ptycho_torch import params as params_module
 from ptycho_torch.bundle import BundleRecord

@@ -6,11 +6,11 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from exporters.parity import ParityReport
 from exporters.parity.forms.html import to_html
 from exporters.parity.forms.junit import to_junit
 from exporters.parity.forms.markdown import to_markdown
 from exporters.parity.forms.pictures import pictures
+from exporters.parity.report import ParityReport
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import OutputError
 from ptycho_runtime.files import write_file

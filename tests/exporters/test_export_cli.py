@@ -18,14 +18,15 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from click.testing import CliRunner, Result  # noqa: E402
 
 from exporters import ExportResult  # noqa: E402
-from exporters.cli import main as cli  # noqa: E402
+from exporters.cli import options  # noqa: E402
+from exporters.cli.main import cli  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
 SMALL = bundle_path("ffno-2026-07-n64-g1")
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(cli.cli, [str(a) for a in arguments], catch_exceptions=False)
+    return CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
 
 
 def last_line(result: Result) -> str:
@@ -165,9 +166,20 @@ class TestInspect:
         assert "Traceback" not in done.stderr
 
 
-class TestScan:
+def test_layers_by_its_former_name_is_taken_and_not_shown() -> None:
+    assert "--layers" in run("verify", "--help").stdout
+    assert "--bisect" not in run("verify", "--help").stdout
+    assert run("verify", "--bisect", "none.zip").exit_code == 2
+    assert "no such option" not in run("verify", "--bisect", "none.zip").output.lower()
+
+
+class TestAudit:
+    def test_its_former_name_still_works_and_is_not_shown(self) -> None:
+        assert run("scan", DEMO).stdout == run("audit", DEMO).stdout
+        assert "scan " not in run("--help").stdout
+
     def test_accepted_file(self) -> None:
-        result = run("scan", DEMO)
+        result = run("audit", DEMO)
         assert result.exit_code == 0
         assert "accepted" in result.stdout
 
@@ -180,7 +192,7 @@ class TestScan:
                 return os.system, (f"touch {tmp_path / 'canary'}",)
 
         bad = changed(DEMO, tmp_path / "bad.zip", {"manifest.dill": pickle.dumps(Evil())})
-        result = run("scan", DEMO, bad, "--json")
+        result = run("audit", DEMO, bad, "--json")
         assert result.exit_code == 2
         good, evil = json.loads(result.stdout)
         assert (good["verdict"], evil["verdict"]) == ("accepted", "unsafe")
@@ -192,7 +204,7 @@ class TestSeveral:
     def test_patterns_are_expanded_in_order(self, tmp_path: Path) -> None:
         for name in ("b.zip", "a.zip"):
             (tmp_path / name).touch()
-        assert cli.expand((str(tmp_path / "*.zip"), "other.zip")) == [
+        assert options.expand((str(tmp_path / "*.zip"), "other.zip")) == [
             str(tmp_path / "a.zip"),
             str(tmp_path / "b.zip"),
             "other.zip",
@@ -204,7 +216,7 @@ class TestSeveral:
             (tmp_path / run_name).mkdir()
             (tmp_path / run_name / "wts.h5.zip").touch()
             paths.append(str(tmp_path / run_name))
-        folders = cli.output_folders(paths, tmp_path / "out")
+        folders = options.output_folders(paths, tmp_path / "out")
         assert [folders[p].name for p in paths] == ["run1-wts.h5", "run2-wts.h5"]
 
 

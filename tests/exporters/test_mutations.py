@@ -24,7 +24,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters.formats.onnx import export_onnx  # noqa: E402
 from exporters.formats.torchscript import export_torchscript  # noqa: E402
 from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
-from exporters.parity import ParityReport, run_parity  # noqa: E402
+from exporters.parity.matrix import run_parity  # noqa: E402
+from exporters.parity.report import ParityReport  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 

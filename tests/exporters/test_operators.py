@@ -18,7 +18,7 @@ from exporters import ExportResult  # noqa: E402
 from exporters.formats.onnx import export_onnx  # noqa: E402
 from exporters.formats.torchscript import export_torchscript  # noqa: E402
 from exporters.graph.graphs import build_graph, graph_io, has_centre  # noqa: E402
-from exporters.parity import run_parity  # noqa: E402
+from exporters.parity.matrix import run_parity  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.models.registry import GENERATORS  # noqa: E402

@@ -11,12 +11,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters.parity import ParityReport, ParityRow  # noqa: E402
 from exporters.parity.forms.markdown import compare, to_markdown  # noqa: E402
 from exporters.parity.forms.reading import read_report, report_from_json  # noqa: E402
 from exporters.parity.inputs import EDGES, make_pool  # noqa: E402
 from exporters.parity.matrix import Trial, judge, run_parity, telling_batches, trial_rows  # noqa: E402
 from exporters.parity.metrics import budget  # noqa: E402
+from exporters.parity.report import ParityReport  # noqa: E402
+from exporters.parity.rows import ParityRow  # noqa: E402
 from ptycho_runtime.metrics import errors, field_errors  # noqa: E402
 from ptycho_torch.errors import BundleError  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
@@ -471,7 +472,7 @@ class TestJunit:
         assert messages[1].startswith("parity failed: required device did not run")
 
     def test_a_stitched_object_that_differs_fails(self) -> None:
-        from exporters.parity.stitched import StitchedRow
+        from exporters.parity.rows import StitchedRow
 
         report = TestMarkdownAndCompare().report()
         report.stitched = [StitchedRow("onnx", "cpu", 9, 1e-3, 0.0, 0.0, (1e-9, 1e-9, 1e-9))]

@@ -19,8 +19,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult, verify_bundle  # noqa: E402
 from exporters.cli.main import cli  # noqa: E402
-from exporters.parity import run_parity  # noqa: E402
 from exporters.parity.golden import make_golden  # noqa: E402
+from exporters.parity.matrix import run_parity  # noqa: E402
 from exporters.stored.open import golden_problems  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.errors import NotExportedError  # noqa: E402

@@ -20,8 +20,8 @@ from tampering import with_flipped_weight
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
+from exporters.errors import DeviceRequiredError, ParityError  # noqa: E402
 from exporters.formats.torchscript import reproducible  # noqa: E402
-from exporters.parity import DeviceRequiredError, ParityError  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.errors import NotExportedError, OutputError  # noqa: E402
 from ptycho_torch.bundle.write import npz_bytes  # noqa: E402

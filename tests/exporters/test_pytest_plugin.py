@@ -117,7 +117,7 @@ def test_absent_scan_fails(exported: Exported, tmp_path: Path) -> None:
 def test_workflow_for_others_uses_options_that_exist() -> None:
     text = (ROOT / "examples" / "ci" / "ptycho-parity.yml").read_text()
     commands = [line.split(None, 2)[1:] for line in re.findall(r"(?:ptycho-export) \S+.*", text)]
-    assert {command for command, *_ in commands} == {"scan", "export"}
+    assert {command for command, *_ in commands} == {"audit", "export"}
     assert all(command in cli.commands for command, *_ in commands)
     assert "pytest --ptycho-bundle exported/wts.h5.zip --junitxml parity.junit.xml" in text
 

@@ -21,8 +21,9 @@ pytest.importorskip("openvino", reason="OpenVINO is not installed")
 import ptycho_runtime  # noqa: E402
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
 from exporters.cli.main import cli  # noqa: E402
+from exporters.errors import BudgetNotKeptError  # noqa: E402
 from exporters.parity import stitched  # noqa: E402
-from exporters.reduced import BudgetNotKeptError, choose  # noqa: E402
+from exporters.reduced import choose  # noqa: E402
 from exporters.reduced.half import half, kept_in_float32, magnitudes  # noqa: E402
 from exporters.reduced.layers import Sensitivity, plan_layers  # noqa: E402
 from exporters.reduced.patterns import scan_patterns  # noqa: E402

@@ -12,7 +12,8 @@ from exporters import verify_bundle  # noqa: E402
 from exporters.parity import stitched  # noqa: E402
 from exporters.parity.forms.reading import report_from_json  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
-from exporters.parity.stitched import StitchedRow, figures, ring_correlation  # noqa: E402
+from exporters.parity.rows import StitchedRow  # noqa: E402
+from exporters.parity.stitched import figures, ring_correlation  # noqa: E402
 
 RANDOM = np.random.default_rng(5)
 OBJECT = np.exp(1j * RANDOM.uniform(-1, 1, (48, 56))) * RANDOM.uniform(0.5, 1.5, (48, 56))

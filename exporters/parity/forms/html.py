@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-from exporters.parity.layers import Divergence
-from exporters.parity.metrics import RULE
-from exporters.parity.report import ParityReport, ParityRow
+from exporters.parity.report import ParityReport
+from exporters.parity.rows import Divergence, ParityRow
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --page: #fff; --quiet: #4b5563; --line: #e5e7eb; --track: #e4e7eb;
@@ -71,7 +70,7 @@ def to_html(report: ParityReport, figures: Iterable[tuple[str, str]] = ()) -> st
 {f"<h2>Stored files that are not what was exported</h2><ul>{problems}</ul>" if problems else ""}
 <p>Reference: {escape(str(report.reference.get("model", "")))}, {escape(str(report.reference.get("groups", "")))} groups of patterns,
 {escape(str(report.reference.get("patterns", "")))}.{escape(_required(report))}
-Rule: {escape(RULE)}. The bar shows the larger of the two errors as a share of what is allowed.
+Rule: {escape(report.rule)}. The bar shows the larger of the two errors as a share of what is allowed.
 {escape(_batches(report.rows))}</p>
 <h2>Matrix</h2>
 {_table(_MATRIX, "".join(_rows(rows) for rows in report.folded()))}

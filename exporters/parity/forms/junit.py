@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from xml.etree import ElementTree
 
-from exporters.parity.report import ParityReport, finite
+from exporters.parity.report import ParityReport
+from exporters.parity.rows import finite
 
 
 def to_junit(report: ParityReport) -> str:

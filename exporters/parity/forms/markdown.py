@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from exporters.parity.report import ParityReport, ParityRow
+from exporters.parity.report import ParityReport
+from exporters.parity.rows import ParityRow
 
 _NOISE = 2.0  # an error that grew by more than this factor is worth a line
 

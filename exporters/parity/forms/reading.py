@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from exporters.parity.layers import Divergence
-from exporters.parity.report import SCHEMA, SCHEMA_VERSION, VERDICTS, ParityReport, ParityRow
-from exporters.parity.stitched import StitchedRow
+from exporters.parity.report import SCHEMA, SCHEMA_VERSION, ParityReport
+from exporters.parity.rows import VERDICTS, Divergence, ParityRow, StitchedRow
 from ptycho_torch.errors import BundleError
 
 _FIGURES = {"max_abs", "rel_l2", "allowed_max_abs", "allowed_rel_l2", "share"}
@@ -55,6 +54,7 @@ def report_from_json(text: str) -> ParityReport:
         [Divergence.from_dict(layers) for layers in document["divergence"]],
         [StitchedRow.from_dict(row) for row in document["stitched"]],
         notices=[str(notice) for notice in document.get("notices", [])],
+        rule=str(document["rule"]),
     )
     _mapping(report.host.setdefault("packages", {}))
     cells = [row.cell for row in report.rows]

@@ -6,9 +6,8 @@ from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
-from exporters.parity.layers import Divergence
-from exporters.parity.report import ParityReport, ParityRow
-from exporters.parity.stitched import StitchedRow
+from exporters.parity.report import ParityReport
+from exporters.parity.rows import Divergence, ParityRow, StitchedRow
 
 
 def matrix_table(report: ParityReport) -> Table:

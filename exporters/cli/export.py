@@ -1,0 +1,80 @@
+"""`ptycho-export export`: bundles to TorchScript and ONNX, proven and stored."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Table
+
+from exporters.cli import options
+from exporters.cli.terminal import SEVERITY, Ended, Say, guarded, messages, output, print_report
+from ptycho_torch import params as params_module
+from ptycho_torch.model_manager import require_torch
+
+if TYPE_CHECKING:
+    from exporters.pipeline import ExportResult
+
+
+@click.command()
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="Folder for the results  [default: artifacts/<bundle name>]"
+)
+@click.option("--in-place", is_flag=True, help="Put the exports into the source bundle itself.")
+@options.architecture
+@options.params
+@options.scan
+@options.require
+@options.batches
+@options.layers
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "bfloat16", "int8", "float16"]),
+    help="Store a variant in reduced precision too; auto: the fastest on this CPU, run by OpenVINO; float16: for CUDA. Needs --scan and --budget.",
+)
+@click.option(
+    "--budget", help="What that variant may err on held-back patterns of the scan, such as phase=0.01rad,amp=1%."
+)
+def export(bundles: tuple[str, ...], out: Path | None, batches: str, budget: str | None, **chosen: Any) -> None:
+    """Export each BUNDLE, prove the exports equal to the original, and store them beside its weights.
+
+    BUNDLE is a wts.h5.zip, an unpacked folder, a run directory, a PtychoPINN base path, a Lightning .ckpt, or a pattern of these.
+    """
+    paths = options.expand(bundles)
+    chosen |= {"batches": options.batch_sizes(batches)}
+    folders = options.output_folders(paths, out)
+    endings = {path: _export(path, out=folders.get(path), budget=budget, chosen=chosen) for path in paths}
+    if len(paths) > 1:
+        table = Table(title="Exports")
+        for heading in ("bundle", "verdict", "result"):
+            table.add_column(heading, overflow="fold")
+        for path, ended in endings.items():
+            stored = ended.value
+            table.add_row(path, *(("failed", ended.message) if stored is None else ("passed", str(stored.bundle))))
+        output.print(table)
+    sys.exit(max((ended.exit_code for ended in endings.values()), key=SEVERITY.index))
+
+
+def _export(path: str, *, out: Path | None, budget: str | None, chosen: dict[str, Any]) -> Ended[ExportResult]:
+    def run(say: Say) -> ExportResult:
+        require_torch("export")
+        from exporters.pipeline import export_bundle
+        from ptycho_runtime.export.precision import Budget
+
+        allowed = None if budget is None else Budget.parse(budget)
+        with params_module.restored():  # the next bundle starts from the same parameters
+            return export_bundle(path, out, budget=allowed, progress=say, **chosen)
+
+    ended = guarded(path, run)
+    if ended.value is not None:
+        for notice in ended.value.notices:
+            messages.print(f"[yellow]notice:[/] {notice}", soft_wrap=True)
+        print_report(ended.value.report)
+        for line in ended.value.variants:
+            output.print(line, soft_wrap=True, markup=False)
+        output.print(f"stored: {ended.value.bundle}", soft_wrap=True)
+        output.print(f"report: {ended.value.folder / 'report.html'}", soft_wrap=True)
+    return ended

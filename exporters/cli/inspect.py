@@ -1,0 +1,49 @@
+"""`ptycho-export inspect`: what a bundle is."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+
+from exporters.cli import options
+from exporters.cli.terminal import EXIT_INPUT, Say, complain, guarded, output
+from exporters.inspect import bundle as inspection
+from ptycho_runtime.files import write_file
+from ptycho_torch.bundle import read_bundle
+from ptycho_torch.model_manager import with_params
+
+
+@click.command()
+@click.argument("bundle")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@options.architecture
+@options.params
+@click.option(
+    "--write-architecture",
+    type=click.Path(path_type=Path),
+    help="Write the architecture as a JSON file for --architecture.",
+)
+def inspect(
+    bundle: str, as_json: bool, architecture: Path | None, params: Path | None, write_architecture: Path | None
+) -> None:
+    """Say what BUNDLE is, what settled each field of its architecture, and what exports it holds. Builds no model."""
+
+    def run(say: Say) -> int:
+        say("reading")
+        answer = inspection.inspect(with_params(read_bundle(bundle), params), architecture)
+        if as_json:
+            click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+        else:
+            output.print(inspection.render(answer))
+        if write_architecture is not None and answer["architecture"] is not None:
+            write_file(write_architecture, (json.dumps(answer["architecture"], indent=2) + "\n").encode())
+        if answer["refusal"] is not None:
+            complain(answer["refusal"]["message"])
+            return EXIT_INPUT
+        return 0
+
+    ended = guarded(bundle, run)
+    sys.exit(ended.exit_code or ended.value)

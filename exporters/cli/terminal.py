@@ -1,0 +1,97 @@
+"""What a command says while it runs and how it ends: one line an error, exit codes a script can use."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from exporters.installation import check_installation
+from ptycho_runtime.errors import PtychoExportError
+
+if TYPE_CHECKING:
+    from exporters.parity.report import ParityReport
+
+EXIT_BUG, EXIT_INPUT, EXIT_PARITY, EXIT_DEVICE = 1, 2, 3, 4
+# What several bundles exit with: the gravest.
+SEVERITY = (0, EXIT_INPUT, EXIT_DEVICE, EXIT_PARITY, EXIT_BUG)
+_TRACEBACK = "PTYCHO_EXPORT_TRACEBACK"
+
+Say = Callable[[str], None]
+T = TypeVar("T")
+
+output = Console(highlight=False)
+messages = Console(stderr=True, highlight=False)
+
+
+class Ended(Generic[T]):
+    """How a command ended: with a value, or with one line and an exit code."""
+
+    def __init__(self, value: T | None, message: str = "", exit_code: int = 0) -> None:
+        """Take the value, or None with what was said and the code."""
+        self.value, self.message, self.exit_code = value, message, exit_code
+
+
+def guarded(name: str, run: Callable[[Say], T]) -> Ended[T]:
+    """Run a command; an error that has a known cause becomes one line on standard error.
+
+    Args:
+        name: what the progress is of.
+        run: takes a function that shows a short text, and returns the command's value.
+    """
+    try:
+        check_installation()
+        with _progress(name) as say:
+            return Ended(run(say))
+    except FileNotFoundError as error:
+        message, code = str(error), EXIT_INPUT
+    except PtychoExportError as error:
+        message, code = str(error), error.exit_code
+    complain(message)
+    return Ended(None, message, code)
+
+
+def complain(message: str) -> None:
+    """Print one line on standard error."""
+    messages.print(f"ptycho-export: {' '.join(message.split())}", soft_wrap=True, markup=False)
+
+
+def print_report(report: ParityReport) -> None:
+    """Print a parity report's tables."""
+    from exporters.parity.forms.terminal import layer_table, matrix_table, stitched_table
+
+    for notice in report.notices:
+        messages.print(f"notice: {notice}", soft_wrap=True, markup=False)
+    output.print(matrix_table(report))
+    if report.stitched:
+        output.print(stitched_table(report.stitched))
+    for divergence in report.divergence:
+        output.print(layer_table(divergence))
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Say]:
+    label = Path(name).name
+    if not messages.is_terminal:
+        yield lambda text: messages.print(f"{label}: {text}", soft_wrap=True, markup=False)
+        return
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=messages, transient=True) as display:
+        task = display.add_task(label)
+        yield lambda text: display.update(task, description=f"{label}: {text}")
+
+
+def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what no command foresaw in one line; the whole traceback where the environment asks for it."""
+    if os.environ.get(_TRACEBACK):
+        sys.__excepthook__(kind, error, trace)
+        return
+    text = " ".join(f"{kind.__name__}: {error}".split())
+    complain(f"{text}; this is a bug in ptycho-export; run again with {_TRACEBACK}=1 and report what it prints")

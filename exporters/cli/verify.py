@@ -1,0 +1,42 @@
+"""`ptycho-export verify`: the proof again, on what is stored."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from exporters.cli import options
+from exporters.cli.terminal import Say, guarded, print_report
+from ptycho_torch.model_manager import require_torch
+
+
+@click.command()
+@click.argument("bundle")
+@click.option(
+    "--report", type=click.Path(path_type=Path), help="Folder for parity.json, parity.junit.xml and report.html."
+)
+@options.scan
+@options.require
+@options.batches
+@options.layers
+@options.run_stored_torchscript
+def verify(bundle: str, report: Path | None, batches: str, **chosen: Any) -> None:
+    """Repeat the parity check on the exports stored in BUNDLE, against its original weights."""
+    sizes = options.batch_sizes(batches)
+
+    def run(say: Say) -> None:
+        require_torch("verify")
+        from exporters.pipeline import raise_unless_passed, verify_bundle
+        from exporters.stored.write import store_reports
+
+        proof = verify_bundle(bundle, batches=sizes, progress=say, **chosen)
+        if report is not None:
+            store_reports(report, proof)
+        print_report(proof)
+        where = f"the report is in {report}" if report is not None else "--report FOLDER keeps the report"
+        raise_unless_passed(proof, "do not use these exports; export the bundle again", where)
+
+    sys.exit(guarded(bundle, run).exit_code)
