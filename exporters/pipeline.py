@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from exporters.formats.onnx import export_onnx
 from exporters.formats.torchscript import export_torchscript
 from exporters.graph.graphs import build_graph, graph_io, has_centre
 from exporters.parity.golden import make_golden
+from exporters.parity.inputs import Source, input_source
 from exporters.parity.matrix import BATCHES, run_parity
 from exporters.parity.report import ParityReport
 from exporters.parity.stitched import GRAPH, compare_stitched
@@ -86,7 +87,7 @@ def export_bundle(
         in_place: put the exports into the source itself; only the files beside it go to `out`.
         architecture: fields that settle what the bundle leaves open (dictionary, `ModelSpec` or JSON file).
         params: parameters for what a checkpoint lacks (dictionary or JSON file).
-        scan: a PtychoPINN `.npz` whose patterns the parity check uses in place of simulated ones.
+        scan: any scan that the runtime reads; the parity check uses its patterns, positions and probe in place of simulated ones.
         require: devices (`cuda`, `tensorrt`) on which the proof must have run.
         batches: batch sizes of the parity check.
         layers: compare the ONNX files with the eager models layer by layer even if they pass.
@@ -121,6 +122,7 @@ def export_bundle(
         loaded = load_for_export(with_params(record, params), architecture)
         source_info = describe.source_info(record, store.bundle_name(record))
         scale = describe.input_scale(loaded.spec, record)
+        drawn_from = input_source(loaded.spec, scale, scan)
         artifacts: dict[str, dict[str, bytes]] = {}
         for graph, model in loaded.models.items():
             inputs, outputs = graph_io(loaded.spec, graph)
@@ -136,13 +138,14 @@ def export_bundle(
             artifacts,
             name=source_info["name"],
             batches=batches,
-            scan=None if scan is None else Path(scan),
+            source=drawn_from,
             require=require,
             layers=layers,
             progress=progress,
         )
-        _add_stitched(report, loaded, artifacts, scan, scale, say)
         store.store_reports(folder, report)
+        if _add_stitched(report, loaded, artifacts, drawn_from, say):
+            store.store_reports(folder, report)
         raise_unless_passed(report, "no export was stored", f"the report is in {folder}")
         choice: Choice | None = None
         if precision is not None and budget is not None and scan is not None:
@@ -153,7 +156,7 @@ def export_bundle(
             add_rows(report, choice)
             store.store_reports(folder, report)
         say("storing")
-        golden = make_golden(loaded.models, loaded.spec)
+        golden = make_golden(loaded.models, loaded.spec, Source(scale["formula"], scale["value"]))
         info = describe.exports_info(loaded.spec, source_info, scale, loaded.params, artifacts, golden, report)
         if choice is not None and choice.patterns is not None:
             info["variants"], info["variant_patterns"] = choice.variants, choice.patterns
@@ -172,15 +175,15 @@ def _add_stitched(
     report: ParityReport,
     loaded: Loaded,
     artifacts: Mapping[str, Mapping[str, bytes]],
-    scan: str | Path | None,
-    scale: c.InputScaleInfo,
+    source: Source,
     say: Progress,
-) -> None:
-    """Compare stitched objects too, where there is a scan and the files can be run at all."""
-    if scan is None or GRAPH not in artifacts or any(row.graph == GRAPH for row in report.failures()):
-        return
+) -> bool:
+    """Compare stitched objects too, where there is a scan with positions and the files can be run at all; say whether it was done."""
+    if not source.has_positions or GRAPH not in artifacts or any(row.graph == GRAPH for row in report.failures()):
+        return False
     say("stitching the scan with each runtime")
-    report.stitched = compare_stitched(loaded.models[GRAPH], artifacts[GRAPH], Path(scan), scale)
+    report.stitched = compare_stitched(loaded.models[GRAPH], artifacts[GRAPH], source)
+    return True
 
 
 def load_for_export(record: BundleRecord, architecture: Architecture | None) -> Loaded:
@@ -243,7 +246,7 @@ def verify_bundle(
 
     Args:
         source: an exported bundle.
-        scan: a PtychoPINN `.npz` whose patterns are used in place of simulated ones.
+        scan: any scan that the runtime reads; its patterns, positions and probe are used in place of simulated ones.
         require: devices on which the proof must run; see `ParityReport.missing_devices`.
         batches: batch sizes.
         run_stored_torchscript: run a stored TorchScript that is not, byte for byte, what the weights give here, in a process
@@ -272,6 +275,7 @@ def verify_bundle(
         )
     models = loaded.models
     refuse_other_graphs(record, exports, models)
+    drawn_from = input_source(loaded.spec, describe.input_scale(loaded.spec, record), scan)
     artifacts: dict[str, dict[str, bytes]] = {}
     problems: list[str] = []
     notices: list[str] = []
@@ -295,14 +299,14 @@ def verify_bundle(
         artifacts,
         name=store.bundle_name(record),
         batches=batches,
-        scan=None if scan is None else Path(scan),
+        source=drawn_from,
         require=require,
         layers=layers,
         progress=progress,
     )
-    _add_stitched(report, loaded, artifacts, scan, describe.input_scale(loaded.spec, record), say)
+    _add_stitched(report, loaded, artifacts, drawn_from, say)
     say("golden reference")
-    problems += golden_problems(golden, make_golden(models, loaded.spec))
+    problems += golden_problems(golden, make_golden(models, loaded.spec, replace(drawn_from, scan=None)))
     report.problems += problems
     report.notices += notices
     onnx = {graph: files["onnx"] for graph, files in artifacts.items()}

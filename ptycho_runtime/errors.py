@@ -43,6 +43,10 @@ class ScanError(ReconstructionError):
     """A scan that cannot be read without guessing; the message names the option that settles it."""
 
 
+class PositionsMissingError(ScanError):
+    """A scan holds patterns and no positions: nothing can be stitched from it, but patterns can be read."""
+
+
 class VariantRefusedError(ReconstructionError):
     """A variant in reduced precision is not there, or errs more than its budget on this host or scan."""
 

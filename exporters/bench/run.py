@@ -23,7 +23,7 @@ from exporters.formats.optimize import REWRITES
 from exporters.graph.cost import multiply_adds, multiply_adds_by_node
 from exporters.graph.graphs import build_graph, graph_io
 from exporters.host import host_facts
-from exporters.parity.inputs import EDGES, make_pool
+from exporters.parity.inputs import EDGES, input_source, make_pool
 from exporters.parity.runners import EagerRunner
 from exporters.pipeline import export_bundle, load_for_export, stored_exports, stored_member
 from exporters.stored import write as store
@@ -198,7 +198,8 @@ def _prepare(
     )
     case.write(folder / "case.json")
     groups = -(-_POOL_GROUPS // pool_batch) * pool_batch
-    pool = make_pool(loaded.spec, groups + len(EDGES), None if scan is None else Path(scan))
+    source = input_source(loaded.spec, exports["input_scale"], scan)
+    pool = make_pool(loaded.spec, groups + len(EDGES), source)
     # Ordinary patterns: reduced precision is not made for the edges, and parity tries those.
     plain = [number for number, kind in enumerate(pool.kinds) if kind in ("simulated", "scan")][:groups]
     rows = np.resize(plain, max(largest, TARGET_BATCH))

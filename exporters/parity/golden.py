@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from exporters.graph.graphs import graph_io
-from exporters.parity.inputs import Pool, make_pool
+from exporters.parity.inputs import Pool, Source, make_pool
 from exporters.parity.matrix import in_chunks
 from exporters.parity.metrics import budget
 from exporters.parity.runners import EagerRunner
@@ -20,9 +20,9 @@ _MAX_VALUES = 3 * 64 * 64 * 4  # keeps the file small for large patterns and gro
 _POOL_GROUPS = 8
 
 
-def make_golden(models: Mapping[str, PtychoModel], spec: ModelSpec) -> bytes:
+def make_golden(models: Mapping[str, PtychoModel], spec: ModelSpec, source: Source | None = None) -> bytes:
     """Return the file's bytes, the same for the same models and tools; names as `contract.GOLDEN_KINDS` says."""
-    pool = make_pool(spec, _POOL_GROUPS)
+    pool = make_pool(spec, _POOL_GROUPS, source)
     groups = int(np.clip(_MAX_VALUES // (spec.C * spec.N**2), 1, 3))
     keep = [0, *range(5, 5 + groups - 1)]  # a simulated group each; the edges are parity's
     arrays: dict[str, np.ndarray] = {}

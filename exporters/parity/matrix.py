@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from hashlib import sha256
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from exporters.graph.graphs import graph_io
 from exporters.host import host_facts
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
-from exporters.parity.inputs import EDGES, Pool, make_pool
+from exporters.parity.inputs import EDGES, Pool, Source, make_pool
 from exporters.parity.layers import bisect_graph
 from exporters.parity.metrics import RULE, Budget, budget
 from exporters.parity.precision import tf32_eager
@@ -43,7 +42,7 @@ def run_parity(
     *,
     name: str = "bundle",
     batches: Iterable[int] = BATCHES,
-    scan: Path | None = None,
+    source: Source | None = None,
     devices: Iterable[str] = DEVICES,
     require: Iterable[str] = (),
     layers: bool = False,
@@ -57,7 +56,7 @@ def run_parity(
         artifacts: file contents by graph and format (`onnx`, `torchscript`).
         name: the bundle's, for the report.
         batches: batch sizes; each is a slice of one pool of groups. See `telling_batches` for those that are added.
-        scan: a scan whose patterns are used in place of simulated ones.
+        source: the bundle's scale, and a scan whose patterns are used in place of simulated ones.
         devices: which to try; one that is absent gives rows `not run`.
         require: devices that must have run, see `ParityReport.missing_devices`.
         layers: look layer by layer where the ONNX files diverge even if they do not fail; those that fail are looked at anyway.
@@ -65,11 +64,11 @@ def run_parity(
 
     Raises:
         ValueError: no batch sizes, or one below 1.
-        BundleError: the scan cannot be used.
+        ScanError: the scan cannot be used.
     """
     batches = telling_batches(batches)
     devices = tuple(devices)
-    pool = make_pool(spec, max(*batches, POOL_GROUPS), scan)
+    pool = make_pool(spec, max(*batches, POOL_GROUPS), source)
     rows: list[ParityRow] = []
     evidence = Evidence(name, artifacts)
     divergence: list[Divergence] = []
@@ -77,7 +76,7 @@ def run_parity(
     for graph, files in artifacts.items():
         inputs, outputs = graph_io(spec, graph)
         feed_names = {info["name"] for info in inputs}
-        graph_pool = Pool({k: v for k, v in pool.feed.items() if k in feed_names}, pool.kinds)
+        graph_pool = pool.only(feed_names)
         if progress:
             progress(f"{graph}: float64 reference")
         reference = in_chunks(EagerRunner(models[graph], graph, dtype=torch.float64), graph_pool)
@@ -103,7 +102,13 @@ def run_parity(
         rows,
         tuple(require),
         host_facts(),
-        {"model": "eager float64 on the CPU", "groups": len(pool), "patterns": pool.origin, "sha256": pool.sha256()},
+        {
+            "model": "eager float64 on the CPU",
+            "groups": len(pool),
+            "patterns": pool.origin,
+            "positions": pool.positions,
+            "sha256": pool.sha256(),
+        },
         planned=tuple(planned),
         files=digests(artifacts),
         divergence=divergence,

@@ -16,12 +16,12 @@ import numpy as np
 import torch
 
 from exporters.graph.graphs import graph_io
+from exporters.parity.inputs import Source
 from exporters.parity.rows import StitchedRow
 from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, Runner, TorchScriptRunner
 from ptycho_runtime import contract as c
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.reconstruct import Graphs, reconstruct
-from ptycho_runtime.scan.read import read_scan
 from ptycho_torch.models.module import PtychoModel
 
 MAX_PATTERNS = 256  # eager in float64 takes a tenth of a second a pattern on two cores
@@ -43,25 +43,30 @@ class _Patches:
         return {name: value.astype(np.float64) for name, value in self.runner.run(feed).items()}
 
 
-def compare_stitched(
-    model: PtychoModel, files: Mapping[str, bytes], scan_path: Path, scale: c.InputScaleInfo
-) -> list[StitchedRow]:
+def compare_stitched(model: PtychoModel, files: Mapping[str, bytes], source: Source) -> list[StitchedRow]:
     """Return eager float32, TorchScript and ONNX on the CPU, each stitched from at most the first 256 patterns of a scan.
 
     Args:
         model: the eager model of `diffraction_to_obj`.
         files: its exports by format.
-        scan_path: a scan that the runtime can read.
-        scale: how the input scale factor is made.
+        source: a scan with positions, and how the input scale factor is made.
 
-    Raises `ScanError` for a scan that leaves something open.
+    Raises `ScanError` for a scan that cannot be read to its end.
     """
     spec = model.spec
     inputs, outputs = graph_io(spec, GRAPH)
+    assert source.scan is not None
+    scan = source.scan
     export = Export(
-        scan_path, {}, spec.N, spec.gridsize, spec.measurement_domain, scale["formula"], scale["value"], spec.era
+        Path(scan.name),
+        {},
+        spec.N,
+        spec.gridsize,
+        spec.measurement_domain,
+        source.scale_formula,
+        source.scale_value,
+        spec.era,
     )
-    scan = read_scan(scan_path, spec.N)
     scan = replace(scan, frames=scan.frames[:MAX_PATTERNS], positions_px=scan.positions_px[:MAX_PATTERNS])
 
     def stitched(open_runner: Callable[[], Runner]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,7 @@ def read_scan(path: str | Path, N: int, options: ReadOptions | None = None) -> S
         raise FileNotFoundError(f"{path}: no such scan")
     raw = open_raw(path, options)
     label = path.name
-    n, size = _orient(raw, N, options, label)
+    n, size = _orient(raw, N, options, label, None if raw.frame_of_position is not None else len(raw.x))
     positions, pixel_size = _positions(raw, options, label, N)
     if len(positions) != n and raw.frame_of_position is None:
         raise ScanError(
@@ -75,12 +76,49 @@ def read_scan(path: str | Path, N: int, options: ReadOptions | None = None) -> S
     return scan
 
 
-def _orient(raw: RawScan, N: int, options: ReadOptions, label: str) -> tuple[int, int]:
-    """Settle which axis counts the patterns; returns (patterns, side in pixels)."""
+def read_patterns(path: str | Path, N: int, options: ReadOptions | None = None) -> Scan:
+    """Return a scan of which only patterns are known; its positions are NaN, so that nothing can be stitched by them.
+
+    Args:
+        path: as `read_scan` takes it.
+        N: side of a pattern that the model takes, pixels.
+        options: what the file leaves open.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ScanError: the patterns cannot be read without guessing.
+    """
+    options = options or ReadOptions()
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such scan")
+    raw = open_raw(path, options, with_positions=False)
+    # Where no positions count the patterns, their first axis does.
+    n, size = _orient(raw, N, replace(options, axis_order=options.axis_order or "nhw"), path.name, count=None)
+    if size != N and options.fit is None:
+        raise ScanError(
+            f"{path.name}: patterns are {size} × {size} pixels, the model takes {N} × {N}; give --crop, --pad or --bin"
+        )
+    scan = Scan(
+        name=path.name,
+        read=raw.read,
+        frames=np.arange(n, dtype=np.int64),
+        positions_px=np.full((n, 2), np.nan),
+        size_px=size,
+        domain=options.domain or recognise_domain(raw, n, path.name),
+        probe=raw.probe if raw.probe is not None and raw.probe.shape[-2:] == (N, N) else None,
+        fit=options.fit,
+        close_file=raw.close,
+    )
+    _check_patterns(scan, N, n, path.name)
+    return scan
+
+
+def _orient(raw: RawScan, N: int, options: ReadOptions, label: str, count: int | None) -> tuple[int, int]:
+    """Settle which axis counts the patterns, `count` where that is known; returns (patterns, side in pixels)."""
     shape = raw.shape
     if len(shape) != 3:
         raise ScanError(f"{label}: patterns have shape {shape}; expected three axes")
-    count = None if raw.frame_of_position is not None else len(raw.x)
     possible = [order for order, ok in (("nhw", shape[1] == shape[2]), ("hwn", shape[0] == shape[1])) if ok]
     if count is not None and len(possible) == 2:
         possible = [order for order in possible if shape[0 if order == "nhw" else 2] == count]

@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sample_bundles import ROOT
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters.parity.forms.markdown import compare, to_markdown  # noqa: E402
 from exporters.parity.forms.reading import read_report, report_from_json  # noqa: E402
-from exporters.parity.inputs import EDGES, make_pool  # noqa: E402
+from exporters.parity.inputs import EDGES, WHOLE_PIXELS, Source, make_pool, open_scan  # noqa: E402
 from exporters.parity.matrix import Trial, judge, run_parity, telling_batches, trial_rows  # noqa: E402
 from exporters.parity.metrics import budget  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
+from ptycho_runtime.errors import ScanError  # noqa: E402
 from ptycho_runtime.metrics import errors, field_errors  # noqa: E402
+from ptycho_runtime.scan.grouping import group_neighbours, group_offsets  # noqa: E402
 from ptycho_torch.errors import BundleError  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 
@@ -275,47 +278,86 @@ class TestInputs:
         assert one.sum() == one.shape[0]
         assert saturated.max() <= np.sqrt(65535) + 1e-3
 
-    def test_scan_gives_its_own_patterns(self) -> None:
-        from sample_bundles import ROOT
-
-        pool = make_pool(
-            ModelSpec(era="J", generator="cnn", N=64, gridsize=1), 8, ROOT / "examples" / "demo" / "scan.npz"
-        )
+    def test_scan_gives_its_own_patterns_and_factor(self) -> None:
+        spec, path = ModelSpec(era="J", generator="cnn", N=64, gridsize=1), ROOT / "examples" / "demo" / "scan.npz"
+        pool = make_pool(spec, 8, Source(scan=open_scan(path, spec)))
         assert pool.kinds[0] == "scan"
-        with np.load(ROOT / "examples" / "demo" / "scan.npz") as scan:
+        with np.load(path) as scan:
             assert np.array_equal(pool.feed["diffraction"][0, 0], scan["diff3d"][0])
+            energy = np.square(scan["diff3d"], dtype=np.float64).sum((1, 2)).mean()
+            assert np.array_equal(pool.feed["probe_real"][0], np.squeeze(scan["probeGuess"]).real.astype(np.float32))
+        assert pool.feed["input_scale_factor"][0, 0, 0, 0] == pytest.approx(32 / np.sqrt(energy), rel=1e-6)
 
-    def test_scan_of_another_pattern_size_is_refused(self, tmp_path: Any) -> None:
-        np.savez(tmp_path / "s.npz", diff3d=np.ones((3, 32, 32)), probeGuess=np.ones((32, 32)))
-        with pytest.raises(BundleError, match=r"the model takes \(n, 64, 64\)"):
-            make_pool(SPEC, 8, tmp_path / "s.npz")
+    def test_the_bundles_formula_and_frozen_factor_are_taken(self) -> None:
+        half, whole, frozen = (
+            make_pool(SPEC, 8, source).feed["input_scale_factor"][0, 0, 0, 0]
+            for source in (Source(), Source("n_over_rms"), Source(scale_value=0.0125))
+        )
+        assert whole == pytest.approx(2 * half, rel=1e-6)
+        assert frozen == np.float32(0.0125)
 
-    @pytest.mark.parametrize(
-        ("changes", "message"),
-        [
-            ({"probeGuess": np.ones((32, 64))}, r"probeGuess has shape \(32, 64\)"),
-            ({"diff3d": np.full((3, 64, 64), np.nan)}, "holds NaN or infinity"),
-            ({"probeGuess": np.full((64, 64), np.inf)}, "holds NaN or infinity"),
-            ({"diff3d": np.zeros((3, 64, 64))}, "is zero everywhere"),
-            ({"diff3d": -np.ones((3, 64, 64))}, "holds negative values, the least -1"),
-            ({"diff3d": np.ones((3, 64, 64), complex)}, "expected real amplitudes"),
-            ({"diff3d": np.full((3, 64, 64), "a")}, "expected real amplitudes"),
-            ({"diff3d": np.array([{}], object)}, "holds no plain arrays"),
-            ({"diff3d": np.ones((0, 64, 64))}, r"has shape \(0, 64, 64\)"),
-        ],
-    )
-    def test_scan_that_proves_nothing_is_refused(self, changes: Any, message: str, tmp_path: Any) -> None:
-        np.savez(tmp_path / "s.npz", **{"diff3d": np.ones((3, 64, 64)), "probeGuess": np.ones((64, 64)), **changes})
-        with pytest.raises(BundleError, match=message):
-            make_pool(SPEC, 8, tmp_path / "s.npz")
+    def test_a_model_of_counts_is_fed_counts(self) -> None:
+        spec = ModelSpec(era="J", generator="cnn", N=64, gridsize=1, measurement_domain="counts")
+        path = ROOT / "examples" / "demo" / "scan.npz"
+        pool = make_pool(spec, 8, Source(scan=open_scan(path, spec)))
+        with np.load(path) as scan:
+            assert np.array_equal(pool.feed["diffraction"][0, 0], scan["diff3d"][0] ** 2)
+        simulated = make_pool(spec, 8).feed["diffraction"][0]
+        assert np.array_equal(simulated, np.round(simulated))
+        assert simulated.sum() == pytest.approx(1e6, rel=0.01)
+
+    def test_groups_of_a_scan_are_neighbours_with_their_own_offsets(self) -> None:
+        path = ROOT / "examples" / "demo" / "scan.npz"
+        scan = open_scan(path, SPEC)
+        pool = make_pool(SPEC, 8, Source(scan=scan))
+        members = group_neighbours(scan.positions_px, 4)
+        assert np.array_equal(pool.feed["diffraction"][0], scan.patterns(members[0], 64, "amplitude"))
+        assert np.array_equal(pool.feed["positions"][0], -group_offsets(scan.positions_px, members[:1])[0])
+        assert pool.positions == "scan.npz"
+
+    def test_a_scan_without_positions_gives_its_patterns(self, tmp_path: Any) -> None:
+        patterns = np.sqrt(np.random.default_rng(0).poisson(3.0, (40, 64, 64))).astype(np.float32)
+        np.savez(tmp_path / "s.npz", diff3d=patterns)
+        scan = open_scan(tmp_path / "s.npz", SPEC)
+        source = Source(scan=scan)
+        assert not source.has_positions
+        pool = make_pool(SPEC, 8, source)
+        assert np.array_equal(pool.feed["diffraction"][0], patterns[[0, 1, 3, 4]])
+        assert (pool.origin, pool.positions) == ("s.npz", "simulated")
+
+    def test_a_scan_as_hdf5_gives_the_same_pool(self, tmp_path: Any) -> None:
+        h5py = pytest.importorskip("h5py")
+        path = ROOT / "examples" / "demo" / "scan.npz"
+        with np.load(path) as data, h5py.File(tmp_path / "scan.h5", "w") as file:
+            for name in ("diff3d", "xcoords", "ycoords", "probeGuess"):
+                file[name] = data[name]
+        pools = [make_pool(SPEC, 8, Source(scan=open_scan(p, SPEC))) for p in (path, tmp_path / "scan.h5")]
+        assert pools[0].sha256() == pools[1].sha256()
+
+    def test_no_factor_position_or_mode_is_like_another(self) -> None:
+        spec = ModelSpec(era="J", generator="cnn", N=64, gridsize=2, num_datasets=3)
+        pool = make_pool(spec, 33)
+        factors = np.concatenate([pool.feed[name].ravel() for name in ("input_scale_factor", "output_scale_factor")])
+        assert len(np.unique(factors)) == 66
+        positions = np.delete(pool.feed["positions"], WHOLE_PIXELS, axis=0)
+        assert np.abs(positions).max() > 11.0
+        assert np.abs(positions * 64 - np.round(positions * 64)).max() > 0.4
+        assert len(np.unique(np.round(positions * 64))) > 200
+        probe = pool.feed["probe_real"] + 1j * pool.feed["probe_imag"]
+        assert probe.shape == (3, 64, 64)
+        for mode in probe:
+            for other in (mode.T, mode[::-1], mode[:, ::-1], mode.conj()):
+                assert np.linalg.norm(mode - other) > 0.1 * np.linalg.norm(mode)
+        assert set(pool.feed["experiment_id"]) == {0, 1, 2}
+        assert not np.array_equal(pool.feed["experiment_id"], np.arange(33) % 3)
 
     @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04rubbish"])
-    def test_scan_that_is_no_npz_is_refused(self, content: bytes, tmp_path: Any) -> None:
+    def test_scan_that_is_no_scan_is_refused(self, content: bytes, tmp_path: Any) -> None:
         (tmp_path / "s.npz").write_bytes(content)
-        with pytest.raises(BundleError, match=r"cannot be read .*; expected a PtychoPINN \.npz"):
-            make_pool(SPEC, 8, tmp_path / "s.npz")
+        with pytest.raises(ScanError):
+            open_scan(tmp_path / "s.npz", SPEC)
         with pytest.raises(FileNotFoundError, match="no such scan"):
-            make_pool(SPEC, 8, tmp_path)
+            open_scan(tmp_path, SPEC)
 
 
 class TestBatches:

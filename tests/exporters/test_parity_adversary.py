@@ -214,7 +214,7 @@ class TestCommands:
         np.savez(tmp_path / "s.npz", diff3d=np.ones((3, 32, 32)), probeGuess=np.ones((32, 32)))
         done = self.run("verify", exported(SMALL).bundle, "--scan", tmp_path / "s.npz")
         assert done.exit_code == 2
-        assert "the model takes (n, 64, 64)" in done.stderr.splitlines()[-1]
+        assert "patterns are 32 × 32 pixels, the model takes 64 × 64" in done.stderr.splitlines()[-1]
 
 
 def test_the_page_fetches_nothing_and_names_the_files(exported: Exported) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ptycho_runtime.errors import ScanError
+from ptycho_runtime.errors import PositionsMissingError, ScanError
 from ptycho_runtime.scan.layouts.hdf5 import open_hdf5
 from ptycho_runtime.scan.layouts.npz import open_npz
 from ptycho_runtime.scan.layouts.ptychodus import take_product
@@ -12,8 +12,13 @@ from ptycho_runtime.scan.layouts.raw import RawScan
 from ptycho_runtime.scan.options import ReadOptions
 
 
-def open_raw(path: Path, options: ReadOptions) -> RawScan:
+def open_raw(path: Path, options: ReadOptions, *, with_positions: bool = True) -> RawScan:
     """Open a scan by its content.
+
+    Args:
+        path: the file.
+        options: what the user declares.
+        with_positions: False where a file without positions will do.
 
     Raises `ScanError` for a file of no known kind or without the arrays that are needed.
     """
@@ -29,8 +34,8 @@ def open_raw(path: Path, options: ReadOptions) -> RawScan:
         )
     if options.positions_file is not None:
         take_product(options.positions_file, raw)
-    if raw.frame_of_position is None and not len(raw.x):
-        raise ScanError(
+    if raw.frame_of_position is None and not len(raw.x) and with_positions:
+        raise PositionsMissingError(
             f"{path.name}: holds no positions; name them with --x-key and --y-key, or give the file that has them with --positions"
         )
     return raw
