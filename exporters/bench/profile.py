@@ -97,6 +97,8 @@ def main() -> None:
     import numpy as np
     import onnxruntime
 
+    from ptycho_runtime.export.onnx_file import CheckedModel
+
     case, feed, batch, threads = Case.read(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     with np.load(feed, allow_pickle=False) as data:
         inputs = {name: np.ascontiguousarray(data[f"timed.{name}"][:batch]) for name in case.inputs}
@@ -106,7 +108,9 @@ def main() -> None:
     options.enable_profiling = True
     with tempfile.TemporaryDirectory(prefix="bench-profile-") as folder:
         options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(case.files[WHOLE], options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(
+            CheckedModel(case.stored(WHOLE)), options, providers=["CPUExecutionProvider"]
+        )
         for _ in range(RUNS):
             session.run(None, inputs)
         events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))

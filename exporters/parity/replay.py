@@ -16,6 +16,7 @@ from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs,
 from exporters.stored.open import stored_exports, stored_member
 from exporters.stored.torchscript import torchscript_to_run
 from ptycho_runtime import contract as c
+from ptycho_runtime.export.onnx_file import CheckedModel
 from ptycho_torch.bundle import BundleRecord, read_bundle
 from ptycho_torch.errors import BundleError, UnsafeContentError
 
@@ -76,6 +77,8 @@ def replay_file(
                 "--bundle, or give --run-stored-torchscript to run it in a process without files and network"
             )
         model = StoredTorchScript(model)
+    else:
+        model = CheckedModel(model, f"{name}: {case.graph}.onnx")
     row = ParityRow(
         case.graph, case.runtime, case.device, case.precision, len(case.kinds), ", ".join(case.kinds), "passed"
     )

@@ -21,6 +21,7 @@ from exporters.graph.graphs import eager_outputs
 from exporters.parity.devices import PROVIDERS
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.devices import ORT_ERRORS
+from ptycho_runtime.export.onnx_file import CheckedModel
 from ptycho_torch.models.module import PtychoModel
 
 Feed = Mapping[str, np.ndarray]
@@ -185,6 +186,7 @@ class OnnxRunner(_Base):
 
     def __init__(self, data: bytes, device: str = "cpu", *, tf32: bool = False) -> None:
         """Open a session that fails rather than hand a node to another provider."""
+        data = CheckedModel(data)
         provider = PROVIDERS[device]
         if provider not in onnxruntime.get_available_providers():
             raise NotRunnable(f"this onnxruntime has no {provider}")

@@ -18,6 +18,7 @@ import onnxruntime
 
 from exporters.formats.optimize.nodes import add_initializer, constant, new_node
 from exporters.graph.cost import multiply_adds_by_node
+from ptycho_runtime.export.onnx_file import CheckedModel
 
 Feed = Mapping[str, np.ndarray]
 WORTH = 0.005  # of the graph's multiply-adds: smaller convolutions are left alone
@@ -129,7 +130,7 @@ def _quantize(graph: ir.Graph, node: ir.Node, evenness: float, found: Range) -> 
 def _session(model: bytes) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(CheckedModel(model), options, providers=["CPUExecutionProvider"])
 
 
 def run(model: bytes, feed: Feed) -> dict[str, np.ndarray]:

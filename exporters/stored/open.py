@@ -13,6 +13,7 @@ import numpy as np
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import NotExportedError
+from ptycho_runtime.export.onnx_file import CheckedModel
 from ptycho_torch.bundle import BundleRecord
 from ptycho_torch.errors import DamagedBundleError
 
@@ -78,7 +79,12 @@ def stored_exports(record: BundleRecord) -> c.ExportsInfo:
 def stored_member(record: BundleRecord, info: c.FileInfo, problems: list[str]) -> bytes:
     """Return a stored export; a digest other than `exports.json` has is added to the problems.
 
-    Raises `NotExportedError` where the member is absent.
+    An ONNX file has passed the gate before every session then (`CheckedModel`).
+
+    Raises:
+        NotExportedError: the member is absent.
+        UnsafeGraphError: an ONNX file asks for more than any export has.
+        DamagedExportError: it is no ONNX file.
     """
     name = info["path"]
     if name not in dict(record.members):
@@ -89,7 +95,7 @@ def stored_member(record: BundleRecord, info: c.FileInfo, problems: list[str]) -
         problems.append(
             f"{name} is not the file that was exported (sha256 {digest[:12]}…, exports.json says {info['sha256'][:12]}…)"
         )
-    return data
+    return CheckedModel(data, f"{record.path.name}: {name}") if name.endswith(".onnx") else data
 
 
 def golden_problems(stored: bytes, fresh: bytes) -> list[str]:

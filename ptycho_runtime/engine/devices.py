@@ -15,6 +15,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _state
 from ptycho_runtime.engine import tensorrt_cache as engines
 from ptycho_runtime.engine.device_lock import DEVICE_DOOR
 from ptycho_runtime.errors import DeviceUnavailableError
+from ptycho_runtime.export.onnx_file import CheckedModel
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 # What onnxruntime raises; its classes have no common base but Exception.
@@ -117,6 +118,7 @@ def _gpu_options(model: bytes, device: str, batch: int, *, tf32: bool, cuda_grap
 def _session(
     model: bytes, device: str, provider_options: dict[str, str], threads: int | None
 ) -> onnxruntime.InferenceSession:
+    model = CheckedModel(model)  # what was looked through is what is opened
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or usable_threads()

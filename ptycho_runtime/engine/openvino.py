@@ -16,7 +16,7 @@ from ptycho_runtime import contract as c
 from ptycho_runtime.engine.batching import Feed, InputInfo, cut, joined, warmup_feed
 from ptycho_runtime.engine.devices import usable_threads
 from ptycho_runtime.errors import DeviceUnavailableError
-from ptycho_runtime.export.onnx_file import look_into
+from ptycho_runtime.export.onnx_file import CheckedModel
 
 FIX = "pip install 'ptycho-export[openvino]' brings it"
 PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # what products are computed in, as OpenVINO calls it
@@ -57,7 +57,8 @@ class OpenVinoSession:
         self.core = self.openvino.Core()
         if precision == "bfloat16" and not has_bfloat16():
             raise DeviceUnavailableError("openvino: this processor has no bfloat16 arithmetic")
-        found = look_into(model, "the graph")
+        model = CheckedModel(model)
+        found = model.told
         self.inputs: dict[str, InputInfo] = {info["name"]: OpenVinoInput(info) for info in found.inputs}
         self.outputs = [info["name"] for info in found.outputs]
         self.threads, self.batch, self.precision = threads or usable_threads(), batch, precision
