@@ -13,7 +13,7 @@ from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
 from ptycho_torch.bundle.members import Members
 from ptycho_torch.bundle.pickle.allowed import Function
-from ptycho_torch.bundle.pickle.load import look_through
+from ptycho_torch.bundle.pickle.load import Reader, look_through
 from ptycho_torch.bundle.tensors import TENSOR_GLOBALS
 from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import DamagedBundleError, LimitExceededError, UnsafeContentError
@@ -91,8 +91,10 @@ def _check_pickle(parts: Members, name: str, where: str) -> None:
     # Types of the file's own code are made by the file's own code, which is looked at as such.
     found = look_through(
         bytes(parts.buffer(name)),
-        extra={key: Function(".".join(key), _nothing) for key in (*TENSOR_GLOBALS, _TYPE_TAG)},
-        load_storage=_nothing,
+        Reader(
+            extra={key: Function(".".join(key), _nothing) for key in (*TENSOR_GLOBALS, _TYPE_TAG)},
+            load_storage=_nothing,
+        ),
     )
     for module, attribute in found.refused_globals:
         if not (module == "__torch__" or module.startswith("__torch__.")):

@@ -17,8 +17,8 @@ from ptycho_runtime.files import printable
 from ptycho_torch.bundle import is_own_member, limits, read_bundle, resolve
 from ptycho_torch.bundle.folder import open_folder, open_regular, single_file
 from ptycho_torch.bundle.members import Members
+from ptycho_torch.bundle.pickle.findings import Findings
 from ptycho_torch.bundle.pickle.load import load_plain, look_through
-from ptycho_torch.bundle.pickle.machine import Findings
 from ptycho_torch.bundle.tensors import TensorFile, load_tensors
 from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import BundleError, LimitExceededError, NotABundleError, UnsafeContentError
@@ -188,7 +188,7 @@ def _look(content: Members, name: str) -> Iterator[tuple[str, Findings]]:
     data = content.buffer(name)
     head = bytes(data[:2])
     if head == b"PK":
-        yield name, TensorFile(data, name).look_through()
+        yield name, TensorFile(data, name, training_state=name.endswith(".ckpt")).look_through()
     elif head[:1] == b"\x80" or Path(name).suffix in (".dill", ".pkl"):
         rest = bytes(data[: limits.MAX_PICKLE_BYTES])
         for index in range(_MAX_PICKLES):

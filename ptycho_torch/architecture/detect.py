@@ -124,7 +124,7 @@ class _Detector:
         self.training_extras = {**(sealed or {}), **{k: v for k, v in holder.items() if not isinstance(v, dict)}}
         self.found: dict[str, Settled] = {}
         unknown = sorted(str(key) for key in overrides if key not in self.model_config)
-        self.notices: list[str] = (
+        self.notices: list[str] = list(record.notices) + (
             [
                 f"the checkpoint's generator_overrides name {', '.join(unknown)}, which says nothing known; weights decide"
             ]

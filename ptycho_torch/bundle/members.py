@@ -76,7 +76,12 @@ def check_names(names: list[str], label: str) -> None:
     seen: dict[str, str] = {}
     for name in names:
         parts = name.removesuffix("/").split("/")
-        if "\0" in name or "\\" in name or name.startswith("/") or _DRIVE.match(name) or {"", ".", ".."} & set(parts):
+        if "\\" in name and not _points_outside(name.replace("\\", "/")):
+            raise UnsafeContentError(
+                f"{label}: member name {printable(ascii(name))} has backslashes, which zip archives do not use between "
+                "folders; pack the files again with another program, or unpack it and give the folder"
+            )
+        if _points_outside(name):
             raise UnsafeContentError(
                 f"{label}: member name {printable(ascii(name))} points outside the archive; refused"
             )
@@ -91,3 +96,8 @@ def check_names(names: list[str], label: str) -> None:
             )
             raise UnsafeContentError(f"{label}: member name {printable(ascii(name))} {how}; refused")
         seen[folded] = name
+
+
+def _points_outside(name: str) -> bool:
+    parts = set(name.removesuffix("/").split("/"))
+    return "\0" in name or "\\" in name or name.startswith("/") or bool(_DRIVE.match(name) or {"", ".", ".."} & parts)

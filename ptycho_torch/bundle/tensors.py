@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import sys
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -15,17 +16,18 @@ import numpy as np
 from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
 from ptycho_torch.bundle.members import Members
-from ptycho_torch.bundle.pickle.allowed import Function, Global
-from ptycho_torch.bundle.pickle.load import load_plain, look_through
-from ptycho_torch.bundle.pickle.machine import Findings
+from ptycho_torch.bundle.pickle.allowed import CONFIGURATION_GLOBALS, Function, Global, is_training_state
+from ptycho_torch.bundle.pickle.findings import Findings
+from ptycho_torch.bundle.pickle.load import Reader, load_plain, look_through
 from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import (
     DamagedBundleError,
     NotABundleError,
     UnsafeContentError,
-    WeightMismatchError,
 )
 
+_HEAD_BYTES = 32
+_BEFORE_1_6 = tuple(bytes((0x80, protocol)) + b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." for protocol in range(2, 6))
 StateDict = dict[str, np.ndarray]
 Source = memoryview | bytes | BinaryIO
 
@@ -33,31 +35,40 @@ _STORAGES: dict[str, np.dtype[Any]] = {
     name + "Storage": np.dtype(code)
     for name, code in {
         "Float": "f4", "Double": "f8", "Half": "f2", "Int": "i4", "Long": "i8", "Short": "i2", "Char": "i1",
-        "Byte": "u1", "Bool": "?", "ComplexFloat": "c8", "ComplexDouble": "c16",
+        "Byte": "u1", "Bool": "?", "ComplexFloat": "c8", "ComplexDouble": "c16", "QInt8": "i1", "QUInt8": "u1", "QInt32": "i4",
     }.items()
 }  # fmt: skip
+_BFLOAT16 = "BFloat16Storage"  # numpy has no such numbers: they are the upper half of a float32
 _DTYPE_NAMES = (
     "float16", "bfloat16", "float32", "float64", "complex64", "complex128", "int8", "int16", "int32", "int64", "uint8", "bool",
 )  # fmt: skip
-WEIGHT_DTYPES = (np.dtype("f4"), np.dtype("f8"), np.dtype("f2"), np.dtype("c8"), np.dtype("c16"), np.dtype("i8"))
-_FINITE_CHUNK = 1 << 20  # values looked at in one go
 
 
 class _StorageType:
-    def __init__(self, dtype: np.dtype[Any]) -> None:
-        self.dtype = dtype
+    def __init__(self, dtype: np.dtype[Any], *, bfloat16: bool = False) -> None:
+        self.dtype = dtype  # as stored
+        self.bfloat16 = bfloat16
 
 
 class _Storage:
     """The raw values behind one or more tensors, read when the first tensor is wanted."""
 
-    def __init__(self, parts: Members, name: str, dtype: np.dtype[Any], size: int) -> None:
+    def __init__(self, parts: Members, name: str, kind: _StorageType, size: int) -> None:
         self._parts = parts
         self._name = name
-        self.dtype = dtype
+        self.kind = kind
         self.size = size
         self._views: list[tuple[int, int]] = []
         self._values: np.ndarray | None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of `values`."""
+        return np.dtype(np.float32) if self.kind.bfloat16 else self.kind.dtype
+
+    def holds(self, array: np.ndarray) -> bool:
+        """Say whether an array is a view of these values."""
+        return self._values is not None and np.may_share_memory(self._values, array)
 
     def claim(self, start: int, end: int) -> None:
         """Note that a tensor uses these values; the same ones may be used again, but none in part."""
@@ -72,11 +83,14 @@ class _Storage:
         """Return the values, read-only."""
         if self._values is None:
             raw = self._parts.buffer(self._name)
-            if len(raw) != self.size * self.dtype.itemsize:
-                raise DamagedBundleError(
-                    f"a storage of {len(raw)} bytes where {self.size * self.dtype.itemsize} are said"
-                )
-            self._values = np.frombuffer(raw, self.dtype)
+            stored = self.kind.dtype
+            if len(raw) != self.size * stored.itemsize:
+                raise DamagedBundleError(f"a storage of {len(raw)} bytes where {self.size * stored.itemsize} are said")
+            values = np.frombuffer(raw, stored)
+            if self.kind.bfloat16:
+                values = (values.astype(np.uint32) << 16).view(np.float32)
+                values.flags.writeable = False
+            self._values = values
         return self._values
 
 
@@ -164,6 +178,7 @@ TENSOR_GLOBALS: dict[Global, Any] = {
     ("torch", "device"): Function("torch.device", _device),
     **{("torch", name): f"torch.{name}" for name in _DTYPE_NAMES},
     **{("torch", name): _StorageType(dtype) for name, dtype in _STORAGES.items()},
+    ("torch", _BFLOAT16): _StorageType(np.dtype("u2"), bfloat16=True),
 }
 
 
@@ -174,13 +189,28 @@ def _finish(value: Any) -> np.ndarray | None:
 class TensorFile:
     """One PyTorch file: its pickle, and the storages the pickle names."""
 
-    def __init__(self, source: Source, where: str) -> None:
-        """Open it; raises `NotABundleError`, `DamagedBundleError` or `UnsafeContentError` for what is no such file."""
+    def __init__(self, source: Source, where: str, *, training_state: bool = False) -> None:
+        """Open it.
+
+        Args:
+            source: the file's bytes, or the open file.
+            where: its name for messages.
+            training_state: what optimisers and the like keep in it stands for nothing.
+
+        Raises:
+            NotABundleError: another format.
+            DamagedBundleError: cut short, or without its pickle.
+            UnsafeContentError: members that PyTorch never writes.
+        """
         head = _head(source)
         if head[:2] != b"PK":
-            if head[:1] == b"\x80":
+            if head.startswith(_BEFORE_1_6):
                 raise NotABundleError(
                     f"{where}: saved in PyTorch's format from before 1.6; open and save it again with a newer PyTorch"
+                )
+            if head[:1] == b"\x80":
+                raise NotABundleError(
+                    f"{where}: is a plain pickle, not a file that torch.save wrote; save the weights with torch.save"
                 )
             raise DamagedBundleError(f"{where}: is no PyTorch file; copy it again")
         self.where = where
@@ -190,26 +220,30 @@ class TensorFile:
             raise DamagedBundleError(f"{where}: holds {len(pickles)} data.pkl; a PyTorch file has one")
         self._prefix = pickles[0].removesuffix("data.pkl")
         self._storages: dict[str, _Storage] = {}
+        self.findings = Findings()  # what `load` came across
+        self._reader = Reader(
+            extra={**TENSOR_GLOBALS, **CONFIGURATION_GLOBALS},
+            load_storage=self._load_storage,
+            finish=_finish,
+            skippable=is_training_state if training_state else None,
+        )
 
     def look_through(self) -> Findings:
         """Return what its pickle asks for, without reading the tensors."""
-        return look_through(self._pickle(), extra=TENSOR_GLOBALS, load_storage=self._load_storage)
+        return look_through(self._pickle(), self._reader)
 
-    def load(self, without: tuple[str, ...] = ()) -> Any:
-        """Return its value with tensors as read-only arrays; `without` names outermost keys whose tensors stay unread."""
+    def load(self, want: Callable[[Any], bool] | None = None) -> Any:
+        """Return its value with tensors as read-only arrays; `want` says which outermost keys are read, the rest is left."""
         order = self._small("byteorder", b"little")
         if order != sys.byteorder.encode():
             raise DamagedBundleError(
                 f"{self.where}: stored in {printable(ascii(order))} byte order; expected {sys.byteorder!r}"
             )
-        return load_plain(
-            self._pickle(),
-            self.where,
-            extra=TENSOR_GLOBALS,
-            load_storage=self._load_storage,
-            finish=_finish,
-            without=without,
-        )
+        return load_plain(self._pickle(), self.where, self._reader, findings=self.findings, want=want)
+
+    def is_bfloat16(self, array: np.ndarray) -> bool:
+        """Say whether an array that `load` returned was stored in bfloat16, which numpy does not have."""
+        return any(storage.kind.bfloat16 and storage.holds(array) for storage in self._storages.values())
 
     def _small(self, name: str, default: bytes) -> bytes:
         name = self._prefix + name
@@ -238,21 +272,21 @@ class TensorFile:
             said, there = size * kind.dtype.itemsize, self._parts.sizes_bytes[name]
             if said != there:
                 raise DamagedBundleError(f"a storage {printable(ascii(key))} of {there} bytes where {said} are said")
-            self._storages[key] = _Storage(self._parts, name, kind.dtype, size)
+            self._storages[key] = _Storage(self._parts, name, kind, size)
         storage = self._storages[key]
-        if storage.dtype != kind.dtype or storage.size != size:
+        if storage.kind is not kind or storage.size != size:
             raise UnsafeContentError(f"a storage {printable(ascii(key))} used with two dtypes or sizes")
         return storage
 
 
 def _head(source: Source) -> bytes:
     if isinstance(source, (bytes, memoryview)):
-        return bytes(source[:4])
+        return bytes(source[:_HEAD_BYTES])
     source.seek(0)
-    return source.read(4)
+    return source.read(_HEAD_BYTES)
 
 
-def load_tensors(source: Source, where: str, *, without: tuple[str, ...] = ()) -> Any:
+def load_tensors(source: Source, where: str, *, want: Callable[[Any], bool] | None = None) -> Any:
     """Return the value in a PyTorch file with tensors as read-only numpy arrays.
 
     Tensors that share one whole storage share memory here too.
@@ -260,7 +294,7 @@ def load_tensors(source: Source, where: str, *, without: tuple[str, ...] = ()) -
     Args:
         source: the file's bytes, or the open file.
         where: its name for messages.
-        without: keys of the outermost dictionary to leave out; their tensors are not read.
+        want: says which keys of the outermost dictionary are wanted; the tensors of the others are not read.
 
     Raises:
         UnsafeContentError: a global, opcode or tensor layout that no model needs.
@@ -268,29 +302,4 @@ def load_tensors(source: Source, where: str, *, without: tuple[str, ...] = ()) -
         LimitExceededError: more than any model has.
         NotABundleError: a file in PyTorch's format from before 1.6.
     """
-    return TensorFile(source, where).load(without)
-
-
-def check_weights(weights: Any, where: str) -> StateDict:
-    """Return a state_dict whose every entry is a usable tensor; raises `WeightMismatchError` naming the first that is not."""
-    if not isinstance(weights, dict) or not weights:
-        raise DamagedBundleError(f"{where}: holds no state_dict; expected named tensors")
-    for key, value in weights.items():
-        if not isinstance(key, str) or not isinstance(value, np.ndarray):
-            raise WeightMismatchError(
-                f"{where}: entry {printable(ascii(key))} is {type(value).__name__}; expected a dense tensor"
-            )
-        if value.dtype not in WEIGHT_DTYPES:
-            raise WeightMismatchError(
-                f"{where}: {printable(key)} has dtype {value.dtype}; expected floating-point weights"
-            )
-        if not _all_finite(value):
-            raise WeightMismatchError(
-                f"{where}: {printable(key)} holds values that are not finite; the training diverged or the file is damaged"
-            )
-    return weights
-
-
-def _all_finite(values: np.ndarray) -> bool:
-    flat = values.ravel(order="K")  # a view: tensors are dense, whatever the order of their axes
-    return all(bool(np.isfinite(flat[i : i + _FINITE_CHUNK]).all()) for i in range(0, flat.size, _FINITE_CHUNK))
+    return TensorFile(source, where).load(want)

@@ -444,7 +444,7 @@ _file(
     "the global torch._utils._rebuild_qtensor",
     _tensor(b.call(b.glob("torch._utils", "_rebuild_qtensor"))),
 )
-_file("half-brain-float", UNSAFE, "the global torch.BFloat16Storage", _tensor(b.tensor(kind="BFloat16Storage")))
+_file("numbers-of-half-a-byte", UNSAFE, "the global torch.QUInt4x2Storage", _tensor(b.tensor(kind="QUInt4x2Storage")))
 _file("parameter-of-text", UNSAFE, "a parameter that is no tensor", _tensor(
     b.call(b.glob("torch._utils", "_rebuild_parameter"), b.text("x"), b"\x89", b"N")
 ))  # fmt: skip
@@ -683,7 +683,11 @@ _file(
 )
 _file("checkpoint-cut-short", DAMAGED, "cut short or corrupt", lambda c: b.checkpoint()[:-60], ".ckpt")
 _file(
-    "checkpoint-before-1.6", NOT_A_BUNDLE, "from before 1.6", lambda command: pickle.dumps(_Reduce(command), 2), ".ckpt"
+    "checkpoint-is-a-pickle",
+    NOT_A_BUNDLE,
+    "is a plain pickle",
+    lambda command: pickle.dumps(_Reduce(command), 2),
+    ".ckpt",
 )
 _file("checkpoint-is-text", DAMAGED, "is no PyTorch file", lambda c: b"hello", ".ckpt")
 _file("exported-checkpoint", UNSAFE, "the global posix.system", lambda command: b.zip_of(

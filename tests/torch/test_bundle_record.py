@@ -171,7 +171,7 @@ def test_missing_models_are_named(tmp_path: Path) -> None:
         read_bundle(path)
     manifest = pickle.dumps({"models": ["diffraction_to_obj"], "version": "2.0-pytorch"})
     path = rewritten(SMALL, {"manifest.dill": manifest}, tmp_path / "wts.h5.zip")
-    with pytest.raises(MissingModelsError, match=r"lacks the weights of autoencoder.*\(found: diffraction_to_obj\)"):
+    with pytest.raises(MissingModelsError, match="manifest does not list autoencoder, whose weights are there"):
         read_bundle(path)
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from sample_bundles import BUNDLES
 
-from ptycho_torch.bundle.tensors import check_weights, load_tensors
+from ptycho_torch.bundle.state_dict import check_weights
+from ptycho_torch.bundle.tensors import load_tensors
 from ptycho_torch.errors import (
     BundleError,
     DamagedBundleError,
@@ -82,7 +83,7 @@ def test_a_trained_modules_checkpoint_with_optimiser_is_read() -> None:
     }  # fmt: skip
     assert found["optimizer_states"][0]["state"][0]["step"] == 1.0
     assert found["state_dict"]["1.num_batches_tracked"] == 1
-    assert "optimizer_states" not in load_tensors(saved(whole), "t", without=("optimizer_states",))
+    assert "optimizer_states" not in load_tensors(saved(whole), "t", want=lambda key: key != "optimizer_states")
 
 
 def test_tensors_of_one_storage_share_memory_here_too() -> None:
@@ -111,7 +112,7 @@ def test_tensors_that_are_left_out_are_not_read(tmp_path: Path) -> None:
     tracemalloc.start()
     try:
         with path.open("rb") as file:
-            found = load_tensors(file, "t", without=("large",))
+            found = load_tensors(file, "t", want=lambda key: key != "large")
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -132,7 +133,6 @@ def test_partly_overlapping_tensors_are_refused_and_separate_parts_are_not() -> 
     ("value", "named"),
     [
         (torch.eye(3).to_sparse(), r"torch\._utils\._rebuild_sparse_tensor"),
-        (torch.ones(2, dtype=torch.bfloat16), r"torch\.BFloat16Storage"),
         (torch.nn.Linear(1, 1), r"torch\.nn\.modules\.linear\.Linear"),
     ],
 )

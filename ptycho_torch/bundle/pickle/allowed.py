@@ -63,6 +63,28 @@ class Array:
         self.array = _array(data, dtype, shape, "F" if fortran else "C")
 
 
+class Record:
+    """Stands for a configuration object: the names and values in it, and nothing else."""
+
+    def __init__(self) -> None:
+        """Start without values."""
+        self.values: dict[str, Any] = {}
+
+    def set_state(self, state: Any) -> None:
+        """Take the attributes."""
+        if type(state) is not dict or not all(isinstance(key, str) for key in state):
+            raise UnsafeContentError("a configuration object whose state is no dictionary with text keys")
+        self.values = state
+
+
+class RecordType(Function):
+    """The class of a configuration object; an instance of it is a `Record`."""
+
+    def __init__(self, name: str) -> None:
+        """Take the name for messages."""
+        super().__init__(name, Record)
+
+
 def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     if not isinstance(dtype, Dtype) or not isinstance(data, bytes) or order not in ("C", "F"):
         raise UnsafeContentError("a numpy array of objects or in an unknown layout; expected plain numbers")
@@ -207,3 +229,27 @@ _FUNCTIONS: dict[Global, Callable[..., Any]] = {
 PLAIN_GLOBALS: Mapping[Global, Any] = {
     name: Function(f"{name[0]}.{name[1]}", call) for name, call in _FUNCTIONS.items()
 }
+
+# The configuration classes that checkpoints of PtychoPINN's torchapi-devel branch pickle as objects.
+CONFIGURATION_GLOBALS: Mapping[Global, Any] = {
+    ("ptycho_torch.config_params", name): RecordType(f"ptycho_torch.config_params.{name}")
+    for name in ("ModelConfig", "DataConfig", "TrainingConfig", "InferenceConfig")
+}
+
+# What optimisers, schedulers and callbacks keep their state in. None of it is ever made: it stands for nothing.
+_TRAINING_ROOTS = frozenset(
+    ("collections", "datetime", "lightning", "lightning_fabric", "numpy", "pytorch_lightning", "torch", "torchmetrics")
+)
+_TRAINING_GLOBALS = frozenset(
+    {("argparse", "Namespace"), ("functools", "partial"), ("types", "SimpleNamespace")}
+    | {
+        (module, name)
+        for module in ("builtins", "__builtin__")
+        for name in ("dict", "float", "int", "list", "long", "object", "range", "slice", "str", "tuple", "xrange")
+    }
+)
+
+
+def is_training_state(wanted: Global) -> bool:
+    """Say whether a global is of the kind that the state of a training run is made of."""
+    return wanted in _TRAINING_GLOBALS or wanted[0].partition(".")[0] in _TRAINING_ROOTS

@@ -4,48 +4,68 @@ from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from ptycho_torch.bundle import limits
-from ptycho_torch.bundle.pickle.allowed import PLAIN_GLOBALS, Array, Dtype, Function, Global
-from ptycho_torch.bundle.pickle.machine import Findings, Machine
+from ptycho_torch.bundle.pickle.allowed import PLAIN_GLOBALS, Array, Dtype, Function, Global, Record
+from ptycho_torch.bundle.pickle.findings import Findings, Nothing
+from ptycho_torch.bundle.pickle.machine import Machine
 from ptycho_torch.errors import BundleError, DamagedBundleError, LimitExceededError, UnsafeContentError
 
 Finish = Callable[[Any], np.ndarray | None]
 
 
-def look_through(
-    data: bytes, *, extra: Mapping[Global, Any] | None = None, load_storage: Callable[[Any], Any] | None = None
-) -> Findings:
+@dataclass(frozen=True)
+class Reader:
+    """What a kind of pickle may hold beyond plain values."""
+
+    extra: Mapping[Global, Any] = field(default_factory=dict)
+    """Further allowed globals and what they stand for."""
+    load_storage: Callable[[Any], Any] | None = None
+    """Turns a persistent id into a tensor storage; None where persistent ids are refused."""
+    finish: Finish | None = None
+    """Turns a further kind of stand-in into an array; returns None for what it does not know."""
+    skippable: Callable[[Global], bool] | None = None
+    """Which unknown globals may stand for nothing, as long as nobody wants what is made of them."""
+
+    def machine(self, data: bytes, findings: Findings, *, judge: bool) -> Machine:
+        """Return a machine at the front of a pickle."""
+        table = {**PLAIN_GLOBALS, **self.extra}
+        return Machine(data, table, self.load_storage, findings, judge=judge, skippable=self.skippable)
+
+
+_PLAIN = Reader()
+
+
+def look_through(data: bytes, reader: Reader = _PLAIN) -> Findings:
     """Return what a pickle asks for, the refused included; `refusal` is the first thing that ends a load."""
-    found = Findings()
+    findings = Findings()
     try:
-        Machine(data, {**PLAIN_GLOBALS, **(extra or {})}, load_storage, found, judge=False).run()
+        reader.machine(data, findings, judge=False).run()
     except BundleError as error:
-        found.refusal = found.refusal or error
-    return found
+        findings.refusal = findings.refusal or error
+    return findings
 
 
 def load_plain(
     data: bytes,
     where: str,
+    reader: Reader = _PLAIN,
     *,
-    extra: Mapping[Global, Any] | None = None,
-    load_storage: Callable[[Any], Any] | None = None,
-    finish: Finish | None = None,
-    without: tuple[str, ...] = (),
+    findings: Findings | None = None,
+    want: Callable[[Any], bool] | None = None,
 ) -> Any:
     """Return the plain value in a pickle.
 
     Args:
         data: the pickle's bytes.
         where: archive and member, for messages.
-        extra: further allowed globals and what they stand for.
-        load_storage: turns a persistent id into a tensor storage; None where persistent ids are refused.
-        finish: turns a further kind of stand-in into an array; returns None for what it does not know.
-        without: keys of the outermost dictionary to leave out.
+        reader: what it may hold beyond plain values.
+        findings: is told what the pickle asks for.
+        want: says which keys of the outermost dictionary are wanted; the others are left out.
 
     Raises:
         UnsafeContentError: an opcode, global or value that no model needs; the message names it and the member.
@@ -53,10 +73,10 @@ def load_plain(
         LimitExceededError: a value far larger than any model's parameters.
     """
     try:
-        value = Machine(data, {**PLAIN_GLOBALS, **(extra or {})}, load_storage, Findings(), judge=True).run()
-        if without and isinstance(value, dict):
-            value = {key: item for key, item in value.items() if key not in without}
-        return _Settling(finish).settle(value, 0)
+        value = reader.machine(data, Findings() if findings is None else findings, judge=True).run()
+        if want is not None and isinstance(value, dict):
+            value = {key: item for key, item in value.items() if want(key)}
+        return _Settling(reader.finish).settle(value, 0)
     except BundleError as error:
         if str(error).startswith(f"{where}: "):
             raise  # the archive's own reader has said where
@@ -91,6 +111,10 @@ class _Settling:
             return {key: self.settle(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
             return type(value)(self.settle(item, depth + 1) for item in value)
+        if isinstance(value, Record):
+            return self.settle(value.values, depth + 1)
+        if isinstance(value, Nothing):
+            raise UnsafeContentError(value.name)
         if isinstance(value, Array):
             if value.array is None:
                 raise DamagedBundleError("a numpy array without data")

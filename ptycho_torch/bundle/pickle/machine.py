@@ -13,33 +13,15 @@ from typing import Any
 
 from ptycho_runtime.files import printable
 from ptycho_torch.bundle import limits
-from ptycho_torch.bundle.pickle.allowed import Array, Dtype, Function, Global, check_key
+from ptycho_torch.bundle.pickle.allowed import Array, Dtype, Function, Global, Record, RecordType, check_key
+from ptycho_torch.bundle.pickle.findings import Findings, Nothing, outline
+from ptycho_torch.bundle.pickle.operands import Operands
 from ptycho_torch.errors import BundleError, DamagedBundleError, LimitExceededError, UnsafeContentError
 
 _MAX_LISTED = 20_000  # globals and calls kept for a report
 
 
-class Findings:
-    """What one pickle asks for, written down while it is followed."""
-
-    def __init__(self) -> None:
-        """Start empty."""
-        self.globals: list[Global] = []
-        self.refused_globals: list[Global] = []
-        self.calls: list[str] = []  # what an ordinary unpickler would have run and this one will not
-        self.opcodes: dict[str, int] = {}
-        self.refusal: BundleError | None = None
-        self.end = 0  # where the pickle stops; 0 while it has not
-
-
-class _Nothing:
-    """Stands for a value that is not made, while looking."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-
-class Machine:
+class Machine(Operands):
     """Follows one pickle."""
 
     def __init__(
@@ -50,14 +32,19 @@ class Machine:
         findings: Findings,
         *,
         judge: bool,
+        skippable: Callable[[Global], bool] | None = None,
     ) -> None:
-        """Take the pickle, what its globals may stand for, and what a persistent id stands for (None: refused)."""
-        self._data = data
-        self._at = 0
+        """Take the pickle, what its globals may stand for, and what a persistent id stands for (None: refused).
+
+        `skippable` says which globals, unknown here, may stand for nothing: what is made of them is nothing either, and
+        whoever wants the value refuses it then.
+        """
+        super().__init__(data)
         self._table = table
         self._load_storage = load_storage
         self.findings = findings
         self._judge = judge
+        self._skippable = skippable
         self._stack: list[Any] = []
         self._marks: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -72,18 +59,18 @@ class Machine:
             LimitExceededError: more of something than any model has.
             DamagedBundleError: bytes that are no pickle.
         """
-        if len(self._data) > limits.MAX_PICKLE_BYTES:
+        if len(self.data) > limits.MAX_PICKLE_BYTES:
             raise LimitExceededError(
-                f"a pickle of {len(self._data)} bytes; a bundle's has at most {limits.MAX_PICKLE_BYTES}"
+                f"a pickle of {len(self.data)} bytes; a bundle's has at most {limits.MAX_PICKLE_BYTES}"
             )
-        data, size, opcodes, count = self._data, len(self._data), _OPCODES, self.findings.opcodes
+        data, size, opcodes, count = self.data, len(self.data), _OPCODES, self.findings.opcodes
         name = "the start"
         try:
             for _ in range(limits.MAX_PICKLE_OPS):
-                if self._at >= size:
+                if self.at >= size:
                     raise DamagedBundleError("bytes that are no pickle (it ends in the middle)")
-                code = data[self._at]
-                self._at += 1
+                code = data[self.at]
+                self.at += 1
                 if code not in opcodes:
                     raise DamagedBundleError(f"bytes that are no pickle (byte {code:#04x} where an opcode is due)")
                 name, step = opcodes[code]
@@ -100,53 +87,15 @@ class Machine:
     def _stop(self) -> Any:
         if len(self._stack) != 1 or self._marks:
             raise DamagedBundleError("bytes that are no pickle (it ends with other than one value)")
-        if self._at != len(self._data):
-            self._refuse(DamagedBundleError(f"a pickle followed by {len(self._data) - self._at} further bytes"))
-        self.findings.end = self._at
+        if self.at != len(self.data):
+            self._refuse(DamagedBundleError(f"a pickle followed by {len(self.data) - self.at} further bytes"))
+        self.findings.end = self.at
         return self._stack[0]
 
     def _refuse(self, error: BundleError) -> None:
         if self._judge:
             raise error
         self.findings.refusal = self.findings.refusal or error
-
-    # reading
-
-    def _take(self, count: int) -> bytes:
-        end = self._at + count
-        if count < 0 or end > len(self._data):
-            raise DamagedBundleError("bytes that are no pickle (it ends in the middle)")
-        taken = self._data[self._at : end]
-        self._at = end
-        return taken
-
-    def _number(self, width: int, signed: bool = False) -> int:
-        return int.from_bytes(self._take(width), "little", signed=signed)
-
-    def _byte(self) -> int:
-        value = self._data[self._at]
-        self._at += 1
-        return value
-
-    def _raw_line(self) -> bytes:
-        end = self._data.find(b"\n", self._at)
-        if end < 0:
-            raise DamagedBundleError("bytes that are no pickle (a line without an end)")
-        line = self._data[self._at : end]
-        self._at = end + 1
-        return line
-
-    def _line(self) -> str:
-        try:
-            return self._raw_line().decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DamagedBundleError("bytes that are no pickle (text in no encoding)") from error
-
-    def _text(self, length: int) -> None:
-        try:
-            self._push(self._take(length).decode("utf-8", "surrogatepass"))
-        except UnicodeDecodeError as error:
-            raise DamagedBundleError("bytes that are no pickle (text in no encoding)") from error
 
     # the stack
 
@@ -176,13 +125,19 @@ class Machine:
 
     # numbers and text
 
+    def _text(self, length: int) -> None:
+        try:
+            self._push(self.take(length).decode("utf-8", "surrogatepass"))
+        except UnicodeDecodeError as error:
+            raise DamagedBundleError("bytes that are no pickle (text in no encoding)") from error
+
     def _integer(self, value: int) -> None:
         if value.bit_length() > limits.MAX_INTEGER_BITS:
             raise LimitExceededError(f"a whole number of {value.bit_length()} bits")
         self._push(value)
 
     def _decimal(self) -> None:
-        line = self._line()
+        line = self.line()
         if line in ("00", "01"):
             self._push(line == "01")
             return
@@ -198,10 +153,10 @@ class Machine:
     def _long(self, length: int) -> None:
         if length * 8 > limits.MAX_INTEGER_BITS + 8:
             raise LimitExceededError(f"a whole number of {length} bytes")
-        self._integer(int.from_bytes(self._take(length), "little", signed=True))
+        self._integer(int.from_bytes(self.take(length), "little", signed=True))
 
     def _float_text(self) -> None:
-        line = self._line()
+        line = self.line()
         try:
             self._push(float(line[:100]))
         except ValueError as error:
@@ -209,16 +164,16 @@ class Machine:
 
     def _unicode_text(self) -> None:
         try:
-            self._push(self._raw_line().decode("raw-unicode-escape"))
+            self._push(self.raw_line().decode("raw-unicode-escape"))
         except UnicodeDecodeError as error:
             raise DamagedBundleError("bytes that are no pickle (text in no encoding)") from error
 
     def _proto(self) -> None:
-        if self._take(1)[0] > 5:
+        if self.take(1)[0] > 5:
             raise DamagedBundleError("a pickle of an unknown protocol; expected 0 to 5")
 
     def _frame(self) -> None:
-        if self._number(8) > len(self._data) - self._at:
+        if self.number(8) > len(self.data) - self.at:
             raise DamagedBundleError("bytes that are no pickle (a frame longer than the file)")
 
     # containers
@@ -227,7 +182,7 @@ class Machine:
         target = self._top()
         if isinstance(target, list):
             target.extend(items)
-        elif not isinstance(target, _Nothing):
+        elif not isinstance(target, Nothing):
             raise UnsafeContentError(f"values appended to {type(target).__name__}")
 
     def _append(self) -> None:
@@ -236,12 +191,13 @@ class Machine:
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._top()
-        if isinstance(target, _Nothing):
+        if isinstance(target, Nothing):
             return
         if type(target) is not dict or len(items) % 2:
             raise UnsafeContentError(f"items set on {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if isinstance(key, _Nothing):
+            if isinstance(key, Nothing):
+                self._refuse_unmade(key, "a dictionary key")
                 continue
             self._count_key(key)
             target[key] = value
@@ -260,14 +216,16 @@ class Machine:
     def _add_items(self) -> None:
         items = self._pop_mark()
         target = self._top()
-        if isinstance(target, _Nothing):
+        if isinstance(target, Nothing):
             return
         if not isinstance(target, set):
             raise UnsafeContentError(f"items added to {type(target).__name__}")
         for item in items:
-            if not isinstance(item, _Nothing):
-                self._count_key(item)
-                target.add(item)
+            if isinstance(item, Nothing):
+                self._refuse_unmade(item, "a member of a set")
+                continue
+            self._count_key(item)
+            target.add(item)
 
     def _dict(self) -> None:
         items = self._pop_mark()
@@ -275,10 +233,16 @@ class Machine:
         self._set_items(items)
 
     def _frozenset(self) -> None:
-        items = [item for item in self._pop_mark() if not isinstance(item, _Nothing)]
+        items = self._pop_mark()
         for item in items:
+            if isinstance(item, Nothing):
+                self._refuse_unmade(item, "a member of a set")
+                continue
             self._count_key(item)
-        self._push(frozenset(items))
+        self._push(frozenset(item for item in items if not isinstance(item, Nothing)))
+
+    def _refuse_unmade(self, value: Nothing, place: str) -> None:
+        self._refuse(UnsafeContentError(f"{value.name} as {place}"))
 
     def _tuple(self, count: int) -> None:
         if len(self._stack) < count:
@@ -297,17 +261,22 @@ class Machine:
             self._push(self._table[wanted])
             return
         label = f"{printable(module)}.{printable(name)}"
+        if self._skippable is not None and self._skippable(wanted):
+            if len(self.findings.skipped_globals) < _MAX_LISTED:
+                self.findings.skipped_globals.append(wanted)
+            self._push(Nothing(f"the global {label}", skipped=True))
+            return
         if len(self.findings.refused_globals) < _MAX_LISTED:
             self.findings.refused_globals.append(wanted)
         self._refuse(UnsafeContentError(f"the global {label}"))
-        self._push(_Nothing(label))
+        self._push(Nothing(label))
 
     def _stack_global(self) -> None:
         name, module = self._pop(), self._pop()
         self._global(module, name)
 
     def _extension(self, code: int) -> None:
-        self._push(_Nothing(f"extension {code}"))
+        self._push(Nothing(f"extension {code}"))
 
     def _call(self, function: Any, arguments: Any) -> Any:
         if isinstance(function, Function) and isinstance(arguments, tuple):
@@ -319,30 +288,35 @@ class Machine:
             ) + 16 * len(arguments)
             if self._work_bytes > limits.MAX_PICKLE_WORK_BYTES:
                 raise LimitExceededError("values copied over and over")
-            if not self._judge and any(isinstance(a, _Nothing) for a in arguments):
-                return _Nothing(function.name)
+            unmade = next((a for a in arguments if isinstance(a, Nothing)), None)
+            if unmade is not None:
+                return Nothing(unmade.name, skipped=unmade.skipped)
             try:
                 return function.call(*arguments)
             except TypeError as error:
                 raise DamagedBundleError(f"{function.name} with {len(arguments)} arguments") from error
-        if isinstance(function, _Nothing):
+        if isinstance(function, Nothing):
+            if function.skipped:
+                return function
             if len(self.findings.calls) < _MAX_LISTED:
-                self.findings.calls.append(f"{function.name}({_outline(arguments)})")
-            return _Nothing(f"result of {function.name}")
+                self.findings.calls.append(f"{function.name}({outline(arguments)})")
+            return Nothing(f"result of {function.name}")
         raise UnsafeContentError(f"a call of {type(function).__name__}")
 
     def _reduce(self) -> None:
         arguments, function = self._pop(), self._pop()
         self._push(self._call(function, arguments))
 
-    def _new_object(self, *, keywords: bool) -> None:
+    def _new_object(self, opcode: str, *, keywords: bool) -> None:
         if keywords:
             self._pop()
         arguments, kind = self._pop(), self._pop()
+        if not isinstance(kind, RecordType) and not (isinstance(kind, Nothing) and kind.skipped):
+            self._refuse(UnsafeContentError(f"the pickle opcode {opcode}, which no model needs"))
         self._push(self._call(kind, arguments))
 
     def _instance(self) -> None:
-        module, name = self._line(), self._line()
+        module, name = self.line(), self.line()
         arguments = tuple(self._pop_mark())
         self._global(module, name)
         self._push(self._call(self._pop(), arguments))
@@ -354,11 +328,11 @@ class Machine:
     def _build(self) -> None:
         state = self._pop()
         target = self._top()
-        if isinstance(target, (Dtype, Array)):
+        if isinstance(target, (Dtype, Array, Record)):
             target.set_state(state)
-        elif isinstance(target, _Nothing):
-            if len(self.findings.calls) < _MAX_LISTED:
-                self.findings.calls.append(f"{target.name}.__setstate__({_outline((state,))})")
+        elif isinstance(target, Nothing):
+            if not target.skipped and len(self.findings.calls) < _MAX_LISTED:
+                self.findings.calls.append(f"{target.name}.__setstate__({outline((state,))})")
         elif type(target) is not dict or not isinstance(state, dict) or set(state) - {"_metadata"}:
             # Only a state_dict has state of its own: the versions of its modules, which nothing here needs.
             self._refuse(UnsafeContentError(f"state set on {type(target).__name__}"))
@@ -366,13 +340,13 @@ class Machine:
     def _persistent(self, pid: Any) -> None:
         if self._load_storage is None:
             self._refuse(UnsafeContentError("a persistent id outside a tensor file"))
-        if self._load_storage is None or isinstance(pid, _Nothing):
-            self._push(_Nothing("persistent id"))
+        if self._load_storage is None or isinstance(pid, Nothing):
+            self._push(Nothing("persistent id"))
             return
         self._push(self._load_storage(pid))
 
     def _buffer(self) -> None:
-        self._push(_Nothing("out-of-band buffer"))
+        self._push(Nothing("out-of-band buffer"))
 
     def _string(self, raw: bytes) -> None:
         self._push(raw.decode("latin-1"))
@@ -382,26 +356,6 @@ class Machine:
 
     def _get(self, index: int) -> None:
         self._push(self._memo[index])
-
-    def _line_number(self) -> int:
-        line = self._line()
-        if not line.isascii() or not line.isdecimal() or len(line) > 12:
-            raise DamagedBundleError("bytes that are no pickle (a memo index that is no number)")
-        return int(line)
-
-
-def _outline(arguments: Any) -> str:
-    """Return arguments short enough for a report."""
-    parts = arguments if isinstance(arguments, tuple) else (arguments,)
-    texts = []
-    for part in parts[:4]:
-        if isinstance(part, (str, bytes)):
-            texts.append(printable(repr(part[:200])))
-        elif isinstance(part, (_Nothing, Function)):
-            texts.append(part.name)
-        else:
-            texts.append(repr(part) if isinstance(part, (int, float, type(None))) else f"<{type(part).__name__}>")
-    return ", ".join(texts) + (", …" if len(parts) > 4 else "")
 
 
 _Step = Callable[[Machine], None]
@@ -418,21 +372,21 @@ _STEPS: dict[bytes, tuple[str, _Step]] = {
     b"\x89": ("NEWFALSE", lambda m: m._push(False)),
     b"I": ("INT", Machine._decimal),
     b"L": ("LONG", Machine._decimal),
-    b"J": ("BININT", lambda m: m._push(m._number(4, True))),
-    b"K": ("BININT1", lambda m: m._stack.append(m._byte())),
-    b"M": ("BININT2", lambda m: m._push(m._number(2))),
-    b"\x8a": ("LONG1", lambda m: m._long(m._byte())),
-    b"\x8b": ("LONG4", lambda m: m._long(m._number(4, True))),
+    b"J": ("BININT", lambda m: m._push(m.number(4, True))),
+    b"K": ("BININT1", lambda m: m._stack.append(m.byte())),
+    b"M": ("BININT2", lambda m: m._push(m.number(2))),
+    b"\x8a": ("LONG1", lambda m: m._long(m.byte())),
+    b"\x8b": ("LONG4", lambda m: m._long(m.number(4, True))),
     b"F": ("FLOAT", Machine._float_text),
-    b"G": ("BINFLOAT", lambda m: m._push(struct.unpack(">d", m._take(8))[0])),
+    b"G": ("BINFLOAT", lambda m: m._push(struct.unpack(">d", m.take(8))[0])),
     b"V": ("UNICODE", Machine._unicode_text),
-    b"X": ("BINUNICODE", lambda m: m._text(m._number(4))),
-    b"\x8c": ("SHORT_BINUNICODE", lambda m: m._text(m._byte())),
-    b"\x8d": ("BINUNICODE8", lambda m: m._text(m._number(8))),
-    b"B": ("BINBYTES", lambda m: m._push(m._take(m._number(4)))),
-    b"C": ("SHORT_BINBYTES", lambda m: m._push(m._take(m._byte()))),
-    b"\x8e": ("BINBYTES8", lambda m: m._push(m._take(m._number(8)))),
-    b"\x96": ("BYTEARRAY8", lambda m: m._push(m._take(m._number(8)))),
+    b"X": ("BINUNICODE", lambda m: m._text(m.number(4))),
+    b"\x8c": ("SHORT_BINUNICODE", lambda m: m._text(m.byte())),
+    b"\x8d": ("BINUNICODE8", lambda m: m._text(m.number(8))),
+    b"B": ("BINBYTES", lambda m: m._push(m.take(m.number(4)))),
+    b"C": ("SHORT_BINBYTES", lambda m: m._push(m.take(m.byte()))),
+    b"\x8e": ("BINBYTES8", lambda m: m._push(m.take(m.number(8)))),
+    b"\x96": ("BYTEARRAY8", lambda m: m._push(m.take(m.number(8)))),
     b"]": ("EMPTY_LIST", lambda m: m._push([])),
     b"l": ("LIST", lambda m: m._push(m._pop_mark())),
     b"a": ("APPEND", Machine._append),
@@ -449,16 +403,18 @@ _STEPS: dict[bytes, tuple[str, _Step]] = {
     b"\x8f": ("EMPTY_SET", lambda m: m._push(set())),
     b"\x90": ("ADDITEMS", Machine._add_items),
     b"\x91": ("FROZENSET", Machine._frozenset),
-    b"p": ("PUT", lambda m: m._put(m._line_number())),
-    b"q": ("BINPUT", lambda m: m._put(m._byte())),
-    b"r": ("LONG_BINPUT", lambda m: m._put(m._number(4))),
+    b"p": ("PUT", lambda m: m._put(m.line_number())),
+    b"q": ("BINPUT", lambda m: m._put(m.byte())),
+    b"r": ("LONG_BINPUT", lambda m: m._put(m.number(4))),
     b"\x94": ("MEMOIZE", lambda m: m._put(len(m._memo))),
-    b"g": ("GET", lambda m: m._get(m._line_number())),
-    b"h": ("BINGET", lambda m: m._stack.append(m._memo[m._byte()])),
-    b"j": ("LONG_BINGET", lambda m: m._get(m._number(4))),
-    b"c": ("GLOBAL", lambda m: m._global(m._line(), m._line())),
+    b"g": ("GET", lambda m: m._get(m.line_number())),
+    b"h": ("BINGET", lambda m: m._stack.append(m._memo[m.byte()])),
+    b"j": ("LONG_BINGET", lambda m: m._get(m.number(4))),
+    b"c": ("GLOBAL", lambda m: m._global(m.line(), m.line())),
     b"\x93": ("STACK_GLOBAL", Machine._stack_global),
     b"R": ("REDUCE", Machine._reduce),
+    b"\x81": ("NEWOBJ", lambda m: m._new_object("NEWOBJ", keywords=False)),
+    b"\x92": ("NEWOBJ_EX", lambda m: m._new_object("NEWOBJ_EX", keywords=True)),
     b"b": ("BUILD", Machine._build),
     b"Q": ("BINPERSID", lambda m: m._persistent(m._pop())),
 }
@@ -466,15 +422,13 @@ _STEPS: dict[bytes, tuple[str, _Step]] = {
 _REFUSED_STEPS: dict[bytes, tuple[str, _Step]] = {
     b"i": ("INST", Machine._instance),
     b"o": ("OBJ", Machine._object),
-    b"\x81": ("NEWOBJ", lambda m: m._new_object(keywords=False)),
-    b"\x92": ("NEWOBJ_EX", lambda m: m._new_object(keywords=True)),
-    b"\x82": ("EXT1", lambda m: m._extension(m._byte())),
-    b"\x83": ("EXT2", lambda m: m._extension(m._number(2))),
-    b"\x84": ("EXT4", lambda m: m._extension(m._number(4, True))),
-    b"P": ("PERSID", lambda m: m._persistent(m._line())),
-    b"S": ("STRING", lambda m: m._string(m._line().encode("latin-1", "replace"))),
-    b"T": ("BINSTRING", lambda m: m._string(m._take(m._number(4, True)))),
-    b"U": ("SHORT_BINSTRING", lambda m: m._string(m._take(m._byte()))),
+    b"\x82": ("EXT1", lambda m: m._extension(m.byte())),
+    b"\x83": ("EXT2", lambda m: m._extension(m.number(2))),
+    b"\x84": ("EXT4", lambda m: m._extension(m.number(4, True))),
+    b"P": ("PERSID", lambda m: m._persistent(m.line())),
+    b"S": ("STRING", lambda m: m._string(m.line().encode("latin-1", "replace"))),
+    b"T": ("BINSTRING", lambda m: m._string(m.take(m.number(4, True)))),
+    b"U": ("SHORT_BINSTRING", lambda m: m._string(m.take(m.byte()))),
     b"\x97": ("NEXT_BUFFER", Machine._buffer),
     b"\x98": ("READONLY_BUFFER", lambda m: None),
 }

@@ -1,0 +1,52 @@
+"""One bundle or checkpoint as it lies on disk, as plain values and numpy arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ptycho_runtime.files import printable
+from ptycho_torch.bundle.members import Members
+from ptycho_torch.bundle.tensors import StateDict
+from ptycho_torch.errors import DamagedBundleError
+
+
+@dataclass(frozen=True)
+class Sentinel:
+    """What a training run leaves in place of one role's weights: a marker, no numbers."""
+
+    value: str
+
+
+@dataclass(frozen=True)
+class BundleRecord:
+    """One bundle or checkpoint as it lies on disk."""
+
+    path: Path
+    kind: str  # "zip", "folder" or "ckpt"
+    sha256: str  # of the file; of the members for a folder
+    members_sha256: str  # of PtychoPINN's own members, whatever archive they sit in
+    members: tuple[tuple[str, int], ...]  # (name, size in bytes), in the archive's order
+    manifest: dict[str, Any] | None
+    params: dict[str, dict[str, Any]]
+    weights: dict[str, StateDict | Sentinel]
+    metadata: dict[str, Any] | None = None
+    checkpoint: dict[str, Any] | None = None
+    exports: dict[str, Any] | None = None
+    architecture: dict[str, Any] | None = None
+    notices: tuple[str, ...] = ()
+    """What was passed over or converted while reading."""
+    _content: Members | None = field(default=None, repr=False, compare=False)
+    _digests: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)  # of PtychoPINN's own members
+
+    def read_member(self, name: str) -> bytes:
+        """Return the content of a listed member; raises `DamagedBundleError` if the bundle lacks it or it changed."""
+        if self._content is None or name not in self._content:
+            raise DamagedBundleError(f"{self.path}: has no member {printable(ascii(name))}")
+        data = self._content[name]
+        if name in self._digests and hashlib.sha256(data).hexdigest() != self._digests[name]:
+            raise DamagedBundleError(f"{self.path}: member {name!r} changed since the bundle was read; start again")
+        return data
