@@ -7,16 +7,15 @@ positions lie on no grid, the probe has several modes and no symmetry, datasets 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.errors import PositionsMissingError
 from ptycho_runtime.scan.grouping import group_neighbours, group_offsets
 from ptycho_runtime.scan.options import ReadOptions
-from ptycho_runtime.scan.read import read_patterns, read_scan
+from ptycho_runtime.scan.read import read_scan
 from ptycho_runtime.scan.scale import pattern_energy, scale_of_energy
 from ptycho_runtime.scan.scan import Scan
 from ptycho_torch.spec import ModelSpec
@@ -105,10 +104,7 @@ def open_scan(path: Path, spec: ModelSpec, options: ReadOptions | None = None) -
         FileNotFoundError: nothing is there.
         ScanError: the file cannot be read without guessing.
     """
-    try:
-        return read_scan(path, spec.N, options)
-    except PositionsMissingError:
-        return read_patterns(path, spec.N, options)
+    return read_scan(path, spec.N, replace(options or ReadOptions(), positions_optional=True))
 
 
 def input_source(spec: ModelSpec, scale: c.InputScaleInfo, scan: str | Path | None) -> Source:

@@ -6,7 +6,6 @@ Fourier ring correlation after Saxton and Baumeister, J. Microsc. 127 (1982) 127
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -67,7 +66,7 @@ def compare_stitched(model: PtychoModel, files: Mapping[str, bytes], source: Sou
         source.scale_value,
         spec.era,
     )
-    scan = replace(scan, frames=scan.frames[:MAX_PATTERNS], positions_px=scan.positions_px[:MAX_PATTERNS])
+    scan = scan.subset(np.arange(min(len(scan), MAX_PATTERNS)))
 
     def stitched(open_runner: Callable[[], Runner]) -> tuple[np.ndarray, np.ndarray]:
         with open_runner() as runner:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +58,7 @@ def scan_patterns(path: Path, spec: ModelSpec, scale: c.InputScaleInfo) -> tuple
         BundleError: it has too few groups for two sets.
     """
     scan = read_scan(path, spec.N)
-    scan = replace(scan, frames=scan.frames[:_MOST_FRAMES], positions_px=scan.positions_px[:_MOST_FRAMES])
+    scan = scan.subset(np.arange(min(len(scan), _MOST_FRAMES)))
     groups = group_neighbours(scan.positions_px, spec.in_channels if spec.in_channels > 1 else 1)
     if len(groups) < 2 * _FEWEST:
         raise BundleError(

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final, Literal
+
+from ptycho_runtime.scan.options import ReadOptions, Sign
+
+SIGNS: Final[dict[str | None, Sign]] = {"beam": 1, "sample": -1}
 
 
 def device_options(command: argparse.ArgumentParser) -> None:
@@ -44,10 +49,35 @@ def scan_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--probe-key", help="name of the probe")
     group.add_argument("--positions", type=Path, help="file that has the positions: a Ptychodus product or an NPZ")
     group.add_argument(
-        "--position-unit", choices=("px", "m", "um"), help="unit of the positions; px are the object's pixels"
+        "--position-unit",
+        choices=("px", "m", "mm", "um", "nm"),
+        help="unit of the positions; px are pixels of the object as recorded, before --crop, --pad or --bin",
     )
-    group.add_argument("--pixel-size-m", type=float, help="size of the object's pixels, metres")
+    group.add_argument("--pixel-size-m", type=float, help="size of the image's pixels, metres")
     group.add_argument("--positions-of", choices=("beam", "sample"), help="whose motion the positions are")
+    group.add_argument(
+        "--flip-x", action="store_true", help="positions run the other way: left and right change places"
+    )
+    group.add_argument(
+        "--flip-y", action="store_true", help="positions run the other way: top and bottom change places"
+    )
+    group.add_argument("--swap-xy", action="store_true", help="positions along columns are along rows, and the reverse")
+    group.add_argument(
+        "--centre",
+        type=centre,
+        metavar="ROW,COL|auto",
+        help="zero frequency in the patterns as stored; auto: the centre of the mean pattern",
+    )
+    group.add_argument("--mask", type=Path, help="bad pixels, not zero where bad: .npy, .npz or HDF5")
+    group.add_argument(
+        "--exclude", type=frame_numbers, default=(), metavar="FRAMES", help="leave frames out, by number: 3,17,20-29"
+    )
+    group.add_argument("--patterns", type=row_range, default=(0, None), metavar="FROM:TO", help="some of the patterns")
+    group.add_argument("--every", type=positive, default=1, help="every so many of them")
+    group.add_argument(
+        "--incomplete", action="store_true", help="take the frames that are there, of a file that lacks some still"
+    )
+    group.add_argument("--follow-links", action="store_true", help="let HDF5 links lead out of the scan's folder")
     fit = group.add_mutually_exclusive_group()
     for how, text in (
         ("crop", "cut patterns to the model's size"),
@@ -55,6 +85,65 @@ def scan_options(command: argparse.ArgumentParser) -> None:
         ("bin", "add up blocks of pixels"),
     ):
         fit.add_argument(f"--{how}", dest="fit", action="store_const", const=how, help=text)
+
+
+def read_options(arguments: argparse.Namespace) -> ReadOptions:
+    """Return what `scan_options` were given."""
+    return ReadOptions(
+        domain=arguments.domain,
+        axis_order=arguments.axis_order,
+        patterns_key=arguments.patterns_key,
+        x_key=arguments.x_key,
+        y_key=arguments.y_key,
+        probe_key=arguments.probe_key,
+        position_unit=arguments.position_unit,
+        pixel_size_m=arguments.pixel_size_m,
+        position_sign=SIGNS.get(arguments.positions_of),
+        fit=arguments.fit,
+        positions_file=arguments.positions,
+        centre=arguments.centre,
+        mask_file=arguments.mask,
+        flip_x=arguments.flip_x,
+        flip_y=arguments.flip_y,
+        swap_xy=arguments.swap_xy,
+        exclude=arguments.exclude,
+        rows=arguments.patterns,
+        every=arguments.every,
+        follow_links=arguments.follow_links,
+        incomplete=arguments.incomplete,
+    )
+
+
+def centre(text: str) -> tuple[float, float] | Literal["auto"]:
+    """Return a zero frequency, `ROW,COL` or `auto`."""
+    if text == "auto":
+        return "auto"
+    try:
+        row, column = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither ROW,COL nor auto") from None
+    if not (0 <= row < 1e6 and 0 <= column < 1e6):
+        raise argparse.ArgumentTypeError(f"{text!r} is no place in a pattern")
+    return row, column
+
+
+def frame_numbers(text: str) -> tuple[int, ...]:
+    """Return frame numbers: `3,17,20-29`."""
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) - int(first) > 10**6:
+            raise argparse.ArgumentTypeError(f"{part.strip()!r} is no frame number, and no range such as 20-29")
+        numbers += range(int(first), int(last or first) + 1)
+    return tuple(dict.fromkeys(numbers))
+
+
+def row_range(text: str) -> tuple[int, int | None]:
+    """Return a range of patterns: `0:2000`, `500:`, `:100`."""
+    first, colon, last = text.partition(":")
+    if not colon or not (first or "0").isdecimal() or not (last or "0").isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no range of patterns such as 0:2000")
+    return int(first or 0), int(last) if last else None
 
 
 def positive(text: str) -> int:

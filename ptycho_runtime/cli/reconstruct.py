@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ptycho_runtime.cli.options import cuda_graph_option, device_options, positive, precision_option, scan_options
+from ptycho_runtime.cli.options import (
+    cuda_graph_option,
+    device_options,
+    positive,
+    precision_option,
+    read_options,
+    scan_options,
+)
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, ProgressBar, say
 from ptycho_runtime.errors import ReconstructionError
 
@@ -49,10 +56,14 @@ def run(arguments: argparse.Namespace) -> int:
     from ptycho_runtime.image.options import ReconstructOptions
     from ptycho_runtime.image.products.target import check_target
     from ptycho_runtime.image.products.write import write_product
-    from ptycho_runtime.scan.options import ReadOptions
     from ptycho_runtime.scan.read import read_scan
 
-    inputs = {"bundle": arguments.bundle, "scan": arguments.scan, "positions file": arguments.positions}
+    inputs = {
+        "bundle": arguments.bundle,
+        "scan": arguments.scan,
+        "positions file": arguments.positions,
+        "mask": arguments.mask,
+    }
     target = check_target(arguments.out, inputs, force=arguments.force)
     if arguments.input_scale is not None and not 0 < arguments.input_scale < 1e30:
         raise ReconstructionError(f"--input-scale is {arguments.input_scale}; expected a positive number")
@@ -64,25 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
         cuda_graph=arguments.cuda_graph,
         precision=arguments.precision,
     )
-    options = ReadOptions(
-        domain=arguments.domain,
-        axis_order=arguments.axis_order,
-        patterns_key=arguments.patterns_key,
-        x_key=arguments.x_key,
-        y_key=arguments.y_key,
-        probe_key=arguments.probe_key,
-        position_unit=arguments.position_unit,
-        pixel_size_m=arguments.pixel_size_m,
-        position_sign={None: None, "beam": 1, "sample": -1}[arguments.positions_of],
-        fit=arguments.fit,
-        positions_file=arguments.positions,
-    )
-    scan = read_scan(arguments.scan, model.export.N, options)
+    scan = read_scan(arguments.scan, model.export.N, read_options(arguments))
     say(f"{scan.name}: {len(scan)} patterns of {scan.size_px} px, {scan.domain}; device {model.patches.device}")
     if model.patches.note:
         say(model.patches.note)
     if model.tuned is not None:
         say(f"batch {model.tuned.batch}, {model.tuned.threads} threads, as tuned on this host")
+    for warning in scan.warnings:
+        say(f"{scan.name}: {warning}")
     for reason, frames in scan.skipped.items():
         say(f"skipped {len(frames)}: {reason}: {', '.join(map(str, frames[:20]))}{'…' if len(frames) > 20 else ''}")
     with ProgressBar(arguments.quiet) as progress:

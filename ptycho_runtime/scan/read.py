@@ -1,4 +1,4 @@
-"""Read scans as beamlines write them. What a file leaves open is an error that names the option that settles it."""
+"""Read scans as beamlines write them. What a file leaves open is an error that names the options that settle it, all at once."""
 
 from __future__ import annotations
 
@@ -8,204 +8,279 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_runtime.errors import ScanError
+from ptycho_runtime.scan.detector import Detector, always_marked
+from ptycho_runtime.scan.geometry import ObjectPixel, check_object_pixel, check_positions, object_pixel
+from ptycho_runtime.scan.layouts.mask import read_mask
+from ptycho_runtime.scan.layouts.numbers import check_type
 from ptycho_runtime.scan.layouts.open import open_raw
 from ptycho_runtime.scan.layouts.raw import RawScan
-from ptycho_runtime.scan.options import Domain, ReadOptions
-from ptycho_runtime.scan.scale import pattern_energy
+from ptycho_runtime.scan.look import Frames, check_centre, look_at, mean_centre, sample_rows
+from ptycho_runtime.scan.options import UNIT_M, Domain, ReadOptions
+from ptycho_runtime.scan.pairing import Pairs, pair, selected
+from ptycho_runtime.scan.probe import understood_probe
 from ptycho_runtime.scan.scan import Scan
 
-_LOOK = 64  # patterns looked at to recognise what they are
 
-
-def read_scan(path: str | Path, N: int, options: ReadOptions | None = None) -> Scan:
-    """Return a scan whose patterns stay on disk.
+def read_scan(path: str | Path, N: int | None, options: ReadOptions | None = None) -> Scan:
+    """Return a scan whose patterns stay on disk, after one pass over them.
 
     Args:
-        path: PtychoPINN `.npz`, CXI, HDF5, Ptychodus diffraction file (its product as `positions_file`).
-        N: side of a pattern that the model takes, pixels.
+        path: PtychoPINN `.npz`, CXI, HDF5, NeXus or Eiger master, Ptychodus diffraction file (its product as `positions_file`).
+        N: side of a pattern that the model takes, pixels; None: as the file has them.
         options: what the file leaves open.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ScanError: the file cannot be read without guessing.
+        ScanError: the file cannot be read without guessing, or holds what no detector gives; the message names frames and options.
+        PackageMissingError: its frames are compressed by a filter that is not installed.
     """
     options = options or ReadOptions()
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such scan")
     raw = open_raw(path, options)
-    label = path.name
-    n, size = _orient(raw, N, options, label, None if raw.frame_of_position is not None else len(raw.x))
-    positions, pixel_size = _positions(raw, options, label, N)
-    if len(positions) != n and raw.frame_of_position is None:
-        raise ScanError(
-            f"{label}: {n} patterns and {len(positions)} positions; which belong together is not said, "
-            "so give a file where both have one length"
-        )
-    frames = np.arange(n) if raw.frame_of_position is None else raw.frame_of_position
-    unmatched = frames < 0
-    if unmatched.all():
-        raise ScanError(f"{label}: no position belongs to any of the {n} patterns; the two files are not of one scan")
-    skipped = np.flatnonzero(unmatched).tolist()
-    frames, positions = frames[~unmatched], positions[~unmatched]
-    if len(frames) != len(positions) or len(np.unique(frames)) != len(frames) or frames.min() < 0 or frames.max() >= n:
-        raise ScanError(f"{label}: the frame numbers of the positions do not fit {n} patterns")
-    domain = options.domain or recognise_domain(raw, n, label)
-    if size != N and options.fit is None:
-        raise ScanError(
-            f"{label}: patterns are {size} × {size} pixels, the model takes {N} × {N}; give --crop, --pad or --bin"
-        )
-    scan = Scan(
-        name=label,
-        read=raw.read,
-        frames=frames.astype(np.int64),
-        positions_px=positions,
-        size_px=size,
-        domain=domain,
-        probe=raw.probe,
-        pixel_size_m=pixel_size,
-        truth=raw.truth,
-        attributes=raw.attributes,
-        fit=options.fit,
-        close_file=raw.close,
-        skipped={"positions without a pattern": skipped} if skipped else {},
-    )
-    _check_patterns(scan, N, n, label)
-    if scan.probe is not None and scan.probe.shape[-2:] != (N, N):
-        scan.probe = None  # of another grid: weights fall back to a window
-    return scan
+    try:
+        return _Reading(raw, options, N).scan()
+    except BaseException:
+        raw.close()
+        raise
 
 
-def read_patterns(path: str | Path, N: int, options: ReadOptions | None = None) -> Scan:
-    """Return a scan of which only patterns are known; its positions are NaN, so that nothing can be stitched by them.
+class _Reading:
+    """What is understood of one file so far, and what is still open."""
+
+    def __init__(self, raw: RawScan, options: ReadOptions, N: int | None) -> None:
+        self.raw, self.options, self.label = raw, options, raw.label
+        self.open: list[str] = []  # questions
+        self.warnings = list(raw.warnings)
+        self.n, self.shape = self._orient()
+        self.N = N or min(self.shape)
+
+    def scan(self) -> Scan:
+        """Return the scan; what is open is one error."""
+        raw, options = self.raw, self.options
+        pairs = selected(pair(raw, options, self.n), options, self.label)
+        sample = raw.read(np.sort(sample_rows(pairs.rows, self.shape)))
+        detector = Detector(self.shape, options.fit, None, self._bad_pixels(sample))
+        domain = self._domain(sample, detector)
+        detector = self._centred(detector, sample, domain)
+        pixel = self._pixel(detector)
+        positions = self._positions(pairs, detector, pixel)
+        if not detector.is_plain(self.N) and options.fit is None and self.shape != (self.N, self.N):
+            self.open.append(
+                f"patterns are {self.shape[0]} × {self.shape[1]} pixels, the model takes {self.N} × {self.N}; "
+                "give --crop, --pad or --bin"
+            )
+        if self.open:
+            raise ScanError(f"{self.label}: {'; '.join(self.open)}")
+        if pixel is not None:
+            check_object_pixel(pixel, f"{self.label}: a pixel of the object")
+        if raw.positions_from:
+            check_positions(positions, pairs.numbers, self.N, self.label)
+        frames = Frames(self.label, raw.read, pairs.rows, pairs.numbers, detector, domain)
+        seen = look_at(frames, self.N)
+        scan = Scan(
+            name=self.label,
+            read=raw.read,
+            frames=pairs.numbers,
+            rows=pairs.rows,
+            positions_px=positions,
+            size_px=min(self.shape),
+            domain=domain,
+            detector=detector,
+            probe=self._probe(detector),
+            pixel_size_m=pixel.x_m if pixel else 0.0,
+            pixel_height_m=pixel.y_m if pixel else 0.0,
+            truth=raw.truth,
+            attributes=raw.attributes,
+            fit=options.fit,
+            skipped=pairs.skipped,
+            warnings=self.warnings + seen.warnings,
+            has_positions=bool(raw.positions_from),
+            close_file=raw.close,
+            energy_of_row={},
+        )
+        scan.finish(seen.energy, seen.dead, self.N)
+        return scan
+
+    def _orient(self) -> tuple[int, tuple[int, int]]:
+        """Settle which axis counts the patterns; returns (patterns, shape of one)."""
+        raw, shape, options = self.raw, self.raw.shape, self.options
+        check_type(raw.dtype, f"{self.label}: {raw.key}")
+        if len(shape) != 3 or 0 in shape:
+            raise ScanError(f"{self.label}: patterns have shape {shape}; expected three axes, (n, N, N)")
+        count = None if raw.numbers is not None or raw.x is None else len(raw.x)
+        square = {"nhw": shape[1] == shape[2], "hwn": shape[0] == shape[1]}
+        counted = {"nhw": count in (None, shape[0]), "hwn": count in (None, shape[2])}
+        # A rectangle is cut to a square by the fit; without one, patterns are square.
+        possible = [
+            order for order in square if square[order] or (options.fit and counted[order] and count is not None)
+        ]
+        if options.fit and not possible and (options.axis_order or raw.numbers is not None):
+            possible = [options.axis_order or "nhw"]
+        if len(possible) == 2 and count is not None:
+            possible = [order for order in possible if counted[order]]
+        if options.axis_order is not None:
+            if options.axis_order not in possible:
+                raise ScanError(
+                    f"{self.label}: patterns of shape {shape} are not {options.axis_order}, as --axis-order says"
+                )
+            possible = [options.axis_order]
+        if len(possible) != 1:
+            why = "fit two axis orders; give --axis-order nhw or --axis-order hwn"
+            if not possible:
+                why = "are not square; give --crop to cut their middle out"
+                if count is not None and not any(counted.values()):
+                    why = f"are not square, and none of the axes counts {count} positions"
+            raise ScanError(f"{self.label}: patterns of shape {shape} {why}")
+        raw.transposed = possible[0] == "hwn"
+        return (shape[2], (shape[0], shape[1])) if raw.transposed else (shape[0], (shape[1], shape[2]))
+
+    def _bad_pixels(self, sample: np.ndarray) -> np.ndarray | None:
+        """Return the pixels that are masked, by the file, by the user, or by marks in every pattern; say how many."""
+        raw, sources = self.raw, []
+        bad = np.zeros(self.shape, bool)
+        given = [("the file's mask", raw.bad_pixels)]
+        if self.options.mask_file is not None:
+            given.append((f"--mask {self.options.mask_file.name}", read_mask(self.options.mask_file)))
+        for name, mask in given:
+            if mask is None:
+                continue
+            if mask.ndim == 3 and mask.shape[0] == 1:
+                mask = mask[0]
+            if mask.shape != self.shape:
+                raise ScanError(
+                    f"{self.label}: {name} is of shape {mask.shape}, patterns are of {self.shape[0]} × {self.shape[1]} pixels"
+                )
+            bad |= mask
+            if mask.any():
+                sources.append(f"{int(mask.sum())} by {name}")
+        marked = always_marked(sample) & ~bad
+        if marked.any():
+            values = np.unique(sample[:, marked])
+            shown = ", ".join(f"{value:.10g}" for value in values[:3].astype(np.float64))
+            sources.append(f"{int(marked.sum())} that read {shown} in every pattern")
+            bad |= marked
+        if not bad.any():
+            return None
+        self.warnings.append(
+            f"masked {int(bad.sum())} bad pixels of {bad.size} ({', '.join(sources)}); filled from their neighbours"
+        )
+        return bad
+
+    def _domain(self, sample: np.ndarray, detector: Detector) -> Domain:
+        if self.options.domain is not None:
+            return self.options.domain
+        good = sample if detector.bad is None else sample[:, ~detector.bad]
+        try:
+            return recognise_domain(good, self.raw.declared_amplitude)
+        except ScanError as error:
+            self.open.append(str(error))
+            return "amplitude"
+
+    def _centred(self, detector: Detector, sample: np.ndarray, domain: Domain) -> Detector:
+        """Return the detector with the zero frequency where it is said to be, else where it ought to be, which is looked at."""
+        wanted = self.options.centre
+        if isinstance(wanted, tuple):
+            row, column = (round(value) for value in wanted)
+            return replace(detector, centre=(row, column))
+        values = detector.filled(np.maximum(sample, 0) if sample.dtype.kind != "u" else sample, domain)
+        values = np.nan_to_num(values, posinf=0.0)
+        centre = mean_centre(np.sqrt(values) if domain == "intensity" else values)
+        if wanted is None:
+            check_centre(centre, detector, self.label)
+            return detector
+        if not centre.distinct:
+            raise ScanError(f"{self.label}: the mean pattern has no distinct centre; give --centre ROW,COLUMN")
+        place = round(centre.row) % self.shape[0], round(centre.column) % self.shape[1]
+        if place != detector.zero_frequency:
+            self.warnings.append(
+                f"the zero frequency lies at {place[0]},{place[1]}; patterns are moved so that it is in the middle"
+            )
+        return replace(detector, centre=place)
+
+    def _pixel(self, detector: Detector) -> ObjectPixel | None:
+        """Return the image's pixel, None where it is not known."""
+        raw, given, N = self.raw, self.options.pixel_size_m, self.N
+        if given is not None:
+            if not given > 0:
+                raise ScanError(f"the pixel size is {given}; --pixel-size-m takes a positive number of metres")
+            return check_object_pixel(ObjectPixel(given, given), "--pixel-size-m: a pixel size")
+        binning = detector.binning(N)
+        if raw.object_pixel_m is not None:
+            x_m, y_m = raw.object_pixel_m
+            return ObjectPixel(x_m * self.shape[1] / (N * binning), y_m * self.shape[0] / (N * binning))
+        return object_pixel(raw.beamline, self.label, N * binning)
+
+    def _positions(self, pairs: Pairs, detector: Detector, pixel: ObjectPixel | None) -> np.ndarray:
+        """Return positions (n, 2) (x, y) of the beam in pixels of the image; what is open is noted, and zeros returned."""
+        raw, options, n = self.raw, self.options, len(pairs.rows)
+        if raw.x is None or raw.y is None:
+            return np.full((n, 2), np.nan)
+        unit, sign = options.position_unit or raw.position_unit, options.position_sign or raw.position_sign
+        if unit is None:
+            self.open.append("the unit of the positions is not said; give --position-unit px, m, mm, um or nm")
+        if sign is None:
+            self.open.append(
+                "whether positions are the beam's or the sample's motion is not said; give --positions-of beam or --positions-of sample"
+            )
+        positions = np.stack([raw.x, raw.y], axis=-1)[pairs.positions]
+        bad = int((~np.isfinite(positions)).any(-1).sum())
+        if bad:
+            raise ScanError(f"{self.label}: {bad} positions are not finite numbers")
+        if unit not in (None, "px") and pixel is None:
+            self.open.append(f"positions are in {unit} and the object's pixel size is not known; give --pixel-size-m")
+        if unit is None or sign is None or (unit != "px" and pixel is None):
+            return np.zeros((n, 2))
+        positions = positions * sign
+        if raw.axes is not None:
+            positions = positions @ raw.axes.T
+        if options.swap_xy:
+            positions = positions[:, ::-1]
+        positions = np.asarray(positions * np.where([options.flip_x, options.flip_y], -1.0, 1.0))
+        if unit != "px" and pixel is not None:
+            in_pixels: np.ndarray = positions * UNIT_M[unit] / np.array([pixel.x_m, pixel.y_m])
+            return in_pixels
+        if raw.positions_fitted:
+            return positions
+        # Pixels of the recorded grid: side λz/(S·pitch); the image's is λz/(N·binning·pitch).
+        scale = self.N * detector.binning(self.N) / np.array([self.shape[1], self.shape[0]], float)
+        return np.ascontiguousarray(positions * scale)
+
+    def _probe(self, detector: Detector) -> np.ndarray | None:
+        if self.raw.probe is None:
+            return None
+        recorded = None if self.raw.object_pixel_m is None else ObjectPixel(*self.raw.object_pixel_m)
+        probe, note = understood_probe(self.raw.probe, detector, self.N, recorded)
+        if note:
+            self.warnings.append(note)
+        return probe
+
+
+def recognise_domain(sample: np.ndarray, declared_amplitude: bool) -> Domain:
+    """Return what patterns are where that is certain: counts are whole numbers, amplitudes are roots of whole numbers.
 
     Args:
-        path: as `read_scan` takes it.
-        N: side of a pattern that the model takes, pixels.
-        options: what the file leaves open.
+        sample: numbers of some patterns, of any shape.
+        declared_amplitude: whether the layout says that they are amplitudes.
 
     Raises:
-        FileNotFoundError: nothing is there.
-        ScanError: the patterns cannot be read without guessing.
+        ScanError: it is not certain.
     """
-    options = options or ReadOptions()
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such scan")
-    raw = open_raw(path, options, with_positions=False)
-    # Where no positions count the patterns, their first axis does.
-    n, size = _orient(raw, N, replace(options, axis_order=options.axis_order or "nhw"), path.name, count=None)
-    if size != N and options.fit is None:
+    values = np.asarray(sample, np.float64)
+    values = values[np.isfinite(values) & (values > 0)]
+    if len(values) and values.max() > 1e18:
+        raise ScanError(f"patterns hold {values.max():.3g}, too large for float32")
+    whole = bool(len(values)) and bool(np.all(values == np.round(values))) and bool((values > 1).any())
+    if whole and declared_amplitude:
         raise ScanError(
-            f"{path.name}: patterns are {size} × {size} pixels, the model takes {N} × {N}; give --crop, --pad or --bin"
-        )
-    scan = Scan(
-        name=path.name,
-        read=raw.read,
-        frames=np.arange(n, dtype=np.int64),
-        positions_px=np.full((n, 2), np.nan),
-        size_px=size,
-        domain=options.domain or recognise_domain(raw, n, path.name),
-        probe=raw.probe if raw.probe is not None and raw.probe.shape[-2:] == (N, N) else None,
-        fit=options.fit,
-        close_file=raw.close,
-    )
-    _check_patterns(scan, N, n, path.name)
-    return scan
-
-
-def _orient(raw: RawScan, N: int, options: ReadOptions, label: str, count: int | None) -> tuple[int, int]:
-    """Settle which axis counts the patterns, `count` where that is known; returns (patterns, side in pixels)."""
-    shape = raw.shape
-    if len(shape) != 3:
-        raise ScanError(f"{label}: patterns have shape {shape}; expected three axes")
-    possible = [order for order, ok in (("nhw", shape[1] == shape[2]), ("hwn", shape[0] == shape[1])) if ok]
-    if count is not None and len(possible) == 2:
-        possible = [order for order in possible if shape[0 if order == "nhw" else 2] == count]
-    if options.axis_order is not None:
-        if options.axis_order not in possible:
-            raise ScanError(f"{label}: patterns of shape {shape} are not {options.axis_order}, as --axis-order says")
-        possible = [options.axis_order]
-    if len(possible) != 1:
-        why = "are not square" if not possible else "fit two axis orders; give --axis-order nhw or --axis-order hwn"
-        raise ScanError(f"{label}: patterns of shape {shape} {why}")
-    raw.transposed = possible[0] == "hwn"
-    return (shape[2], shape[0]) if raw.transposed else (shape[0], shape[1])
-
-
-def _positions(raw: RawScan, options: ReadOptions, label: str, N: int) -> tuple[np.ndarray, float]:
-    unit = options.position_unit or raw.position_unit
-    if unit is None:
-        raise ScanError(f"{label}: the unit of the positions is not said; give --position-unit px, m or um")
-    sign = options.position_sign or raw.position_sign
-    if sign is None:
-        raise ScanError(
-            f"{label}: whether positions are the beam's or the sample's motion is not said; give --positions-of beam or --positions-of sample"
-        )
-    positions = np.stack([np.asarray(raw.x, np.float64), np.asarray(raw.y, np.float64)], axis=-1) * sign
-    bad = int((~np.isfinite(positions)).any(-1).sum())
-    if bad:
-        raise ScanError(f"{label}: {bad} positions are not finite numbers")
-    pixel_size = options.pixel_size_m or raw.pixel_size_m(N)
-    if unit == "px":
-        return positions, pixel_size or 0.0
-    if not pixel_size:
-        raise ScanError(
-            f"{label}: positions are in {unit} and the object's pixel size is not known; give --pixel-size-m"
-        )
-    metres = positions * (1e-6 if unit == "um" else 1.0)
-    return metres / pixel_size, pixel_size
-
-
-def recognise_domain(raw: RawScan, n: int, label: str) -> Domain:
-    """Return what the patterns are where that is certain: counts are whole numbers, amplitudes are roots of whole numbers."""
-    sample = raw.read(np.unique(np.linspace(0, n - 1, min(n, _LOOK)).astype(np.int64))).astype(np.float64)
-    sample = sample[np.isfinite(sample) & (sample > 0)]
-    whole = bool(len(sample)) and bool(np.all(sample == np.round(sample))) and bool((sample > 1).any())
-    if whole and raw.declared_amplitude:
-        raise ScanError(
-            f"{label}: this layout holds amplitudes, but its values are whole numbers, as intensities are; "
+            "this layout holds amplitudes, but its values are whole numbers, as intensities are; "
             "give --intensity if they are, --amplitude if they are not"
         )
     if whole:
         return "intensity"
-    squares = sample**2
-    roots = bool(len(sample)) and bool(np.all(np.abs(squares - np.round(squares)) <= 1e-4 * np.maximum(squares, 1.0)))
+    squares = values**2
+    roots = bool(len(values)) and bool(np.all(np.abs(squares - np.round(squares)) <= 1e-4 * np.maximum(squares, 1.0)))
     if roots:
         return "amplitude"
-    raise ScanError(
-        f"{label}: whether patterns are amplitudes or intensities cannot be told; give --amplitude or --intensity"
-    )
-
-
-def _check_patterns(scan: Scan, N: int, stored: int, label: str) -> None:
-    """Leave out dead frames, counted and listed; refuse numbers that no detector gives; keep each frame's energy as amplitudes.
-
-    Args:
-        scan: changed in place.
-        N: side of a pattern that the model takes, pixels.
-        stored: frames in the file.
-        label: of the file, for messages.
-    """
-    energy = np.full(stored, np.nan)
-    dead: list[int] = []
-    for which in scan.chunks():
-        frames = np.sort(scan.frames[which])
-        values = np.asarray(scan.read(frames))
-        lowest, highest = (limit(values, axis=(1, 2)) for limit in (np.min, np.max))
-        finite = np.isfinite(lowest) & np.isfinite(highest)
-        if not finite.all():
-            raise ScanError(f"{label}: frame {frames[~finite][0]} holds NaN or infinity; mask or remove such frames")
-        if (lowest < 0).any():
-            raise ScanError(
-                f"{label}: frame {frames[lowest < 0][0]} holds negative values; correct the background first"
-            )
-        dead += frames[highest == 0].tolist()
-        energy[frames] = pattern_energy(scan.as_fed(np.asarray(values, np.float32), N, "amplitude"))
-    scan.energy_of_frame[N, "amplitude"] = energy
-    if dead:
-        keep = ~np.isin(scan.frames, dead)
-        scan.frames, scan.positions_px = scan.frames[keep], scan.positions_px[keep]
-        scan.skipped["dead frames (all zero)"] = sorted(dead)
-    if not len(scan):
-        raise ScanError(f"{label}: no usable pattern is left")
+    raise ScanError("whether patterns are amplitudes or intensities cannot be told; give --amplitude or --intensity")

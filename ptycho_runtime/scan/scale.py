@@ -37,3 +37,14 @@ def scale_of_energy(formula: c.InputScaleFormula, energy: np.ndarray, N: int) ->
 def input_scale_factor(formula: c.InputScaleFormula, patterns: Iterable[np.ndarray], N: int) -> float:
     """Return the factor for patterns in chunks (n, N, N); see `scale_of_energy`."""
     return scale_of_energy(formula, np.concatenate([np.zeros(0), *map(pattern_energy, patterns)]), N)
+
+
+def scale_changes(energy: np.ndarray) -> np.ndarray:
+    """Return by which share the scan's factor would change without each of the patterns, (n,) float64, from their energies (n,)."""
+    n, total = len(energy), math.fsum(energy.tolist())
+    if n < 2 or total == 0.0:
+        return np.zeros(n)
+    rest = np.maximum(total - energy, 0.0)
+    with np.errstate(divide="ignore"):
+        changes: np.ndarray = np.abs(np.sqrt((total / n) / (rest / (n - 1))) - 1.0)
+    return changes

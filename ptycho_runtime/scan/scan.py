@@ -2,39 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 import numpy as np
 
-from ptycho_runtime.scan.detector import fitted
+from ptycho_runtime.errors import ScanError
+from ptycho_runtime.scan.detector import Detector, always_marked
+from ptycho_runtime.scan.geometry import check_positions
+from ptycho_runtime.scan.layouts.numbers import check_type
+from ptycho_runtime.scan.look import Frames, check_centre, chunks, look_at, mean_centre, sample_rows
 from ptycho_runtime.scan.options import Domain, Fit
 from ptycho_runtime.scan.scale import pattern_energy
-
-_CHUNK_VALUES = 1 << 20  # pixels looked at in one go
 
 
 @dataclass
 class Scan:
-    """Patterns on disk with their positions in memory."""
+    """Patterns with their positions. One built in Python passes the same checks as a file: see `read_scan`.
+
+    `read` is called for all patterns when the scan is made. Patterns that are zero everywhere are left out and listed in
+    `skipped`; `ScanError` is raised for what `read_scan` refuses. Use it as a context manager, or `close` it.
+    """
 
     name: str
-    read: Callable[[np.ndarray], np.ndarray]  # ascending indices -> (n, h, w), as stored
-    frames: np.ndarray  # (n,) int64: frame of each usable pattern in the file
-    positions_px: np.ndarray  # (n, 2) float64 (x, y)
-    size_px: int  # side of a stored pattern
+    read: Callable[[np.ndarray], np.ndarray]  # ascending rows -> (n, h, w), as stored
+    frames: np.ndarray  # (n,) int64: the file's own number of each usable pattern
+    positions_px: np.ndarray  # (n, 2) float64 (x, y), pixels of the image
+    size_px: int  # side of a stored pattern, the shorter one
     domain: Domain
     probe: np.ndarray | None = None  # (modes, N, N) complex64
-    pixel_size_m: float = 0.0  # of the object; 0 unknown
+    pixel_size_m: float = 0.0  # of the image, along x; 0 unknown
     truth: np.ndarray | None = None  # the object the scan was simulated from
     skipped: dict[str, list[int]] = field(default_factory=dict)  # reason -> frames
     attributes: dict[str, float] = field(default_factory=dict)
     fit: Fit | None = None
     warnings: list[str] = field(default_factory=list)  # what is to be said of it, one line each
+    rows: np.ndarray | None = None  # (n,) int64: where `read` has each pattern; `frames` where None
+    detector: Detector | None = None  # a square one of `size_px` with `fit` where None
+    pixel_height_m: float = 0.0  # of the image, along y; `pixel_size_m` where 0
+    has_positions: bool = True
     close_file: Callable[[], None] = field(default=lambda: None, repr=False)
-    # (N, domain as fed) -> Σ d² of each frame of the file, NaN where it was not looked at: spares a pass over the file
-    energy_of_frame: dict[tuple[int, str], np.ndarray] = field(default_factory=dict, repr=False)
+    # (N, domain as fed) -> Σ d² of each row, NaN where it was not looked at: spares a pass over the file
+    energy_of_row: dict[tuple[int, str], np.ndarray] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check what was not checked yet."""
+        self.frames = np.asarray(self.frames, np.int64)
+        self.positions_px = np.asarray(self.positions_px, np.float64)
+        self.rows = self.frames if self.rows is None else np.asarray(self.rows, np.int64)
+        if self.detector is None:
+            self.detector = Detector((self.size_px, self.size_px), self.fit)
+        self.pixel_height_m = self.pixel_height_m or self.pixel_size_m
+        n = len(self.frames)
+        if self.positions_px.shape != (n, 2) or self.rows.shape != (n,):
+            raise ScanError(
+                f"{self.name}: {n} patterns, positions of shape {self.positions_px.shape}, {len(self.rows)} rows; expected "
+                "one (x, y) and one row a pattern (parts of a scan: Scan.subset)"
+            )
+        if self.energy_of_row is None:
+            self._look()
 
     def __len__(self) -> int:
         """Return the number of usable patterns."""
@@ -61,36 +88,104 @@ class Scan:
             which: indices into the usable patterns, in any order.
             N: side that the model takes, pixels.
             domain: `amplitude` or `counts`.
+
+        Raises:
+            ScanError: a pattern cannot be read.
         """
+        detector, rows = self._grid()
         unique, back = np.unique(which, return_inverse=True)
-        frames = self.frames[unique]
-        order = np.argsort(frames, kind="stable")
-        stored: np.ndarray = np.empty((len(unique), self.size_px, self.size_px), np.float32)
-        stored[order] = self.read(frames[order])
-        return self.as_fed(stored, N, domain)[back]
+        order = np.argsort(rows[unique], kind="stable")
+        fed = detector.as_fed(self.read(rows[unique][order]), N, self.domain, domain)
+        unordered = np.empty_like(order)
+        unordered[order] = np.arange(len(order))
+        result: np.ndarray = fed[unordered[back]]
+        return result
 
     def energy(self, N: int, domain: str) -> np.ndarray:
         """Return Σ d² of each usable pattern d as `patterns` gives it, (n,) float64; read only where not known yet."""
-        known = self.energy_of_frame.get((N, domain))
-        if known is None:
-            found = [pattern_energy(self.patterns(which, N, domain)) for which in self.chunks()]
-            return np.concatenate(found)
-        energy: np.ndarray = known[self.frames]
-        return energy
+        detector, rows = self._grid()
+        known = (self.energy_of_row or {}).get((N, domain))
+        if known is not None:
+            energy: np.ndarray = known[rows]
+            return energy
+        parts = [pattern_energy(self.patterns(which, N, domain)) for which in chunks(len(self), detector.shape)]
+        return np.concatenate([np.zeros(0), *parts])
 
-    def as_fed(self, stored: np.ndarray, N: int, domain: str) -> np.ndarray:
-        """Return stored patterns (n, h, w) float32 as `patterns` does."""
-        is_intensity = self.domain == "intensity"
-        if self.size_px != N:
-            # Counts add up when pixels are joined; amplitudes do not.
-            stored = fitted(stored if is_intensity else stored.astype(np.float64) ** 2, N, self.fit)
-            is_intensity = True
-        if is_intensity != (domain == "counts"):
-            stored = np.sqrt(stored) if is_intensity else stored**2
-        return np.asarray(stored, np.float32)
+    def subset(self, which: np.ndarray) -> Scan:
+        """Return the scan of some usable patterns, by their indices."""
+        _, rows = self._grid()
+        return replace(self, frames=self.frames[which], rows=rows[which], positions_px=self.positions_px[which])
 
-    def chunks(self) -> Iterator[np.ndarray]:
-        """Yield the indices of all usable patterns, as many at a time as memory and caches like."""
-        step = max(1, _CHUNK_VALUES // self.size_px**2)
-        for start in range(0, len(self), step):
-            yield np.arange(start, min(start + step, len(self)))
+    def without(self, frames: Iterable[int], reason: str = "left out") -> Scan:
+        """Return the scan without some frames, by the file's own numbers; they are listed in `skipped` under the reason."""
+        out = np.isin(self.frames, np.fromiter(frames, np.int64))
+        part = self.subset(np.flatnonzero(~out))
+        if out.any():
+            known = part.skipped.get(reason, [])
+            part.skipped = {**part.skipped, reason: sorted({*known, *self.frames[out].tolist()})}
+        return part
+
+    def _grid(self) -> tuple[Detector, np.ndarray]:
+        """Return detector and rows, which are there once the scan is made."""
+        if self.detector is None or self.rows is None:
+            raise ScanError(f"{self.name}: is not a whole scan")
+        return self.detector, self.rows
+
+    def _look(self) -> None:
+        """Pass all patterns through the checks that a file's pass."""
+        detector, rows = self._grid()
+        if not len(self):
+            raise ScanError(f"{self.name}: no usable pattern is left")
+        sample = self.read(np.sort(sample_rows(rows, detector.shape)))
+        check_type(sample.dtype, f"{self.name}: patterns")
+        if sample.shape[1:] != detector.shape:
+            raise ScanError(f"{self.name}: patterns have shape {sample.shape[1:]}; expected {detector.shape}")
+        detector = self._with_marks(detector, sample)
+        N = min(detector.shape)
+        seen = look_at(Frames(self.name, self.read, rows, self.frames, replace(detector, fit="crop"), self.domain), N)
+        check_centre(mean_centre(_amplitudes(detector.filled(sample, self.domain), self.domain)), detector, self.name)
+        self.detector = detector
+        self.finish(seen.energy, seen.dead, N)
+        self.warnings += seen.warnings
+        if self.has_positions:
+            check_positions(self.positions_px, self.frames, N, self.name)
+        if self.probe is not None:
+            self._check_probe()
+
+    def _with_marks(self, detector: Detector, sample: np.ndarray) -> Detector:
+        marked = always_marked(sample)
+        if not marked.any():
+            return detector
+        self.warnings.append(f"masked {int(marked.sum())} bad pixels, filled from their neighbours")
+        return replace(detector, bad=marked if detector.bad is None else detector.bad | marked)
+
+    def _check_probe(self) -> None:
+        probe = np.asarray(self.probe)
+        bad = probe.ndim != 3 or probe.dtype.kind != "c" or not np.isfinite(probe).all() or not probe.any()
+        if bad:
+            self.warnings.append(
+                f"the probe is not used: {probe.dtype} of shape {probe.shape}; expected (modes, N, N) complex, finite and not zero"
+            )
+            self.probe = None
+
+    def finish(self, energy: np.ndarray, dead: np.ndarray, N: int) -> None:
+        """Take what a pass over all patterns has seen: dead ones are left out and listed.
+
+        Args:
+            energy: (n,) float64, Σ d² of each pattern d as amplitudes on a grid of N pixels.
+            dead: (n,) bool.
+            N: side of that grid.
+        """
+        _, rows = self._grid()
+        known = np.full(int(rows.max(initial=-1)) + 1, np.nan)
+        known[rows] = energy
+        self.energy_of_row = {(N, "amplitude"): known}
+        if dead.any():
+            self.skipped["dead frames (all zero)"] = sorted(self.frames[dead].tolist())
+            self.frames, self.rows, self.positions_px = self.frames[~dead], rows[~dead], self.positions_px[~dead]
+        if not len(self):
+            raise ScanError(f"{self.name}: no usable pattern is left")
+
+
+def _amplitudes(values: np.ndarray, domain: Domain) -> np.ndarray:
+    return np.sqrt(np.maximum(values, 0)) if domain == "intensity" else values

@@ -59,7 +59,7 @@ def scan(hook: Hook = lambda first: None) -> Scan:
         return patterns[frames]
 
     energy = {(N, "amplitude"): np.square(patterns, dtype=np.float64).sum((1, 2))}
-    return Scan("stand-in", read, np.arange(COUNT), positions, N, "amplitude", energy_of_frame=energy)
+    return Scan("stand-in", read, np.arange(COUNT), positions, N, "amplitude", energy_of_row=energy)
 
 
 def run(session: Any, scan: Scan, **options: Any) -> Reconstruction:

@@ -79,7 +79,7 @@ class TestPtychoPINN:
         assert np.allclose(scan.patterns(which, N, "amplitude"), np.sqrt(COUNTS)[which], rtol=1e-6)
 
     def test_uncompressed_patterns_stay_on_disk(self, tmp_path: Path) -> None:
-        from ptycho_runtime.scan.layouts.npz import FramesOnDisk
+        from ptycho_runtime.scan.layouts.frames import FramesOnDisk
         from ptycho_runtime.scan.layouts.open import open_raw
 
         assert isinstance(open_raw(npz(tmp_path / "s.npz"), ReadOptions()).data, FramesOnDisk)
@@ -134,7 +134,7 @@ class TestBadScans:
         data = np.sqrt(counts).astype(np.float32) if stored == "amplitude" else counts.astype(np.uint16)
         options = ReadOptions(domain=stored, fit="bin" if size > N else None)  # type: ignore[arg-type]
         scan = read_scan(npz(tmp_path / "s.npz", diff3d=data), N, options)
-        for part in (scan, dataclasses.replace(scan, frames=scan.frames[3:5], positions_px=scan.positions_px[3:5])):
+        for part in (scan, scan.subset(np.array([3, 4]))):
             patterns = part.patterns(np.arange(len(part)), N, fed)
             assert np.array_equal(part.energy(N, fed), pattern_energy(patterns))
 
@@ -200,8 +200,11 @@ class TestPtychodus:
         np.savez(tmp_path / "d.npz", patterns=COUNTS.astype(np.uint16), indexes=np.arange(9) + 100)
         product = self.product(tmp_path / "p.h5", np.array([101, 103, 150]))
         scan = read_scan(tmp_path / "d.npz", N, ReadOptions(positions_file=product))
-        assert scan.frames.tolist() == [1, 3]
-        assert scan.skipped == {"positions without a pattern": [2]}
+        assert scan.frames.tolist() == [101, 103]
+        assert scan.skipped == {
+            "positions without a pattern": [150],
+            "patterns without a position": [100, 102, 104, 105, 106, 107, 108],
+        }
         assert scan.positions_px[:, 0] == pytest.approx([2.0, 4.0])
         assert np.allclose(scan.patterns(np.array([0]), N, "counts")[0], COUNTS[1])
         assert scan.probe is not None

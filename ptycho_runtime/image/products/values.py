@@ -44,7 +44,7 @@ def comments(result: Reconstruction) -> str:
 def pixel_m(result: Reconstruction) -> tuple[float, float] | None:
     """Return the object's pixel size (x, y), metres; None where it is not known."""
     size = result.scan.pixel_size_m
-    return (size, size) if size else None
+    return (size, result.scan.pixel_height_m or size) if size else None
 
 
 def positions_m(result: Reconstruction) -> np.ndarray:

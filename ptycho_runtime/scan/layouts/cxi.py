@@ -1,28 +1,89 @@
-"""CXI."""
+"""CXI, as beamlines and cdtools write it."""
 
 from __future__ import annotations
 
-import contextlib
-from typing import Any
+from typing import Final
 
-from ptycho_runtime.scan.layouts.raw import RawScan, modes
+import numpy as np
+
+from ptycho_runtime.errors import ScanError
+from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
+from ptycho_runtime.scan.layouts.numbers import check_type
+from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe
+from ptycho_runtime.scan.layouts.units import EV_J, HC_J_M, energy_J, length_m, length_unit
+
+CXI_PATTERNS: Final = "entry_1/data_1/data"
+_TRANSLATIONS = ("entry_1/data_1/translation", "entry_1/sample_1/geometry_1/translation")
+_DETECTOR = "entry_1/instrument_1/detector_1/"
+_SOURCE = "entry_1/instrument_1/source_1/"
 
 
-def take_cxi(file: Any, raw: RawScan) -> None:
-    translation = next(
-        (
-            file[name][()]
-            for name in ("entry_1/data_1/translation", "entry_1/sample_1/geometry_1/translation")
-            if name in file
-        ),
-        None,
-    )
-    if translation is not None:
-        raw.x, raw.y, raw.position_unit = translation[:, 0], translation[:, 1], "m"
-    with contextlib.suppress(KeyError):
-        detector = file["entry_1/instrument_1/detector_1"]
-        raw.detector["distance_m"] = abs(float(detector["distance"][()]))
-        raw.detector["pixel_m"] = float(detector["x_pixel_size"][()])
-        raw.detector["energy_J"] = float(file["entry_1/instrument_1/source_1/energy"][()])
-    with contextlib.suppress(KeyError):
-        raw.probe = modes(file["entry_1/instrument_1/source_1/illumination"][()])
+def take_cxi(file: Hdf5File, raw: RawScan) -> None:
+    """Take positions, geometry, mask and probe of a CXI file."""
+    _take_translation(file, raw)
+    _take_beamline(file, raw)
+    if file.dataset(_DETECTOR + "mask") is not None:
+        raw.bad_pixels = file.array(_DETECTOR + "mask") != 0
+    if file.dataset(_SOURCE + "illumination") is not None:
+        raw.probe = StoredProbe(file.array(_SOURCE + "illumination"))
+
+
+def _take_translation(file: Hdf5File, raw: RawScan) -> None:
+    for name in _TRANSLATIONS:
+        dataset = file.dataset(name)
+        if dataset is None:
+            continue
+        values = file.array(name)
+        check_type(values.dtype, f"{raw.label}: {name}")
+        if values.ndim != 2 or values.shape[1] not in (2, 3):
+            raise ScanError(f"{raw.label}: {name} has shape {values.shape}; expected positions as (n, 3)")
+        raw.x, raw.y = values[:, 0].astype(np.float64), values[:, 1].astype(np.float64)
+        raw.positions_from, raw.position_unit = name, length_unit(dataset) or "m"
+        raw.axes = _axes(file, raw)
+        return
+
+
+def _axes(file: Hdf5File, raw: RawScan) -> np.ndarray | None:
+    """Return the directions (x, y) in which columns and rows of the detector grow, from `basis_vectors` (3, 2): rows, columns."""
+    if file.dataset(_DETECTOR + "basis_vectors") is None:
+        return None
+    what = f"{raw.label}: basis_vectors"
+    vectors = file.array(_DETECTOR + "basis_vectors")
+    check_type(vectors.dtype, what)
+    if vectors.shape != (3, 2) or not np.isfinite(vectors).all():
+        raise ScanError(f"{what} have shape {vectors.shape}; expected (3, 2) finite numbers")
+    rows, columns = vectors.astype(np.float64).T
+    raw.beamline.pixel_y_m, raw.beamline.pixel_x_m = float(np.linalg.norm(rows)), float(np.linalg.norm(columns))
+    axes: np.ndarray = np.stack([columns[:2], rows[:2]])
+    lengths = np.linalg.norm(axes, axis=1)
+    whole = np.linalg.norm(vectors, axis=0)[::-1]
+    if (lengths <= 0.98 * whole).any() or abs(axes[0] @ axes[1]) > 1e-3 * lengths.prod():
+        raise ScanError(
+            f"{what} are not two perpendicular directions across the beam; expected a detector that faces it"
+        )
+    directions: np.ndarray = axes / lengths[:, None]
+    return directions
+
+
+def _take_beamline(file: Hdf5File, raw: RawScan) -> None:
+    line = raw.beamline
+    for attribute, name in (
+        ("distance_m", "distance"),
+        ("pixel_x_m", "x_pixel_size"),
+        ("pixel_y_m", "y_pixel_size"),
+    ):
+        dataset = file.dataset(_DETECTOR + name)
+        if dataset is not None:
+            setattr(line, attribute, length_m(dataset, f"{raw.label}: {name}"))
+    if line.distance_m is not None:
+        line.distance_m = abs(line.distance_m)  # CXI's z runs against the beam in some files
+        raw.attributes["detector_object_distance_m"] = line.distance_m
+    energy = file.dataset(_SOURCE + "energy")
+    wavelength = file.dataset(_SOURCE + "wavelength")
+    if energy is not None:
+        joules = energy_J(energy, f"{raw.label}: energy")
+        line.wavelength_m = HC_J_M / joules if joules > 0 else 0.0
+    elif wavelength is not None:
+        line.wavelength_m = length_m(wavelength, f"{raw.label}: wavelength")
+    if line.wavelength_m:
+        raw.attributes["probe_energy_eV"] = HC_J_M / line.wavelength_m / EV_J

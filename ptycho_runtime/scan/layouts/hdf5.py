@@ -1,56 +1,161 @@
-"""HDF5 of any kind: the names in it, and the layouts that are no standard."""
+"""HDF5 of any kind: which layout it is, and the layouts that are no standard."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptycho_runtime.errors import ScanError
-from ptycho_runtime.scan.layouts.cxi import take_cxi
-from ptycho_runtime.scan.layouts.raw import RawScan, modes, patterns_key
+from ptycho_runtime.files import printable
+from ptycho_runtime.scan.layouts.cxi import CXI_PATTERNS, take_cxi
+from ptycho_runtime.scan.layouts.frames import JoinedFrames
+from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
+from ptycho_runtime.scan.layouts.nexus import take_nexus
+from ptycho_runtime.scan.layouts.npz import take_positions
+from ptycho_runtime.scan.layouts.numbers import check_type, column
+from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe, patterns_key
+from ptycho_runtime.scan.layouts.units import length_unit
 from ptycho_runtime.scan.options import PATTERN_KEYS, ReadOptions
+
+EIGER_GROUP = "entry/data"
+_EIGER_PART = re.compile(r"data_(\d{6})")
+Pixels = Any  # an HDF5 dataset, or several joined
 
 
 def open_hdf5(path: Path, options: ReadOptions) -> RawScan:
-    import h5py
-
+    """Return a scan in HDF5 whose patterns stay on disk."""
+    file = Hdf5File(path, options)
     try:
-        file = h5py.File(path, "r")
-        names = datasets(file)
-        key = patterns_key(names, options, path.name)
-        dataset = file[key]
-        raw = RawScan(dataset, tuple(dataset.shape), file.close)
-        raw.declared_amplitude = key in ("diff3d", "diffraction")
-        if key == "entry_1/data_1/data":
-            take_cxi(file, raw)
-        elif key == "dp" and "points" in names and options.x_key is None:
-            raw.x, raw.y = file["points"][0], file["points"][1]
-            raw.position_unit = "um"
-        elif "xcoords" in names and "ycoords" in names and options.x_key is None:
-            raw.x, raw.y, raw.position_unit, raw.position_sign = file["xcoords"][()], file["ycoords"][()], "px", 1
-        if options.x_key and options.y_key:
-            for axis, name in (("x", options.x_key), ("y", options.y_key)):
-                if name.strip("/") not in names:
-                    raise ScanError(f"{path.name}: has no dataset {name}; it has {', '.join(sorted(names)[:12])}")
-                setattr(raw, axis, np.ravel(file[name][()]))
-        if "indexes" in names and file["indexes"].shape == (raw.shape[0],):
-            raw.indexes = file["indexes"][()]
-        for probe_key in (options.probe_key, "probeGuess"):
-            if probe_key and probe_key.strip("/") in names:
-                raw.probe = modes(file[probe_key][()])
-                break
-        return raw
-    except (OSError, KeyError, RuntimeError) as error:
+        return _understood(file, options)
+    except ScanError:
+        file.close()
+        raise
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        file.close()
         raise ScanError(f"{path.name}: cannot be read as HDF5 ({error})") from error
 
 
-def datasets(file: Any) -> set[str]:
-    import h5py
+def _understood(file: Hdf5File, options: ReadOptions) -> RawScan:
+    names = file.names() | {key for key in PATTERN_KEYS if file.dataset(key) is not None}
+    parts = [] if options.patterns_key or any(key in names for key in PATTERN_KEYS) else _eiger_parts(file, options)
+    if parts:
+        key, data, unwritten = EIGER_GROUP, *_joined(file, parts)
+    else:
+        if options.patterns_key and file.dataset(options.patterns_key) is not None:
+            names.add(options.patterns_key.strip("/"))
+        key = patterns_key(names, options, file.label)
+        data, unwritten = _dataset(file, key)
+    raw = RawScan(file.label, data, tuple(data.shape), data.dtype, key, file.close)
+    raw.unwritten = unwritten
+    raw.declared_amplitude = key in ("diff3d", "diffraction")
+    _take_layout(file, raw, options)
+    if file.dataset("indexes") is not None:
+        indexes = file.array("indexes")
+        if indexes.shape == (raw.shape[0],):
+            raw.indexes = indexes.astype(np.int64)
+    if options.probe_key:
+        raw.probe = StoredProbe(file.array(options.probe_key))
+    elif raw.probe is None and file.dataset("probeGuess") is not None:
+        raw.probe = StoredProbe(file.array("probeGuess"))
+    return raw
 
-    names: set[str] = set()
-    file.visititems(lambda name, item: names.add(name) if isinstance(item, h5py.Dataset) else None)
-    # Soft links are not visited, and CXI files are full of them.
-    names |= {key for key in PATTERN_KEYS if key in file}
-    return names
+
+def _take_layout(file: Hdf5File, raw: RawScan, options: ReadOptions) -> None:
+    """Take what the layout that the patterns' name gives away keeps beside them, and positions by given names."""
+    named = options.x_key is not None or options.y_key is not None
+    if raw.key == CXI_PATTERNS:
+        take_cxi(file, raw)
+    elif raw.key.startswith("entry/"):
+        take_nexus(file, raw)
+    elif raw.key == "dp" and file.dataset("points") is not None and not named:
+        take_positions(raw, Hdf5Arrays(file), ("points", "points"))
+        raw.position_unit = "um"
+    elif raw.key == "patterns" and file.dataset("bad_pixels") is not None:
+        raw.bad_pixels = file.array("bad_pixels") != 0
+    if not named and raw.x is None and file.dataset("xcoords") is not None and file.dataset("ycoords") is not None:
+        raw.x, raw.y = (column(file.array(name), f"{file.label}: {name}") for name in ("xcoords", "ycoords"))
+        raw.positions_from, raw.position_unit, raw.position_sign = "xcoords and ycoords", "px", 1
+    if not named:
+        return
+    if options.x_key is None or options.y_key is None:
+        raise ScanError(f"{file.label}: positions need two names; give both --x-key and --y-key")
+    raw.position_unit, raw.position_sign, raw.axes = None, None, None
+    take_positions(raw, Hdf5Arrays(file), (options.x_key.strip("/"), options.y_key.strip("/")))
+    units = {length_unit(file.dataset(key)) for key in (options.x_key, options.y_key)}
+    if len(units) > 1:
+        raise ScanError(
+            f"{file.label}: {options.x_key} and {options.y_key} say different units; give one array of each"
+        )
+    raw.position_unit = units.pop()
+
+
+class Hdf5Arrays:
+    """Arrays of an HDF5 file by name."""
+
+    def __init__(self, file: Hdf5File) -> None:
+        """Take an open file."""
+        self.file = file
+
+    def names(self) -> set[str]:
+        """Return the names of all datasets."""
+        return _Any(self.file)
+
+    def array(self, name: str) -> np.ndarray:
+        """Return a dataset's values."""
+        return self.file.array(name)
+
+
+class _Any(set[str]):
+    """Holds a name when the file has it, over links too."""
+
+    def __init__(self, file: Hdf5File) -> None:
+        super().__init__()
+        self.file = file
+
+    def __contains__(self, name: object) -> bool:
+        return self.file.dataset(str(name)) is not None
+
+
+def _dataset(file: Hdf5File, key: str) -> tuple[Pixels, np.ndarray]:
+    """Return (patterns, rows that nobody wrote)."""
+    dataset = file.dataset(key)
+    if dataset is None:
+        raise ScanError(f"{file.label}: {printable(key)} is no array of patterns, or a link that leads to none")
+    check_type(dataset.dtype, f"{file.label}: {key}")
+    if dataset.shape is None or len(dataset.shape) < 1:
+        raise ScanError(f"{file.label}: {printable(key)} is one number; expected patterns, (n, N, N)")
+    file.usable_filters(dataset, key)
+    return dataset, file.missing_rows(dataset, key)
+
+
+def _eiger_parts(file: Hdf5File, options: ReadOptions) -> list[str]:
+    """Return the names of an Eiger master's parts in their order; a part that is missing is an error unless asked for."""
+    group = file.item(EIGER_GROUP)
+    if group is None or hasattr(group, "shape"):
+        return []
+    found = {int(match[1]): name for name in group if (match := _EIGER_PART.fullmatch(name))}
+    if not found:
+        return []
+    lacking = sorted(set(range(min(found), max(found) + 1)) - set(found))
+    if lacking and not options.incomplete:
+        raise ScanError(f"{file.label}: is incomplete: data_{lacking[0]:06d} is not among its parts")
+    return [f"{EIGER_GROUP}/{found[k]}" for k in sorted(found)]
+
+
+def _joined(file: Hdf5File, keys: list[str]) -> tuple[Pixels, np.ndarray]:
+    parts: list[Any] = []
+    unwritten, start = [np.zeros(0, np.int64)], 0
+    for key in keys:
+        part, missing = _dataset(file, key)
+        if parts and (part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype):
+            raise ScanError(
+                f"{file.label}: {key} holds frames of {part.shape[1:]} {part.dtype}, {keys[0]} of {parts[0].shape[1:]} "
+                f"{parts[0].dtype}; name one of them with --patterns-key"
+            )
+        parts.append(part)
+        unwritten.append(missing + start)
+        start += part.shape[0]
+    return JoinedFrames(parts), np.concatenate(unwritten)

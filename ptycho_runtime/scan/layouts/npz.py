@@ -2,86 +2,189 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 import zipfile
+import zlib
+from contextlib import closing
 from pathlib import Path
+from typing import IO, Any, Protocol
 
 import numpy as np
 
 from ptycho_runtime.errors import ScanError
-from ptycho_runtime.scan.layouts.raw import RawScan, modes, patterns_key
+from ptycho_runtime.scan.layouts.frames import FramesOnDisk
+from ptycho_runtime.scan.layouts.numbers import MOST_VALUES, check_type, column
+from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe, patterns_key
 from ptycho_runtime.scan.options import ReadOptions
+
+UNREADABLE = (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError)
+_IN_MEMORY_BYTES = 64 << 20  # of compressed patterns; more go through a file without a name
+_MOST_RATIO = 500.0  # of compressed patterns; beyond it a file is no scan
+_COPY_BYTES = 1 << 20
+
+
+class _Header:
+    """What an `.npy` member says of its array."""
+
+    def __init__(self, archive: zipfile.ZipFile, name: str, label: str) -> None:
+        self.info = archive.getinfo(f"{name}.npy")
+        with archive.open(self.info) as member:
+            version = np.lib.format.read_magic(member)
+            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            self.shape, self.fortran, self.dtype = reader(member)
+            self.bytes = member.tell()
+        values = int(np.prod([int(s) for s in self.shape], dtype=object))
+        if not self.dtype.hasobject and self.bytes + values * self.dtype.itemsize != self.info.file_size:
+            raise ScanError(
+                f"{label}: {name} claims {values} numbers of {self.dtype} in {self.info.file_size} bytes; the file is damaged"
+            )
+
+
+class Arrays(Protocol):
+    """Arrays by name."""
+
+    def names(self) -> set[str]:
+        """Return the names."""
+
+    def array(self, name: str) -> np.ndarray:
+        """Return an array."""
+
+
+class NpzArrays:
+    """The arrays of an NPZ that are read whole: sizes are checked before memory is taken."""
+
+    def __init__(self, archive: zipfile.ZipFile, label: str) -> None:
+        """Take an open archive."""
+        self.archive, self.label = archive, label
+
+    def names(self) -> set[str]:
+        """Return the names."""
+        return {name.removesuffix(".npy") for name in self.archive.namelist() if name.endswith(".npy")}
+
+    def header(self, name: str) -> _Header:
+        """Return what the array is."""
+        return _Header(self.archive, name, self.label)
+
+    def array(self, name: str) -> np.ndarray:
+        """Return an array; `ScanError` where it is too large or holds objects."""
+        header = self.header(name)
+        if header.dtype.hasobject:
+            check_type(header.dtype, f"{self.label}: {name}")
+        if np.prod([int(s) for s in header.shape], dtype=object) > MOST_VALUES:
+            raise ScanError(f"{self.label}: {name} has shape {header.shape}, which is more than a scan's can be")
+        with self.archive.open(header.info) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
 
 
 def open_npz(path: Path, options: ReadOptions) -> RawScan:
+    """Return an NPZ whose patterns stay on disk."""
+    label = path.name
     try:
-        with np.load(path, allow_pickle=False) as data:
-            names = set(data.files)
-            key = patterns_key(names, options, path.name)
-            patterns = _on_disk(path, key)
-            if patterns is None or (options.axis_order == "hwn" and isinstance(patterns, FramesOnDisk)):
-                patterns = data[key]
-            raw = RawScan(patterns, tuple(patterns.shape))
-            x_key, y_key = options.x_key or "xcoords", options.y_key or "ycoords"
-            if x_key in names and y_key in names:
-                raw.x, raw.y = data[x_key], data[y_key]
-            if key in ("diff3d", "diffraction") and "xcoords" in names:
-                raw.position_unit, raw.position_sign = "px", 1
-                raw.declared_amplitude = True
-            if "indexes" in names and len(data["indexes"]) == raw.shape[0]:
-                raw.indexes = data["indexes"]
-            probe_key = options.probe_key or "probeGuess"
-            if probe_key in names:
-                raw.probe = modes(data[probe_key])
-            if "objectGuess" in names:
-                raw.truth = data["objectGuess"]
+        with zipfile.ZipFile(path) as archive:
+            arrays = NpzArrays(archive, label)
+            names = arrays.names()
+            key = patterns_key(names, options, label)
+            header = arrays.header(key)
+            check_type(header.dtype, f"{label}: {key}")
+            data = _patterns(path, archive, header, options)
+            raw = RawScan(label, data, tuple(header.shape), header.dtype, key)
+            if isinstance(data, FramesOnDisk):
+                raw.close = data.close
+            _take_others(raw, arrays, names, options)
             return raw
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
-        raise ScanError(f"{path.name}: cannot be read as NPZ ({error})") from error
+    except UNREADABLE as error:
+        if isinstance(error, ScanError):
+            raise
+        raise ScanError(f"{label}: cannot be read as NPZ ({error})") from error
 
 
-class FramesOnDisk:
-    """Frames (n, h, w) that lie one after the other in a file, read when asked for.
-
-    A memory map would do, but its pages count as the process's memory until the system takes them back.
-    """
-
-    def __init__(self, path: Path, offset_bytes: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        """Take the place of the first frame."""
-        self.path, self.offset_bytes, self.shape, self.dtype = path, offset_bytes, shape, dtype
-        self.frame_values = int(np.prod(shape[1:]))
-
-    def __getitem__(self, key: slice | np.ndarray) -> np.ndarray:
-        """Return some frames: a slice without step, or ascending numbers."""
-        frames = np.arange(self.shape[0])[key]
-        found: np.ndarray = np.empty((len(frames), *self.shape[1:]), self.dtype)
-        starts = np.flatnonzero(np.diff(frames, prepend=-2) != 1)
-        with self.path.open("rb") as file:
-            for first, stop in zip(starts, [*starts[1:], len(frames)], strict=True):
-                file.seek(self.offset_bytes + int(frames[first]) * self.frame_values * self.dtype.itemsize)
-                part = np.fromfile(file, self.dtype, (stop - first) * self.frame_values)
-                if part.size != (stop - first) * self.frame_values:
-                    raise ScanError(f"{self.path.name}: is cut short; frame {frames[first]} is not in it whole")
-                found[first:stop] = part.reshape(stop - first, *self.shape[1:])
-        return found
+def _take_others(raw: RawScan, arrays: NpzArrays, names: set[str], options: ReadOptions) -> None:
+    x_key, y_key = options.x_key or "xcoords", options.y_key or "ycoords"
+    take_positions(raw, arrays, (x_key, y_key), required=options.x_key is not None)
+    if raw.key in ("diff3d", "diffraction") and "xcoords" in names:
+        raw.position_unit, raw.position_sign = "px", 1
+        raw.declared_amplitude = True
+    if "indexes" in names and arrays.header("indexes").shape == (raw.shape[0],):
+        raw.indexes = arrays.array("indexes").astype(np.int64)
+    for name in ("bad_pixels", "mask"):
+        if name in names:
+            raw.bad_pixels = arrays.array(name) != 0
+            break
+    probe_key = options.probe_key or "probeGuess"
+    if probe_key in names:
+        raw.probe = StoredProbe(arrays.array(probe_key))
+    elif options.probe_key:
+        raise ScanError(f"{raw.label}: has no probe {options.probe_key}")
+    if "objectGuess" in names:
+        raw.truth = arrays.array("objectGuess")
 
 
-def _on_disk(path: Path, key: str) -> FramesOnDisk | np.ndarray | None:
-    """Return an array of an uncompressed NPZ without reading it, or None where it is compressed."""
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(f"{key}.npy")
-        if info.compress_type != zipfile.ZIP_STORED:
-            return None
-        with archive.open(info) as member:
-            version = np.lib.format.read_magic(member)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, fortran, dtype = reader(member)
-            header_bytes = member.tell()
-    if dtype.hasobject:
-        raise ScanError(f"{path.name}: {key} holds pickled objects; expected numbers")
-    with path.open("rb") as file:
-        file.seek(info.header_offset + 26)
-        name_bytes, extra_bytes = np.frombuffer(file.read(4), "<u2")
-    offset = info.header_offset + 30 + int(name_bytes) + int(extra_bytes) + header_bytes
-    if fortran or (len(shape) == 3 and shape[1] != shape[2]):
-        return np.memmap(path, dtype=dtype, mode="r", offset=offset, shape=shape, order="F" if fortran else "C")
-    return FramesOnDisk(path, offset, shape, dtype)
+def take_positions(raw: RawScan, arrays: Arrays, keys: tuple[str, str], required: bool = True) -> None:
+    """Take the positions of two names, which may be one array of both: (n, 2), or (2, n) with x first."""
+    names = arrays.names()
+    missing = [key for key in keys if key not in names]
+    if missing:
+        if required:
+            raise ScanError(f"{raw.label}: has no positions {missing[0]}")
+        return
+    raw.positions_from = " and ".join(dict.fromkeys(keys))
+    what = f"{raw.label}: {{}}"
+    if keys[0] != keys[1]:
+        raw.x = column(arrays.array(keys[0]), what.format(keys[0]))
+        raw.y = column(arrays.array(keys[1]), what.format(keys[1]))
+        return
+    both = arrays.array(keys[0])
+    check_type(both.dtype, what.format(keys[0]))
+    if both.ndim != 2 or 2 not in both.shape or both.shape == (2, 2):
+        raise ScanError(
+            f"{what.format(keys[0])} has shape {both.shape}; expected positions as (n, 2), or (2, n) with x first"
+        )
+    raw.x, raw.y = (both.T if both.shape[1] == 2 else both).astype(np.float64)
+
+
+def _patterns(path: Path, archive: zipfile.ZipFile, header: _Header, options: ReadOptions) -> Any:
+    """Return patterns: on disk where they lie there frame by frame, through a file without a name where they are compressed."""
+    shape, order = tuple(header.shape), "F" if header.fortran else "C"
+    frame_by_frame = not header.fortran and len(shape) == 3 and options.axis_order != "hwn" and shape[1] == shape[2]
+    if header.info.compress_type == zipfile.ZIP_STORED:
+        with path.open("rb") as local:
+            local.seek(header.info.header_offset + 26)
+            name_bytes, extra_bytes = np.frombuffer(local.read(4), "<u2")
+        offset = header.info.header_offset + 30 + int(name_bytes) + int(extra_bytes) + header.bytes
+        if frame_by_frame:
+            return FramesOnDisk(path.open("rb"), offset, shape, header.dtype)
+        return np.memmap(path, dtype=header.dtype, mode="r", offset=offset, shape=shape, order=order)  # type: ignore[call-overload]
+    if header.info.file_size <= _IN_MEMORY_BYTES:
+        with archive.open(header.info) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
+    file = _unpacked(archive, header, path.name)
+    if frame_by_frame:
+        return FramesOnDisk(file, header.bytes, shape, header.dtype)
+    with closing(file):
+        return np.memmap(file, dtype=header.dtype, mode="r", offset=header.bytes, shape=shape, order=order)  # type: ignore[call-overload]
+
+
+def _unpacked(archive: zipfile.ZipFile, header: _Header, label: str) -> IO[bytes]:
+    """Return the patterns of a compressed NPZ in a file without a name, which goes with the process."""
+    size = header.info.file_size
+    if size > _MOST_RATIO * header.info.compress_size:
+        raise ScanError(
+            f"{label}: {header.info.filename} grows {size / max(header.info.compress_size, 1):.0f} times when unpacked, "
+            "as no scan does; store it without compression if it is one"
+        )
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if size > 0.9 * free:
+        raise ScanError(
+            f"{label}: its compressed patterns take {size / 2**30:.1f} GiB in {tempfile.gettempdir()}, where "
+            f"{free / 2**30:.1f} GiB are free; set TMPDIR to a folder with room, or store the NPZ without compression"
+        )
+    file = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the scan)
+    try:
+        with archive.open(header.info) as member:
+            shutil.copyfileobj(member, file, _COPY_BYTES)
+        file.flush()
+    except BaseException:
+        file.close()
+        raise
+    return file

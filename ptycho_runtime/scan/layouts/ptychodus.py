@@ -1,56 +1,118 @@
-"""Ptychodus products as the file of positions."""
+"""The file of positions that goes with one of patterns: a Ptychodus product, one of ours, or PtychoPINN's NPZ."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptycho_runtime.errors import ScanError
-from ptycho_runtime.scan.layouts.hdf5 import datasets
-from ptycho_runtime.scan.layouts.raw import RawScan, modes
+from ptycho_runtime.scan.layouts.hdf5 import Hdf5Arrays
+from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
+from ptycho_runtime.scan.layouts.npz import UNREADABLE, Arrays, NpzArrays, take_positions
+from ptycho_runtime.scan.layouts.numbers import check_type, one_number
+from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe
+from ptycho_runtime.scan.options import ReadOptions
+
+_ATTRIBUTES = (
+    "detector_object_distance_m",
+    "probe_energy_eV",
+    "photon_energy_eV",
+    "exposure_time_s",
+    "probe_photon_count",
+    "mass_attenuation_m2_kg",
+    "tomography_angle_deg",
+)
+_X, _Y, _NUMBERS = "probe_position_x_m", "probe_position_y_m", "probe_position_indexes"
 
 
-def take_product(path: Path, raw: RawScan) -> None:
-    """Take positions, probe and geometry from a Ptychodus product, or positions from another NPZ."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of positions")
+def take_positions_file(path: Path, raw: RawScan, options: ReadOptions) -> None:
+    """Take positions, frame numbers, probe and geometry from the file that has them."""
     import h5py
 
-    found: Mapping[str, Any]
-    if h5py.is_hdf5(path):
-        with h5py.File(path, "r") as file:
-            found = {name: file[name][()] for name in datasets(file)}
-            sizes = {name: dict(file[name].attrs) for name in ("object", "probe") if name in file}
-            raw.attributes |= {k: float(v) for k, v in file.attrs.items() if isinstance(v, (int, float, np.number))}
-        pixel = sizes.get("object", {}).get("pixel_width_m") or sizes.get("probe", {}).get("pixel_width_m") or 0.0
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file of positions")
+    try:
+        if h5py.is_hdf5(path):
+            with Hdf5File(path, options) as file:
+                sizes = {
+                    name: {key: file.root[name].attrs[key] for key in file.root[name].attrs}
+                    for name in ("object", "probe")
+                    if file.dataset(name) is not None
+                }
+                _take(path.name, raw, Hdf5Arrays(file), dict(file.root.attrs), sizes)
+        else:
+            with zipfile.ZipFile(path) as archive:
+                arrays = NpzArrays(archive, path.name)
+                scalars = {n: arrays.array(n) for n in arrays.names() if arrays.header(n).shape == ()}
+                sizes = {
+                    part: {
+                        f"pixel_{side}_m": scalars[f"{part}_pixel_{side}_m"]
+                        for side in ("width", "height")
+                        if f"{part}_pixel_{side}_m" in scalars
+                    }
+                    for part in ("object", "probe")
+                }
+                _take(path.name, raw, arrays, scalars, sizes)
+    except UNREADABLE as error:
+        if isinstance(error, (ScanError, FileNotFoundError)):
+            raise
+        raise ScanError(f"{path.name}: cannot be read as a product ({error})") from error
+
+
+def _take(label: str, raw: RawScan, arrays: Arrays, scalars: dict[str, Any], sizes: dict[str, dict[str, Any]]) -> None:
+    names = arrays.names()
+    raw.axes = raw.numbers = raw.object_pixel_m = None
+    product = RawScan(label, None, (), np.dtype(np.float64))
+    for keys, unit in (((_X, _Y), "m"), (("xcoords", "ycoords"), "px"), (("positions_px", "positions_px"), "px")):
+        if all(key in names for key in keys):
+            take_positions(product, arrays, keys)
+            raw.x, raw.y, raw.positions_from = product.x, product.y, f"{label}: {product.positions_from}"
+            raw.position_unit, raw.position_sign = ("m" if unit == "m" else "px"), 1
+            break
     else:
-        try:
-            with np.load(path, allow_pickle=False) as data:
-                found = {name: data[name] for name in data.files}
-        except (ValueError, OSError, zipfile.BadZipFile) as error:
-            raise ScanError(f"{path.name}: cannot be read as a product ({error})") from error
-        pixel = float(found.get("object_pixel_width_m", found.get("probe_pixel_width_m", 0.0)))
-    if "xcoords" in found and "ycoords" in found:
-        raw.x, raw.y, raw.position_unit, raw.position_sign = found["xcoords"], found["ycoords"], "px", 1
+        raise ScanError(f"{label}: holds neither {_X} and _y_m nor xcoords and ycoords")
+    if unit == "px":
+        raw.positions_fitted = keys[0] == "positions_px"
+        if raw.positions_fitted and "frames" in names:
+            raw.numbers = _numbers(arrays.array("frames"), label)
         return
-    if "probe_position_x_m" not in found or "probe_position_y_m" not in found:
-        raise ScanError(f"{path.name}: holds neither probe_position_x_m and _y_m nor xcoords and ycoords")
-    raw.x, raw.y = np.asarray(found["probe_position_x_m"]), np.asarray(found["probe_position_y_m"])
-    raw.position_unit, raw.position_sign, raw.object_pixel_m = "m", 1, float(pixel)
-    if "probe_position_indexes" in found:
-        # Frame indexes, possibly of a file whose patterns start at another number.
-        indexes = np.asarray(found["probe_position_indexes"], np.int64)
-        if len(indexes) == len(np.unique(indexes)):
-            known = np.arange(raw.shape[0]) if raw.indexes is None else np.asarray(raw.indexes, np.int64)
-            frame_of = {int(number): frame for frame, number in enumerate(known)}
-            raw.frame_of_position = np.array([frame_of.get(int(number), -1) for number in indexes], np.int64)
-        elif len(indexes) > 1:
-            raise ScanError(
-                f"{path.name}: probe_position_indexes repeats numbers, so which pattern belongs to which position is not known"
-            )
-    if "probe" in found:
-        raw.probe = modes(found["probe"])
+    for name in _ATTRIBUTES:
+        if name in scalars:
+            raw.attributes[name] = one_number(scalars[name], f"{label}: {name}")
+    energy = raw.attributes.get("photon_energy_eV") or raw.attributes.get("probe_energy_eV")
+    if energy:
+        # One name until Ptychodus 1.6, the other since.
+        raw.attributes["photon_energy_eV"] = raw.attributes["probe_energy_eV"] = energy
+    raw.object_pixel_m = _pixel(sizes.get("object", {}), label) or _pixel(sizes.get("probe", {}), label)
+    if _NUMBERS in names:
+        raw.numbers = _numbers(arrays.array(_NUMBERS), label)
+    if "probe" in names:
+        values = arrays.array("probe")
+        if values.shape[-2:] != (1, 1):
+            pixel = _pixel(sizes.get("probe", {}), label)
+            raw.probe = StoredProbe(values, pixel[0] if pixel else None)
+
+
+def _pixel(attributes: dict[str, Any], label: str) -> tuple[float, float] | None:
+    """Return (width, height) of a pixel, None where the file does not say them."""
+    if "pixel_width_m" not in attributes:
+        return None
+    width = one_number(attributes["pixel_width_m"], f"{label}: pixel_width_m")
+    height = one_number(attributes.get("pixel_height_m", width), f"{label}: pixel_height_m")
+    return (width, height) if width > 0 and height > 0 else None
+
+
+def _numbers(values: np.ndarray, label: str) -> np.ndarray | None:
+    """Return the frame number of each position, None where one position says nothing."""
+    check_type(values.dtype, f"{label}: {_NUMBERS}", "iu")
+    numbers = values.reshape(-1).astype(np.int64)
+    if len(numbers) == len(np.unique(numbers)):
+        return numbers
+    if len(numbers) > 1:
+        raise ScanError(
+            f"{label}: probe_position_indexes repeats numbers, so which pattern belongs to which position is not known"
+        )
+    return None

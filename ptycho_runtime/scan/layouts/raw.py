@@ -9,73 +9,98 @@ from typing import Any
 import numpy as np
 
 from ptycho_runtime.errors import ScanError
+from ptycho_runtime.scan.layouts.numbers import names_in
 from ptycho_runtime.scan.options import PATTERN_KEYS, LengthUnit, ReadOptions, Sign
 
-_HC_J_M = 6.62607015e-34 * 299792458.0
+
+@dataclass
+class Beamline:
+    """Where the detector stood, as the file has it; None where the file does not say."""
+
+    distance_m: float | None = None
+    wavelength_m: float | None = None
+    pixel_x_m: float | None = None  # of the detector, along columns
+    pixel_y_m: float | None = None
+
+
+@dataclass
+class StoredProbe:
+    """A probe as stored: of any shape and type."""
+
+    values: np.ndarray
+    pixel_m: float | None = None  # where the file says it
 
 
 @dataclass
 class RawScan:
     """One open file."""
 
+    label: str  # the file's name, for messages
     data: Any  # an array or an HDF5 dataset, read by slices
     shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    key: str = ""  # of the patterns
     close: Callable[[], None] = lambda: None
     transposed: bool = False  # frames along the last axis
-    x: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    y: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    indexes: np.ndarray | None = None  # number of each pattern, where the file says it
-    frame_of_position: np.ndarray | None = None  # −1: of no pattern here
+    x: np.ndarray | None = None  # (n,) float64
+    y: np.ndarray | None = None
+    positions_from: str = ""  # names of the arrays
+    indexes: np.ndarray | None = None  # (n,) int64, number of each pattern, where the file says it
+    numbers: np.ndarray | None = None  # (positions,) int64: number of the pattern of each position, where said
     position_unit: LengthUnit | None = None
     position_sign: Sign | None = None
+    positions_fitted: bool = False  # in pixels of the image, as our own products have them, not of the recorded grid
+    axes: np.ndarray | None = None  # (2, 2): directions (x, y) along which columns and rows of the detector grow
     declared_amplitude: bool = False  # by the layout; the values must agree
-    probe: np.ndarray | None = None
+    probe: StoredProbe | None = None
     truth: np.ndarray | None = None  # the object the scan was simulated from
+    bad_pixels: np.ndarray | None = None  # (h, w) bool
     attributes: dict[str, float] = field(default_factory=dict)
-    object_pixel_m: float = 0.0
-    detector: dict[str, float] = field(default_factory=dict)
+    object_pixel_m: tuple[float, float] | None = None  # (x, y) of the recorded grid
+    beamline: Beamline = field(default_factory=Beamline)
+    unwritten: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # rows that nobody wrote
+    warnings: list[str] = field(default_factory=list)
 
-    def read(self, frames: np.ndarray) -> np.ndarray:
-        """Return frames (ascending), (n, h, w), as stored."""
-        if len(frames) and frames[-1] - frames[0] == len(frames) - 1:
-            key: Any = slice(int(frames[0]), int(frames[-1]) + 1)  # one read of neighbours is much faster
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Return patterns by their rows in the file (ascending), (n, h, w), as stored.
+
+        Raises `ScanError` naming the first frame that cannot be read.
+        """
+        try:
+            return self._read(rows)
+        except (OSError, RuntimeError, EOFError) as error:
+            for row in rows:
+                try:
+                    self._read(np.array([row]))
+                except (OSError, RuntimeError, EOFError) as cause:
+                    number = row if self.indexes is None else self.indexes[row]
+                    raise ScanError(
+                        f"{self.label}: frame {number} cannot be read: its data are damaged ({cause}); "
+                        f"copy the file again, or leave the frame out with --exclude {number}"
+                    ) from cause
+            raise ScanError(f"{self.label}: frames {rows[0]} to {rows[-1]} cannot be read ({error})") from error
+
+    def _read(self, rows: np.ndarray) -> np.ndarray:
+        if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+            key: Any = slice(int(rows[0]), int(rows[-1]) + 1)  # one read of neighbours is much faster
         else:
-            key = frames
+            key = rows
         return np.moveaxis(self.data[..., key], -1, 0) if self.transposed else np.asarray(self.data[key])
-
-    def pixel_size_m(self, N: int) -> float:
-        """Return the object's pixel size, λ·z / (N · detector pixel), or 0 where the geometry is not known."""
-        if self.object_pixel_m:
-            return self.object_pixel_m
-        need = ("distance_m", "energy_J", "pixel_m")
-        if not all(self.detector.get(name) for name in need):
-            return 0.0
-        wavelength = _HC_J_M / self.detector["energy_J"]
-        return wavelength * self.detector["distance_m"] / (N * self.detector["pixel_m"])
 
 
 def patterns_key(names: set[str], options: ReadOptions, label: str) -> str:
+    """Return the name of the patterns among the names of a file: the one that was given, else the one that is known."""
     if options.patterns_key is not None:
         key = options.patterns_key.strip("/")
         if key not in names:
-            raise ScanError(f"{label}: has no {options.patterns_key}; it has {', '.join(sorted(names)[:12])}")
+            raise ScanError(f"{label}: has no patterns {options.patterns_key}; it has {names_in(names)}")
         return key
-    found = [key for key in PATTERN_KEYS if key in names]
-    if len(found) != 1:
+    known = [key for key in PATTERN_KEYS if key in names]
+    if len(known) != 1:
         what = (
-            f"holds several sets of patterns ({', '.join(found)})"
-            if found
-            else f"holds no patterns under a known name ({', '.join(sorted(names)[:12])})"
+            f"holds several sets of patterns ({', '.join(known)})"
+            if known
+            else f"holds no patterns under a known name (it has {names_in(names)})"
         )
         raise ScanError(f"{label}: {what}; name them with --patterns-key")
-    return found[0]
-
-
-def modes(probe: np.ndarray) -> np.ndarray | None:
-    """Return a probe of any rank as incoherent modes (modes, N, N), the first coherent one of each."""
-    probe = np.asarray(probe)
-    if probe.ndim < 2 or not np.isfinite(probe).all():
-        return None
-    while probe.ndim > 3:
-        probe = probe[0]
-    return (probe[None] if probe.ndim == 2 else probe).astype(np.complex64)
+    return known[0]
