@@ -51,10 +51,10 @@ bench: $(READY) ## measure every way of running BUNDLE side by side (default: th
 	$(PYTHON) -m exporters bench $(BUNDLE) $(if $(OUT),--out $(OUT)) $(if $(BUDGET),--scan $(SCAN) --budget $(BUDGET))
 
 test: $(READY) ## run the tests (under ten minutes on two cores)
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -m "not long" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY) ## run the long tests too
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check .
