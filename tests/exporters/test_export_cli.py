@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sample_bundles import BUNDLES, DEMO, ROOT, bundle_path, changed
+from shared_exports import tiny_bundle
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -35,17 +35,17 @@ def last_line(result: Result) -> str:
 
 class TestExport:
     def test_one_bundle(self, tmp_path: Path) -> None:
-        result = run("export", SMALL, "--out", tmp_path, "--batches", "1")
+        source, out = tiny_bundle(tmp_path / "run"), tmp_path / "out"
+        result = run("export", source, "--out", out, "--batches", "1")
         assert result.exit_code == 0, result.output
-        assert (tmp_path / SMALL.name).is_file()
-        assert f"stored: {tmp_path / SMALL.name}" in result.stdout
+        assert (out / source.name).is_file()
+        assert f"stored: {out / source.name}" in result.stdout
         assert "parity passed" in result.stdout
         assert "ONNX" in result.stderr, "progress is told"
 
     def test_several_bundles_one_of_them_bad(self, tmp_path: Path) -> None:
         source = tmp_path / "in"
-        source.mkdir()
-        shutil.copy(SMALL, source / "good.zip")
+        tiny_bundle(source).rename(source / "good.zip")
         (source / "bad.zip").write_bytes(b"nothing")
         result = run("export", source / "*.zip", "--out", tmp_path / "out", "--batches", "1")
         assert result.exit_code == 2
@@ -67,7 +67,9 @@ class TestExport:
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
     def test_required_device_that_is_absent(self, tmp_path: Path) -> None:
-        result = run("export", SMALL, "--out", tmp_path, "--batches", "1", "--require", "cuda")
+        result = run(
+            "export", tiny_bundle(tmp_path / "run"), "--out", tmp_path / "out", "--batches", "1", "--require", "cuda"
+        )
         assert result.exit_code == 4
         assert "no CUDA device" in last_line(result)
 

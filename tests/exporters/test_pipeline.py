@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_once import exporting_anew
 from sample_bundles import BUNDLES, DEMO, bundle_path, changed, members
+from shared_exports import TINY, tiny_bundle
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -71,13 +71,12 @@ class TestStore:
     def test_second_export_gives_the_same_bytes_and_keeps_the_first_source(
         self, exported: Exported, tmp_path: Path
     ) -> None:
-        first = exported(SMALL).bundle
-        with exporting_anew():
-            again = export_bundle(first, tmp_path, batches=(1, 3)).bundle
+        first = exported(TINY).bundle
+        again = export_bundle(first, tmp_path, batches=(1, 3)).bundle
         assert again.read_bytes() == first.read_bytes()
 
     def test_in_place_augments_the_source(self, tmp_path: Path) -> None:
-        source = shutil.copy(bundle_path(SMALL), tmp_path / "wts.h5.zip")
+        source = tiny_bundle(tmp_path)
         before = members(source)
         result = export_bundle(source, tmp_path / "reports", in_place=True, batches=(1,))
         assert result.bundle == source
@@ -122,8 +121,8 @@ class TestFailedParity:
         with pytest.raises(
             ParityError, match=r"parity failed: \w+ onnx on cpu, batch \d+: \w+ max abs .* no export was stored"
         ):
-            export_bundle(bundle_path(SMALL), tmp_path, batches=(1,))
-        assert sorted(p.name for p in tmp_path.iterdir()) == [
+            export_bundle(tiny_bundle(tmp_path / "source"), tmp_path / "out", batches=(1,))
+        assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
             "parity.json",
             "parity.junit.xml",
             "parity.md",
@@ -131,15 +130,15 @@ class TestFailedParity:
             "worst.autoencoder.npz",
             "worst.diffraction_to_obj.npz",
         ]
-        assert json.loads((tmp_path / "parity.json").read_text())["verdict"] == "failed"
+        assert json.loads((tmp_path / "out" / "parity.json").read_text())["verdict"] == "failed"
         assert params_cfg == before
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
     def test_required_device_that_is_absent(self, tmp_path: Path) -> None:
         with pytest.raises(DeviceRequiredError, match=r"required device did not run .cuda: no CUDA device"):
-            export_bundle(bundle_path(SMALL), tmp_path, require=("cuda",), batches=(1,))
-        assert not list(tmp_path.glob("*.zip"))
-        rows = json.loads((tmp_path / "parity.json").read_text())["rows"]
+            export_bundle(tiny_bundle(tmp_path / "source"), tmp_path / "out", require=("cuda",), batches=(1,))
+        assert not list((tmp_path / "out").glob("*.zip"))
+        rows = json.loads((tmp_path / "out" / "parity.json").read_text())["rows"]
         assert {r["verdict"] for r in rows if r["device"] == "cuda"} == {"not run"}
 
 

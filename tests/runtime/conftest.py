@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from made_once import graphs_made_once, shared_folder
-from sample_bundles import bundle_path
+from shared_exports import export_once
 
 
 @pytest.fixture(autouse=True)
@@ -16,12 +15,9 @@ def no_tuned_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyt
 
 
 def exported(name: str, factory: pytest.TempPathFactory) -> Path:
-    """Export a shared bundle."""
+    """Export a shared bundle, or find it exported."""
     pytest.importorskip("torch", reason="PyTorch is not installed, so there is nothing to run")
-    from exporters import export_bundle
-
-    with graphs_made_once(shared_folder(factory)):
-        return export_bundle(bundle_path(name), factory.mktemp(name), batches=(1,)).bundle
+    return export_once(name, factory).bundle
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,69 @@
+"""Exported bundles that many tests look at: each is exported once in a run of the tests, and all its processes share it."""
+
+from __future__ import annotations
+
+import functools
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from filelock import FileLock
+from sample_bundles import bundle_path
+
+if TYPE_CHECKING:
+    from exporters import ExportResult
+
+TINY = "tiny"  # one Fourier layer and physics without neighbours: exported in a third of the time of a real bundle
+
+
+def export_once(name: str, factory: pytest.TempPathFactory) -> ExportResult:
+    """Return the export of a shared bundle, or of `TINY`; whoever asks first makes it, so copy before changing a file of it."""
+    return _export_once(name, _folder(factory))
+
+
+@functools.cache
+def _export_once(name: str, folder: Path) -> ExportResult:
+    kept = folder / f"{name}.pickle"
+    with FileLock(folder / f"{name}.lock"):
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(_export(name, folder / name)))
+        result: ExportResult = pickle.loads(kept.read_bytes())
+    return result
+
+
+def _export(name: str, folder: Path) -> ExportResult:
+    from exporters import export_bundle
+    from ptycho_torch import params
+
+    source = tiny_bundle(folder.with_name(f"{name}-source")) if name == TINY else bundle_path(name)
+    with params.restored():  # whichever test asks first, before or after it applied parameters
+        params.cfg.clear()
+        params.cfg.update(params.defaults())
+        return export_bundle(source, folder, batches=(1, 3))
+
+
+def tiny_bundle(folder: Path) -> Path:
+    """Write a bundle that is exported quickly; returns its path. The same bytes each time."""
+    import torch
+
+    from ptycho_torch import save_torch_bundle
+    from ptycho_torch.models.module import PtychoModel
+    from ptycho_torch.spec import ModelSpec
+
+    spec = ModelSpec(
+        era="J", generator="ffno", N=64, gridsize=1, output_mode="real_imag", object_big=False,
+        fno_width=4, fno_modes=4, fno_blocks=1, fno_cnn_blocks=1,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        models = {role: PtychoModel(spec).eval() for role in ("autoencoder", "diffraction_to_obj")}
+    return save_torch_bundle(models, folder / "wts.h5", {"N": 64, "gridsize": 1})
+
+
+def _folder(factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of this run of the tests, the same for all its processes."""
+    base = factory.getbasetemp()
+    folder = (base.parent if base.name.startswith("popen-") else base) / "exported-once"
+    folder.mkdir(exist_ok=True)
+    return folder
