@@ -299,6 +299,7 @@ def verify_bundle(
         artifacts,
         name=store.bundle_name(record),
         batches=batches,
+        stored_batches=[int(row["batch"]) for row in exports["parity"]["rows"]],
         source=drawn_from,
         require=require,
         layers=layers,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +13,7 @@ from ptycho_runtime.engine.variants import open_variant_session, precision_error
 from ptycho_runtime.errors import CheckFailedError, DamagedExportError, DeviceUnavailableError
 from ptycho_runtime.export.bundle import Export, load_golden
 from ptycho_runtime.export.precision import Variant
-from ptycho_runtime.metrics import errors
+from ptycho_runtime.metrics import errors, phase_weight
 
 VARIANT_OUTPUT = "object phase, amplitude"
 
@@ -70,8 +71,8 @@ def check_host(export: Export, device: str = "auto") -> list[CheckRow]:
                 f"{export.path.name}: {c.GOLDEN_NPZ} lacks {error}; export the bundle again"
             ) from error
         found = session.run(feed)
-        for name, reference in wanted.items():
-            rows.append(_row(graph, name, session.device, found[name], reference, allowed[name]))
+        for name in wanted:
+            rows.append(_row(graph, name, session.device, found[name], wanted, allowed[name]))
     return rows + [_variant_row(export, variant) for variant in export.variants.values()]
 
 
@@ -88,7 +89,10 @@ def _variant_row(export: Export, variant: Variant) -> CheckRow:
     return CheckRow(*where, found.phase_rad, limits.phase_rad, found.amplitude_rel, limits.amplitude_rel)
 
 
-def _row(graph: str, name: str, device: str, found: np.ndarray, reference: np.ndarray, allowed: np.ndarray) -> CheckRow:
+def _row(
+    graph: str, name: str, device: str, found: np.ndarray, references: Mapping[str, np.ndarray], allowed: np.ndarray
+) -> CheckRow:
+    reference = references[name]
     limits = float(allowed[0]), float(allowed[1])
     if found.shape != reference.shape or not np.isfinite(found).all():
         return CheckRow(
@@ -101,7 +105,7 @@ def _row(graph: str, name: str, device: str, found: np.ndarray, reference: np.nd
             limits[1],
             f"{found.shape} with values that are not finite, or of another shape",
         )
-    max_abs, rel_l2 = errors(name, found, reference)
+    max_abs, rel_l2 = errors(name, found, reference, phase_weight(name, references))
     return CheckRow(graph, name, device, max_abs, limits[0], rel_l2, limits[1])
 
 

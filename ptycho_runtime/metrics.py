@@ -8,20 +8,48 @@ import numpy as np
 
 from ptycho_runtime import contract as c
 
+_FAINT = 0.01  # of the largest amplitude
 
-def difference(name: str, result: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Return result − reference in float64; an angle that comes out on the other side of ±π differs by little, not by a turn."""
+
+def phase_weight(name: str, reference: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return what errors of an output are weighted by, broadcastable to it; None where all its values count alike.
+
+    A phase counts where there is amplitude: it is weighted by amplitude over the largest of its group. Where an object
+    vanishes its phase is noise.
+    """
+    if name != c.PHASE or c.AMPLITUDE not in reference:
+        return None
+    size = np.abs(reference[c.AMPLITUDE].astype(np.float64))
+    largest = size.max(axis=tuple(range(1, size.ndim)), keepdims=True, initial=0.0)
+    weight: np.ndarray = size / np.where(largest > 0.0, largest, 1.0)
+    return weight
+
+
+def difference(name: str, result: np.ndarray, reference: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """Return result − reference in float64; an angle that comes out on the other side of ±π differs by little, not by a turn.
+
+    Args:
+        name: of the output.
+        result: what was found.
+        reference: what is right.
+        weight: of each value, from `phase_weight`.
+    """
     delta: np.ndarray = result.astype(np.float64) - reference
     if name == c.PHASE:
         # Only heads that give an angle can differ by a turn there; a raw head that did elsewhere would be 2π off and is left so.
-        wrapped = np.angle(np.exp(1j * delta))
-        delta = np.where(np.abs(np.abs(reference) - np.pi) < 1e-3, wrapped, delta)
-    return delta
+        near_cut = np.abs(np.abs(reference) - np.pi) < 1e-3
+        if weight is not None:
+            # Rounding carries an angle farther the less amplitude there is.
+            near_cut = near_cut | (np.broadcast_to(weight, delta.shape) < _FAINT)
+        delta = np.where(near_cut, np.angle(np.exp(1j * delta)), delta)
+    return delta if weight is None else delta * weight
 
 
-def errors(name: str, result: np.ndarray, reference: np.ndarray) -> tuple[float, float]:
-    """Return (largest absolute, relative L2) error of one output against its float64 reference."""
-    delta = difference(name, result, reference)
+def errors(
+    name: str, result: np.ndarray, reference: np.ndarray, weight: np.ndarray | None = None
+) -> tuple[float, float]:
+    """Return (largest absolute, relative L2) error of one output against its float64 reference; `weight` as in `difference`."""
+    delta = difference(name, result, reference, weight)
     norm = float(np.linalg.norm(reference))
     absolute = float(np.abs(delta).max(initial=0.0))
     length = float(np.linalg.norm(delta))

@@ -7,7 +7,7 @@ parity compares the two. Fourier transforms of the fixed size N are products wit
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -77,24 +77,47 @@ def eager_outputs(model: PtychoModel, graph: str, feed: Mapping[str, Tensor]) ->
         graph: one of `contract.ALL_GRAPHS`.
         feed: the graph's inputs by name, in the model's precision.
     """
+    return all_eager_outputs(model, [graph], feed)[graph]
+
+
+def all_eager_outputs(
+    model: PtychoModel, graphs: Iterable[str], feed: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Return the untouched eager model's results for several graphs of the same weights, by graph: its network runs once.
+
+    Args:
+        model: in float32 or float64.
+        graphs: of `contract.ALL_GRAPHS`.
+        feed: inputs of all of them by name, in the model's precision.
+    """
+    heads = model.network_output(feed[c.DIFFRACTION], feed[c.INPUT_SCALE])
+    patches = model.patches(*heads)
+    middle = c.centre(model.spec.N)
+    results = {}
+    for graph in graphs:
+        if graph == "autoencoder":
+            results[graph] = _autoencoder_outputs(model, heads, patches, feed)
+            continue
+        seen = patches[..., middle, middle] if graph == c.CENTRE else patches
+        results[graph] = {c.OBJECT_REAL: seen.real, c.OBJECT_IMAG: seen.imag}
+    return results
+
+
+def _autoencoder_outputs(
+    model: PtychoModel, heads: Pair, patches: Tensor, feed: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     spec = model.spec
-    x, scale = feed[c.DIFFRACTION], feed[c.INPUT_SCALE]
-    if graph != "autoencoder":
-        patches = model.forward_predict(x, x, x, scale)
-        if graph == c.CENTRE:
-            patches = patches[..., c.centre(spec.N), c.centre(spec.N)]
-        return {c.OBJECT_REAL: patches.real, c.OBJECT_IMAG: patches.imag}
-    if spec.supervised:
-        first, second = model.network_output(x, scale)
-        if not raw_heads(spec):
-            patches = model.patches(first, second)
-            first, second = patches.abs(), patches.angle()
+    first, second = heads if raw_heads(spec) or spec.generator == "unet" else (patches.abs(), patches.angle())
+    if model.model.forward_model is None:
         return {c.AMPLITUDE: first, c.PHASE: second}
     probe = torch.complex(feed[c.PROBE_REAL], feed[c.PROBE_IMAG])[None, None]
     ids = feed.get(c.EXPERIMENT_ID)
-    outputs = model(x, feed[c.POSITIONS], probe, scale, feed[c.OUTPUT_SCALE], ids)
-    names = [info["name"] for info in graph_io(spec, graph)[1]]
-    return dict(zip(names, outputs, strict=True))
+    if ids is None:
+        ids = torch.zeros(len(patches), dtype=torch.int64, device=patches.device)
+    factor = model.output_factor(feed[c.OUTPUT_SCALE])
+    predicted = model.model.forward_model(patches, feed[c.POSITIONS], probe, factor, ids)
+    names = [info["name"] for info in graph_io(spec, "autoencoder")[1]]
+    return dict(zip(names, (predicted, first, second), strict=True))
 
 
 def build_graph(model: PtychoModel, graph: str) -> nn.Module:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from exporters.parity.rows import STORED_RUNTIMES, ParityRow
-from ptycho_runtime.metrics import difference, object_field
+from ptycho_runtime.metrics import difference, object_field, phase_weight
 from ptycho_torch.bundle.write import npz_bytes
 from ptycho_torch.errors import BundleError
 
@@ -74,7 +74,14 @@ class Evidence:
         counts = np.zeros(len(BINS) - 1, np.int64)
         for name in comparable:
             largest = float(np.abs(reference[name]).max(initial=0.0)) or 1.0
-            delta = np.abs(np.nan_to_num(difference(name, found[name], reference[name]), nan=1e3)) / largest
+            delta = (
+                np.abs(
+                    np.nan_to_num(
+                        difference(name, found[name], reference[name], phase_weight(name, reference)), nan=1e3
+                    )
+                )
+                / largest
+            )
             counts += np.histogram(np.clip(np.log10(delta + 1e-300), BINS[0], BINS[-1]), BINS)[0]
         label = f"{row.runtime} {row.device}" + ("" if row.precision == "float32" else f" {row.precision}")
         key = row.graph, label

@@ -9,9 +9,8 @@ import torch
 
 from exporters.graph.graphs import graph_io
 from exporters.parity.inputs import Pool, Source, make_pool
-from exporters.parity.matrix import in_chunks
-from exporters.parity.metrics import budget
-from exporters.parity.runners import EagerRunner
+from exporters.parity.metrics import allowed_over_all, budget
+from exporters.parity.reference import eager_results
 from ptycho_torch.bundle.write import npz_bytes
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
@@ -26,15 +25,15 @@ def make_golden(models: Mapping[str, PtychoModel], spec: ModelSpec, source: Sour
     groups = int(np.clip(_MAX_VALUES // (spec.C * spec.N**2), 1, 3))
     keep = [0, *range(5, 5 + groups - 1)]  # a simulated group each; the edges are parity's
     arrays: dict[str, np.ndarray] = {}
-    for graph, model in models.items():
+    feed = {k: v if k.startswith("probe_") else v[keep] for k, v in pool.feed.items()}
+    chosen = Pool(feed, [pool.kinds[i] for i in keep])
+    references = eager_results(models, models, chosen, torch.float64)
+    eagers32 = eager_results(models, models, chosen, torch.float32)
+    for graph, reference in references.items():
         names = [info["name"] for info in graph_io(spec, graph)[0]]
-        feed = {k: v if k.startswith("probe_") else v[keep] for k, v in pool.feed.items() if k in names}
-        chosen = Pool(feed, [pool.kinds[i] for i in keep])
-        reference = in_chunks(EagerRunner(model, graph, dtype=torch.float64), chosen)
-        eager32 = in_chunks(EagerRunner(model, graph), chosen)
         arrays |= {f"{graph}.input.{name}": feed[name] for name in names}
         for name, value in reference.items():
-            allowed = budget(name, eager32[name], value)
+            allowed = budget(name, eagers32[graph], reference)
             arrays[f"{graph}.reference.{name}"] = value
-            arrays[f"{graph}.allowed.{name}"] = np.array([allowed.max_abs, allowed.rel_l2])
+            arrays[f"{graph}.allowed.{name}"] = np.array(allowed_over_all(name, reference, allowed))
     return npz_bytes(dict(sorted(arrays.items())))

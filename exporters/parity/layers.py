@@ -17,13 +17,13 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from torch import Tensor, nn
 
 from exporters.parity.inputs import Pool
-from exporters.parity.metrics import budget
+from exporters.parity.metrics import budget, figures
 from exporters.parity.rows import OUTPUT, Divergence, LayerError
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs
-from ptycho_runtime.metrics import errors
 from ptycho_torch.models.module import PtychoModel
 
 SCOPES = "pkg.torch.onnx.name_scopes"  # node metadata: the modules around a node, outermost first
+LAYER = "layer"
 NETWORK = "network"  # what the graphs call the eager model's autoencoder
 _ENDS: tuple[type[Exception], ...] = (NotRunnable, DecodeError, *FAILURES)
 
@@ -61,12 +61,19 @@ def bisect_graph(
         got = results.get(tensor)
         if got is None or got.shape != wanted.shape:
             continue  # the lowered layer keeps its result in another form
-        name = tensor if path.startswith(OUTPUT) else ""
-        allowed = budget(name, eager, wanted)
-        max_abs, rel_l2 = errors(name, got, wanted) if np.isfinite(got).all() else (float("inf"), float("inf"))
+        if path.startswith(OUTPUT):
+            worst = figures(tensor, got, reference, budget(tensor, eager32, reference))
+        else:
+            # A layer may be as coarse as it is: what that does to the outputs is what counts.
+            worst = figures(LAYER, got, {LAYER: wanted}, budget(LAYER, {LAYER: eager}, {LAYER: wanted}, np.inf))
+        rel_l2 = worst["rel_l2"]
         before = max((relative.get(source, 0.0) for source in sources[tensor]), default=0.0)
         growth = rel_l2 / before if before > 0.0 else 0.0
-        found.layers.append(LayerError(path, tensor, rel_l2, allowed.rel_l2, max_abs, allowed.max_abs, growth))
+        found.layers.append(
+            LayerError(
+                path, tensor, rel_l2, worst["allowed_rel_l2"], worst["max_abs"], worst["allowed_max_abs"], growth
+            )
+        )
         relative[tensor] = rel_l2
     if all(layer.is_output for layer in found.layers):
         found.reason = "the file's nodes do not say which layer they belong to"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
 from exporters.parity.inputs import EDGES, Pool, Source, make_pool
 from exporters.parity.layers import bisect_graph
-from exporters.parity.metrics import RULE, Budget, budget
+from exporters.parity.metrics import MOST, MOST_TF32, RULE, budget, figures
 from exporters.parity.precision import tf32_eager
+from exporters.parity.reference import eager_results
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import Cell, Divergence, ParityRow
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
-from ptycho_runtime.contract import TensorInfo
-from ptycho_runtime.metrics import errors, field_errors
+from ptycho_runtime import contract as c
+from ptycho_runtime.metrics import field_errors
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
@@ -42,6 +43,7 @@ def run_parity(
     *,
     name: str = "bundle",
     batches: Iterable[int] = BATCHES,
+    stored_batches: Iterable[int] = (),
     source: Source | None = None,
     devices: Iterable[str] = DEVICES,
     require: Iterable[str] = (),
@@ -56,6 +58,7 @@ def run_parity(
         artifacts: file contents by graph and format (`onnx`, `torchscript`).
         name: the bundle's, for the report.
         batches: batch sizes; each is a slice of one pool of groups. See `telling_batches` for those that are added.
+        stored_batches: sizes of which it is known that they were tried; one larger than these is tried too.
         source: the bundle's scale, and a scan whose patterns are used in place of simulated ones.
         devices: which to try; one that is absent gives rows `not run`.
         require: devices that must have run, see `ParityReport.missing_devices`.
@@ -66,24 +69,24 @@ def run_parity(
         ValueError: no batch sizes, or one below 1.
         ScanError: the scan cannot be used.
     """
-    batches = telling_batches(batches)
+    batches = telling_batches(batches, stored_batches)
     devices = tuple(devices)
-    pool = make_pool(spec, max(*batches, POOL_GROUPS), source)
+    pool = make_pool(spec, max(batches[-2], POOL_GROUPS), source)
     rows: list[ParityRow] = []
     evidence = Evidence(name, artifacts)
     divergence: list[Divergence] = []
     planned: list[Cell] = []
+    if progress:
+        progress("eager references")
+    references = eager_results(models, artifacts, pool, torch.float64)
+    eagers32 = eager_results(models, artifacts, pool, torch.float32)
     for graph, files in artifacts.items():
         inputs, outputs = graph_io(spec, graph)
-        feed_names = {info["name"] for info in inputs}
-        graph_pool = pool.only(feed_names)
-        if progress:
-            progress(f"{graph}: float64 reference")
-        reference = in_chunks(EagerRunner(models[graph], graph, dtype=torch.float64), graph_pool)
-        eager32 = in_chunks(EagerRunner(models[graph], graph), graph_pool)
+        graph_pool = pool.only({info["name"] for info in inputs})
+        reference, eager32 = references[graph], eagers32[graph]
         shapes = {info["name"]: (list(info["shape"]), info["dtype"]) for info in outputs}
         limits = {"float32": eager32}
-        for trial in _trials(models[graph], graph, files, inputs, outputs, devices):
+        for trial in _trials(models[graph], graph, files, devices, eager32):
             planned += [(graph, trial.runtime, trial.device, trial.precision, batch) for batch in batches]
             if progress:
                 progress(f"{graph}: {trial.runtime} on {trial.device}")
@@ -117,11 +120,15 @@ def run_parity(
     )
 
 
-def telling_batches(batches: Iterable[int]) -> tuple[int, ...]:
-    """Return batch sizes, sorted, with what a proof cannot do without.
+def telling_batches(batches: Iterable[int], stored: Iterable[int] = ()) -> tuple[int, ...]:
+    """Return batch sizes, sorted, with what a proof cannot do without; the last is larger than any that is known.
 
     One size alone would hide a batch that was baked into a file, and sizes below 5 do not reach all edges of the inputs: then
-    1 and 5 are added.
+    1 and 5 are added. A file that is wrong only where a batch is larger than those that are said to be tried is met by one more.
+
+    Args:
+        batches: sizes that were asked for.
+        stored: sizes that `exports.json` says were tried.
     """
     sizes = set(batches)
     if not sizes or min(sizes) < 1:
@@ -130,7 +137,8 @@ def telling_batches(batches: Iterable[int]) -> tuple[int, ...]:
         sizes.add(ALL_EDGES)
     if len(sizes) == 1:
         sizes.add(1)
-    return tuple(sorted(sizes))
+    largest = max(sizes)
+    return (*sorted(sizes), max(2 * largest + 1, POOL_GROUPS + 1, *(size + 1 for size in stored)))
 
 
 def digests(artifacts: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, str]]:
@@ -150,13 +158,9 @@ class Trial(NamedTuple):
 
 
 def _trials(
-    model: PtychoModel,
-    graph: str,
-    files: Mapping[str, bytes],
-    inputs: list[TensorInfo],
-    outputs: list[TensorInfo],
-    devices: Iterable[str],
+    model: PtychoModel, graph: str, files: Mapping[str, bytes], devices: Iterable[str], eager32: Outputs
 ) -> list[Trial]:
+    inputs, outputs = graph_io(model.spec, graph)
     trials = []
     for device in devices:
         # TensorRT rounds to TF32 where the GPU has it, and onnxruntime has no option against that.
@@ -164,12 +168,41 @@ def _trials(
             tf32 = precision == "tf32"
             script = files["torchscript"]
             if device != "tensorrt":
-                eager = partial(EagerRunner, model, graph, device, tf32=tf32)
+                # On the CPU it has run already, to know what rounding does.
+                eager = (
+                    partial(Recorded, eager32)
+                    if device == "cpu"
+                    else partial(EagerRunner, model, graph, device, tf32=tf32)
+                )
                 trials.append(Trial("eager", device, precision, eager))
                 stored = partial(TorchScriptRunner, script, inputs, outputs, device, tf32=tf32)
                 trials.append(Trial("torchscript", device, precision, stored))
             trials.append(Trial("onnx", device, precision, partial(OnnxRunner, files["onnx"], device, tf32=tf32)))
     return trials
+
+
+class Recorded:
+    """Eager float32's outputs as a runner: what it gave for the pool, one thread for each few groups."""
+
+    def __init__(self, outputs: Outputs) -> None:
+        """Take outputs for the whole pool."""
+        self.outputs = outputs
+
+    def __enter__(self) -> Self:
+        """Return the runner."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave it as it is."""
+
+    def run(self, feed: Mapping[str, np.ndarray]) -> Outputs:
+        """Return the outputs of the first groups of the pool, as many as the feed has."""
+        batch = len(feed[c.DIFFRACTION])
+        return {name: value[np.arange(batch) % len(value)] for name, value in self.outputs.items()}
+
+    def facts(self) -> dict[str, Any]:
+        """Return PyTorch's version and that one thread ran it."""
+        return {"torch": torch.__version__, "threads": 1, "outputs_on": ["cpu"]}
 
 
 def in_chunks(runner: Runner, pool: Pool, size: int = 8) -> Outputs:
@@ -219,16 +252,17 @@ def trial_rows(
                 feed = pool.slice(0, batch)
                 try:
                     found = runner.run(feed)
-                    if repeats is None:
+                    if repeats is None and not isinstance(runner, Recorded):
                         repeats = _same_bits(found, runner.run(feed))
                 except FAILURES as error:
                     fail(batch, "it raised", error)
                     continue
-                wanted = {k: v[:batch] for k, v in reference.items()}
-                eager = {k: v[:batch] for k, v in limits[precision].items()}
+                rows_of = pool.rows(0, batch)
+                wanted = {k: v[rows_of] for k, v in reference.items()}
+                eager = {k: v[rows_of] for k, v in limits[precision].items()}
                 made = row(batch, "passed")
                 judge(made, found, wanted, eager, shapes)
-                evidence.add(made, pool.kinds[:batch], feed, found, wanted, eager)
+                evidence.add(made, [pool.kinds[i] for i in rows_of], feed, found, wanted, eager)
             facts = runner.facts() | ({} if repeats is None else {"repeats_bit_exact": repeats})
             doubt = why_unproven(runtime, device, precision, facts)
             for made in rows:
@@ -278,26 +312,11 @@ def judge(
                 f"{name} holds {int((~np.isfinite(got)).sum())} values that are not finite",
             )
             return
-        allowed = budget(name, eager32[name], wanted)
+        allowed = budget(name, eager32, reference, MOST_TF32 if row.precision == "tf32" else MOST)
         if allowed.objection:
             row.verdict, row.reason = "failed", f"{name}: {allowed.objection}"
             return
-        row.outputs[name] = figures(name, got, wanted, allowed)
+        row.outputs[name] = figures(name, got, reference, allowed)
         if not row.outputs[name]["share"] <= 1.0:
             row.verdict = "failed"
     row.outputs["object"] = field_errors(found, reference)
-
-
-def figures(name: str, got: np.ndarray, wanted: np.ndarray, allowed: Budget) -> dict[str, float]:
-    """Return one output's errors, what is allowed, and the larger of the two shares."""
-    max_abs, rel_l2 = errors(name, got, wanted)
-    share = 0.0
-    for error, limit in ((max_abs, allowed.max_abs), (rel_l2, allowed.rel_l2)):
-        share = max(share, error / limit if limit > 0.0 else (0.0 if error == 0.0 else float("inf")))
-    return {
-        "max_abs": max_abs,
-        "rel_l2": rel_l2,
-        "allowed_max_abs": allowed.max_abs,
-        "allowed_rel_l2": allowed.rel_l2,
-        "share": share,
-    }
