@@ -14,6 +14,7 @@ from exporters.graph.graphs import graph_io
 from exporters.host import host_facts
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
+from exporters.parity.independent.rows import independent_rows
 from exporters.parity.inputs import EDGES, Pool, Source, make_pool
 from exporters.parity.layers import bisect_graph
 from exporters.parity.metrics import MOST, MOST_TF32, RULE, budget, figures
@@ -80,6 +81,10 @@ def run_parity(
         progress("eager references")
     references = eager_results(models, artifacts, pool, torch.float64)
     eagers32 = eager_results(models, artifacts, pool, torch.float32)
+    if progress:
+        progress("independent evaluation")
+    rows += independent_rows(models, pool, references)
+    planned += [row.cell for row in rows]
     for graph, files in artifacts.items():
         inputs, outputs = graph_io(spec, graph)
         graph_pool = pool.only({info["name"] for info in inputs})
@@ -106,7 +111,7 @@ def run_parity(
         tuple(require),
         host_facts(),
         {
-            "model": "eager float64 on the CPU",
+            "model": "eager float64 on the CPU, this project's rebuild of PtychoPINN's",
             "groups": len(pool),
             "patterns": pool.origin,
             "positions": pool.positions,

@@ -37,7 +37,7 @@ def eager_results(
         dtype: float32 or float64.
     """
     found: dict[str, Outputs] = {}
-    for family in _families(models, graphs):
+    for family in families(models, graphs):
         model = models[family[0]]
         if dtype == torch.float64:
             model = copy.deepcopy(model).double()
@@ -80,7 +80,7 @@ def _run(
     return {graph: {name: value.numpy() for name, value in outputs.items()} for graph, outputs in results.items()}
 
 
-def _families(models: Mapping[str, PtychoModel], graphs: Iterable[str]) -> list[list[str]]:
+def families(models: Mapping[str, PtychoModel], graphs: Iterable[str]) -> list[list[str]]:
     """Return graphs that have equal models together; the first of each is the one whose model is run."""
     families: list[list[str]] = []
     for graph in sorted(graphs, key=lambda graph: graph != "autoencoder"):

@@ -7,8 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from reference_numpy import reference  # noqa: E402
 
+from exporters.parity.independent.network import network as reference  # noqa: E402
 from ptycho_torch.models.registry import build_network  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 

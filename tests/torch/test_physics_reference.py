@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import reference_physics as reference
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters.graph.graphs import build_graph, eager_outputs, graph_io  # noqa: E402
+from exporters.parity.independent import physics as reference  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.models.physics import disk_probe_mask, sampling_positions_px  # noqa: E402
@@ -117,7 +117,7 @@ class Case:
         mask = reference.soft_disk(spec.N) if spec.probe_mask == "disk" else self.mask
         probe = feed[c.PROBE_REAL] + 1j * feed[c.PROBE_IMAG]
         return reference.predict(
-            spec, patches, feed[c.POSITIONS], probe, factor, feed[c.EXPERIMENT_ID], self.scalars, mask
+            spec, patches, reference.Beam(feed[c.POSITIONS], probe, factor, feed[c.EXPERIMENT_ID]), self.scalars, mask
         )
 
 

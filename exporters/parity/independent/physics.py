@@ -6,6 +6,9 @@ because PtychoPINN's rounding of them decides which pixels a patch covers.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import numpy as np
 from scipy import ndimage
 
@@ -40,7 +43,7 @@ def moved(image: np.ndarray, dx: float, dy: float) -> np.ndarray:
             rows_first[take] * (1 - high_part)[:, None]
             + rows_first[np.minimum(take + 1, size + 3)] * high_part[:, None]
         )
-        return part * inside[:, None]
+        return np.asarray(part * inside[:, None])
 
     by_rows = along(padded, rows)
     return along(by_rows.T, columns).T
@@ -51,23 +54,32 @@ def soft_disk(N: int) -> np.ndarray:
     y, x = np.mgrid[:N, :N] - (N - 1) / 2
     disk = ((x**2 + y**2) < (N / 4) ** 2).astype(float)
     smooth = ndimage.gaussian_filter(disk, 1.0, truncate=3.0, mode="constant")
-    return smooth / smooth.max()
+    return np.asarray(smooth / smooth.max())
+
+
+@dataclass(frozen=True)
+class Beam:
+    """What the physics takes beside the object."""
+
+    positions: np.ndarray  # (B, C, 1, 2) as fed
+    probe: np.ndarray  # (P, N, N) complex
+    output_scale: np.ndarray  # (B,) what the model applies in the end
+    ids: np.ndarray  # (B,) dataset of each group
 
 
 def predict(
-    spec: ModelSpec,
-    patches: np.ndarray,
-    positions: np.ndarray,
-    probe: np.ndarray,
-    output_scale: np.ndarray,
-    ids: np.ndarray,
-    scalars: dict[str, np.ndarray],
-    mask: np.ndarray | None = None,
+    spec: ModelSpec, patches: np.ndarray, beam: Beam, scalars: Mapping[str, np.ndarray], mask: np.ndarray | None = None
 ) -> np.ndarray:
-    """Return the predicted diffraction, (B, C, N, N), for object patches (B, C, N, N) and probe modes (P, N, N).
+    """Return the predicted diffraction, (B, C, N, N), for object patches (B, C, N, N).
 
-    `output_scale` (B,) is what the model applies in the end; `scalars` holds alpha, beta, s1, s2 by dataset.
+    Args:
+        spec: what the model is.
+        patches: the network's object.
+        beam: positions, probe and scales.
+        scalars: alpha, beta, s1, s2, (datasets,) each.
+        mask: of the probe, (N, N).
     """
+    positions, probe, output_scale, ids = beam.positions, beam.probe, beam.output_scale, beam.ids
     newest = spec.era in ("V", "J0", "J")
     rectangular = spec.physics == "rectangular"
     if not (rectangular and newest):
@@ -112,8 +124,9 @@ def overlapped(spec: ModelSpec, group: np.ndarray, shifts: np.ndarray, probe: np
         canvas = np.pad(patch, pad)
         patches.append(moved(canvas.real, sign * dx, sign * dy) + 1j * moved(canvas.imag, sign * dx, sign * dy))
         weights.append(moved(np.pad(weight_map, pad), sign * dx, sign * dy))
-    plain, total = sum(patches), sum(weights)
-    weighted = sum(p * w for p, w in zip(patches, weights, strict=True))
+    plain, total = np.sum(patches, 0), np.sum(weights, 0)
+    weighted = np.sum([p * w for p, w in zip(patches, weights, strict=True)], 0)
+    whole: np.ndarray
     if spec.era in ("A", "A2"):
         whole = np.where(total > 1e-6, plain / np.maximum(total, 1.0), 0.0)
     elif spec.era == "B":
