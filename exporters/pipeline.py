@@ -11,6 +11,7 @@ from exporters.errors import DeviceRequiredError, ParityError
 from exporters.formats.onnx import export_onnx
 from exporters.formats.torchscript import export_torchscript
 from exporters.graph.graphs import build_graph, graph_io, has_centre
+from exporters.parity.against import against_rows
 from exporters.parity.golden import make_golden
 from exporters.parity.inputs import Source, input_source
 from exporters.parity.matrix import BATCHES, run_parity
@@ -236,6 +237,7 @@ def verify_bundle(
     source: str | Path,
     *,
     scan: str | Path | None = None,
+    against: str | Path | None = None,
     require: Iterable[str] = (),
     batches: Iterable[int] = BATCHES,
     run_stored_torchscript: bool = False,
@@ -247,6 +249,7 @@ def verify_bundle(
     Args:
         source: an exported bundle.
         scan: any scan that the runtime reads; its patterns, positions and probe are used in place of simulated ones.
+        against: an NPZ of PtychoPINN's own outputs; see `parity.against`.
         require: devices on which the proof must run; see `ParityReport.missing_devices`.
         batches: batch sizes.
         run_stored_torchscript: run a stored TorchScript that is not, byte for byte, what the weights give here, in a process
@@ -306,6 +309,9 @@ def verify_bundle(
         progress=progress,
     )
     _add_stitched(report, loaded, artifacts, drawn_from, say)
+    if against is not None:
+        say("PtychoPINN's own numbers")
+        report.add_rows(against_rows(models, artifacts, Path(against)))
     say("golden reference")
     problems += golden_problems(golden, make_golden(models, loaded.spec, replace(drawn_from, scan=None)))
     report.problems += problems

@@ -19,6 +19,11 @@ from ptycho_torch.model_manager import require_torch
     "--report", type=click.Path(path_type=Path), help="Folder for parity.json, parity.junit.xml and report.html."
 )
 @options.scan
+@click.option(
+    "--against",
+    type=click.Path(path_type=Path),
+    help="NPZ of PtychoPINN's own outputs, which the models are held against too; docs/parity.md says how to make one.",
+)
 @options.require
 @options.batches
 @options.layers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,12 @@ class ParityReport:
     def stitched_well(self) -> bool:
         """Say whether no runtime's stitched object differs by more than rounding explains."""
         return all(row.passed for row in self.stitched)
+
+    def add_rows(self, rows: Iterable[ParityRow]) -> None:
+        """Add rows that were planned after the matrix was."""
+        added = list(rows)
+        self.rows += added
+        self.planned = (*self.planned, *(row.cell for row in added))
 
     def failures(self) -> list[ParityRow]:
         """Return the rows that failed."""
