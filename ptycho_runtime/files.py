@@ -9,6 +9,7 @@ import os
 import secrets
 import sys
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -141,3 +142,21 @@ def printable(value: object, limit: int = 80) -> str:
     if len(text) > limit:
         text = f"{text[: limit // 2]}…{text[-limit // 2 :]}"
     return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) > 0xFF else f"\\x{ord(c):02x}" for c in text)
+
+
+_UNICODE_PATH = 0x7075  # an extra field with a second name, which some readers of zips take and some do not
+_UTF_8 = 0x800  # the flag of an entry whose name is UTF-8
+
+
+def other_name(entry: zipfile.ZipInfo) -> str:
+    """Return in words why a zip entry has another name for other readers or other versions of Python; empty where it has one name."""
+    extra, at = entry.extra, 0
+    while at + 4 <= len(extra):
+        if int.from_bytes(extra[at : at + 2], "little") == _UNICODE_PATH:
+            return "has a second name in an extra field (Unicode path)"
+        at += 4 + int.from_bytes(extra[at + 2 : at + 4], "little")
+    if entry.filename != entry.orig_filename:
+        return f"is read as {printable(ascii(entry.filename))}, another name"
+    if not entry.orig_filename.isascii() and not entry.flag_bits & _UTF_8:
+        return "has a name that is neither ASCII nor said to be UTF-8"
+    return ""

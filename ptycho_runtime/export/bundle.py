@@ -18,6 +18,7 @@ from ptycho_runtime import contract as c
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
 from ptycho_runtime.export.onnx_file import look_into
 from ptycho_runtime.export.precision import VARIANT_PRECISIONS, Budget, PrecisionErrors, Variant
+from ptycho_runtime.files import other_name, printable
 
 MAX_MEMBER_BYTES = 2 << 30  # protobuf's own limit for one file
 MAX_JSON_BYTES = 64 << 20
@@ -95,6 +96,11 @@ def _from_zip(path: Path) -> Export:
             names = archive.namelist()
             if len(set(names)) != len(names):
                 raise DamagedExportError(f"{label}: a member name occurs twice")
+            for entry in archive.infolist():
+                if problem := other_name(entry):
+                    raise DamagedExportError(
+                        f"{label}: member {printable(ascii(entry.orig_filename))} {problem}; refused"
+                    )
             if c.EXPORTS_JSON not in names:
                 raise NotExportedError(
                     f"{label}: holds no {c.EXPORTS_JSON}; export the bundle with ptycho-export first"

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from ptycho_runtime.files import printable
+from ptycho_runtime.files import other_name, printable
 from ptycho_torch.bundle import limits
 from ptycho_torch.bundle.members import CHUNK_BYTES, Members, check_names
 from ptycho_torch.bundle.zip_directory import check_directory
@@ -124,6 +124,9 @@ def open_zip(data: memoryview | bytes | BinaryIO, label: str, *, plain: bool = F
     infos = archive.infolist()
     check_directory(file, len(infos), label)
     check_names([info.orig_filename for info in infos], label)
+    for info in infos:
+        if problem := other_name(info):
+            raise UnsafeContentError(f"{label}: member {printable(ascii(info.orig_filename))} {problem}; refused")
     infos = [info for info in infos if not info.is_dir()]
     _check_entries(infos, label, plain=plain)
     by_name = {info.filename: info for info in infos}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -183,3 +185,26 @@ def test_large_archives_endings_are_read_as_well(monkeypatch: pytest.MonkeyPatch
     changed[data.index(b"PK\x06\x06") + 32] = 1
     with pytest.raises(DamagedBundleError, match="its end says 1 members"):
         archive.open_zip(bytes(changed), "t.zip")
+
+
+def with_unicode_path(shown: str) -> bytes:
+    entry = zipfile.ZipInfo("notes.txt")
+    body = struct.pack("<BI", 1, zlib.crc32(b"notes.txt")) + shown.encode()
+    entry.extra = struct.pack("<HH", 0x7075, len(body)) + body
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as made:
+        made.writestr("manifest.dill", b"1")
+        made.writestr(entry, b"2")
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("shown", ["manifest.dill", "autoencoder/params.dill", "../x", "notes.txt"])
+def test_a_second_name_in_an_extra_field_is_refused_on_every_python(shown: str) -> None:
+    with pytest.raises(UnsafeContentError, match=r"has a second name in an extra field|is read as"):
+        archive.open_zip(with_unicode_path(shown), "t.zip")
+
+
+def test_a_name_that_depends_on_who_decodes_it_is_refused() -> None:
+    data = zipped({"cafe": b"1"}).replace(b"cafe", b"caf\x82")
+    with pytest.raises(UnsafeContentError, match="neither ASCII nor said to be UTF-8"):
+        archive.open_zip(data, "t.zip")
