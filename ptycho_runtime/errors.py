@@ -57,6 +57,10 @@ class OutputError(PtychoExportError, ValueError):
     exit_code = 2
 
 
+class ChangedMeanwhileError(OutputError):
+    """What was to be replaced is not what was read any more; it stays as it is, and the new result lies beside it."""
+
+
 class PackageMissingError(PtychoExportError, RuntimeError):
     """A package that belongs to an extra is not installed; the message has the command that installs it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import os
 import secrets
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from ptycho_runtime.errors import OutputError
+from ptycho_runtime.errors import ChangedMeanwhileError, OutputError
 
 if sys.platform != "win32":
     import fcntl
@@ -32,7 +33,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
+def replacing(path: Path, *, expected_sha256: str | None = None) -> Iterator[IO[bytes]]:
     """Give a file to write to, which takes the name `path` when the block ends well.
 
     The file has a name that nobody can foresee, and a lock for as long as its writer lives; what killed writers of `path` left
@@ -40,8 +41,10 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
     Args:
         path: the name that it gets.
+        expected_sha256: of the file that is replaced, as it was read; where another one lies there by then, that one stays.
 
     Raises:
+        ChangedMeanwhileError: the file to replace is another one by now; the new file lies beside it.
         OutputError: the folder or disk refuses; an older file at `path` is as it was.
 
     Example:
@@ -58,9 +61,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             _keep_mode(path, file)
             os.fsync(file.fileno())
-            temporary.replace(path)
-            temporary = None
-        _sync_folder(path.parent)
+            with _locked_if_same(path, expected_sha256) as same:
+                if not same:
+                    raise changed(path, beside(temporary, path))
+                temporary.replace(path)
+                temporary = None
+        sync_folder(path.parent)
     except OSError as error:
         raise OutputError(
             f"{path}: cannot be written ({error.strerror or error}); give another folder or make room there"
@@ -71,13 +77,56 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
                 temporary.unlink()
 
 
+@contextlib.contextmanager
+def _locked_if_same(path: Path, sha256: str | None) -> Iterator[bool]:
+    """Say whether a file is still the one of this digest, and hold its lock meanwhile, so that of two writers one sees the other."""
+    if sha256 is None:
+        yield True
+        return
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        yield False
+        return
+    with file:
+        if sys.platform != "win32":
+            with contextlib.suppress(OSError):  # no locks here: the digest alone must do
+                fcntl.flock(file, fcntl.LOCK_EX)
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+        yield content == sha256 and path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
+
+
+def beside(temporary: Path, path: Path) -> Path:
+    """Give a finished temporary file or folder a visible name beside `path` that nothing has yet, and return it."""
+    stem, dot, suffix = path.name.rpartition(".")
+    stem, suffix = (stem, dot + suffix) if stem else (path.name, "")
+    for number in range(_ATTEMPTS):
+        name = path.with_name(f"{stem}.new{f'-{number}' if number else ''}{suffix}")
+        with contextlib.suppress(FileExistsError):
+            if temporary.is_dir():
+                name.mkdir()
+                temporary.replace(name)
+            else:
+                os.link(temporary, name)
+            return name
+    raise OSError(errno.EEXIST, "there are too many results beside it")
+
+
+def changed(path: Path, new: Path) -> ChangedMeanwhileError:
+    """Return the error of a file or folder that is not what was read any more."""
+    return ChangedMeanwhileError(
+        f"{path}: was changed or replaced since it was read, and stays as it is now; the new result lies in {new}; look which of "
+        "the two you want, or run the command again"
+    )
+
+
 def _create(path: Path) -> tuple[Path, IO[bytes]]:
     """Return a new file beside `path`, locked for as long as its writer lives, however that ends."""
     for _ in range(_ATTEMPTS):
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
         file = temporary.open("x+b")
         # Between making and locking it, another run may have taken it for a leftover: then it is locked or gone.
-        if _lock(file) is not False and os.fstat(file.fileno()).st_nlink:
+        if lock(file) is not False and os.fstat(file.fileno()).st_nlink:
             return temporary, file
         file.close()
         with contextlib.suppress(OSError):
@@ -85,7 +134,7 @@ def _create(path: Path) -> tuple[Path, IO[bytes]]:
     raise OSError(errno.EBUSY, "other runs keep taking its temporary file")
 
 
-def _lock(file: IO[bytes]) -> bool | None:
+def lock(file: IO[bytes] | int) -> bool | None:
     """Lock a file without waiting; False where another process has it, None where the file system has no locks."""
     if sys.platform == "win32":
         return None
@@ -104,7 +153,7 @@ def _remove_leftovers(path: Path) -> None:
     """Remove the temporary files of runs that were killed; those of runs that are at it are locked."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         with contextlib.suppress(OSError), leftover.open("rb") as file:
-            locked = _lock(file)
+            locked = lock(file)
             old = time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S
             if locked or (locked is None and old):
                 leftover.unlink()
@@ -117,7 +166,7 @@ def _keep_mode(path: Path, file: IO[bytes]) -> None:
             os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the renaming last through a power failure, where the file system can."""
     try:
         handle = os.open(folder, os.O_RDONLY)

@@ -11,6 +11,7 @@ from exporters.parity.forms.junit import to_junit
 from exporters.parity.forms.markdown import to_markdown
 from exporters.parity.forms.pictures import pictures
 from exporters.parity.report import ParityReport
+from exporters.stored.exchange import store_in_folder
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import OutputError
 from ptycho_runtime.files import write_file
@@ -84,14 +85,15 @@ def store_bundle(record: BundleRecord, target: Path, files: Mapping[str, bytes])
     """Write the augmented bundle: the source's own members as they were and in their order, then the exports.
 
     Raises:
+        ChangedMeanwhileError: the source is replaced and is not what was read any more; it stays, the new one lies beside it.
         OutputError: the disk refuses; an older file at `target` stays whole.
         DamagedBundleError: the source can no longer be read.
     """
     if record.kind == "folder" and target == record.path:
-        for name, data in files.items():
-            write_file(target / name, data)
+        store_in_folder(record, files)
         return
-    write_zip(target, _members(record, files))
+    source = target.exists() and record.path.exists() and target.samefile(record.path)
+    write_zip(target, _members(record, files), record.sha256 if source else None)
 
 
 def _members(record: BundleRecord, files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:

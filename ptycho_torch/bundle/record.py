@@ -42,6 +42,11 @@ class BundleRecord:
     _content: Members | None = field(default=None, repr=False, compare=False)
     _digests: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)  # of PtychoPINN's own members
 
+    @property
+    def own_digests(self) -> Mapping[str, str]:
+        """Return the sha256 of PtychoPINN's own members as they were read, by name."""
+        return self._digests
+
     def read_member(self, name: str) -> bytes:
         """Return the content of a listed member; raises `DamagedBundleError` if the bundle lacks it or it changed."""
         if self._content is None or name not in self._content:

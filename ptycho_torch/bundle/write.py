@@ -17,7 +17,7 @@ _UNIX = 3  # the system a zip says it was made on, the same wherever it is made
 _STORED_SUFFIXES = (".npz",)  # compressed already
 
 
-def write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
+def write_zip(path: Path, members: Iterable[tuple[str, bytes]], expected_sha256: str | None = None) -> None:
     """Write a zip archive with the same bytes for the same members; an older file stays whole until the new one is.
 
     Where `path` is a symbolic link, the file it points to is replaced.
@@ -25,11 +25,14 @@ def write_zip(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
     Args:
         path: where to; its folder is made if missing.
         members: (name, content) in the order they are to have.
+        expected_sha256: of the file that is replaced, as it was read.
 
     Raises:
+        ChangedMeanwhileError: the file to replace is another one by now; it stays, and the new one lies beside it.
         OutputError: the folder or disk refuses; the older file is untouched.
     """
-    with replacing(Path(os.path.realpath(path))) as file, zipfile.ZipFile(file, "w") as archive:
+    target = Path(os.path.realpath(path))
+    with replacing(target, expected_sha256=expected_sha256) as file, zipfile.ZipFile(file, "w") as archive:
         for name, data in members:
             entry = zipfile.ZipInfo(name, _EPOCH)
             entry.external_attr = 0o644 << 16

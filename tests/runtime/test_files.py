@@ -121,7 +121,7 @@ def test_without_locks_only_old_leftovers_are_removed(tmp_path: Path, monkeypatc
 
 
 def test_a_temporary_file_taken_for_a_leftover_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original, calls = files._lock, []
+    original, calls = files.lock, []
 
     def lock(file: io.BufferedWriter) -> bool | None:
         calls.append(file.name)
@@ -131,7 +131,7 @@ def test_a_temporary_file_taken_for_a_leftover_is_made_again(tmp_path: Path, mon
             Path(file.name).unlink()
         return original(file)
 
-    monkeypatch.setattr(files, "_lock", lock)
+    monkeypatch.setattr(files, "lock", lock)
     write_file(tmp_path / "x", b"new")
     assert len(set(calls)) == 3
     assert ((tmp_path / "x").read_bytes(), names(tmp_path)) == (b"new", ["x"])
