@@ -1,220 +1,191 @@
-"""The whole way: read, rebuild, apply `params.cfg`, export both graphs, prove, store; and the proof again later."""
+"""The whole way: load, trace, prove, store; and the proof again later."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from exporters.errors import DeviceRequiredError, ParityError
-from exporters.formats.onnx import export_onnx
-from exporters.formats.torchscript import export_torchscript
-from exporters.graph.graphs import build_graph, graph_io, has_centre
+from exporters.formats.trace import trace_graph
+from exporters.graph.graphs import Graph, make_graph
+from exporters.loading import Loaded, load_for_export
+from exporters.options import ExportOptions, ProofOptions, VerifyOptions
 from exporters.parity.against import against_rows
 from exporters.parity.golden import make_golden
-from exporters.parity.inputs import Source, input_source
-from exporters.parity.matrix import BATCHES, run_parity
+from exporters.parity.inputs import Source
+from exporters.parity.matrix import run_parity
 from exporters.parity.report import ParityReport
 from exporters.parity.stitched import GRAPH, compare_stitched
-from exporters.reduced.choose import Choice, choose_variants
+from exporters.preflight import plan_export, usable_scan
+from exporters.reduced.choose import Choice, VariantRequest, choose_variants
 from exporters.reduced.rows import add_rows, verify_variants
-from exporters.stored import exports_json as describe
-from exporters.stored import write as store
-from exporters.stored.open import golden_problems, refuse_other_graphs
-from exporters.stored.open import stored_exports as stored_exports
-from exporters.stored.open import stored_member as stored_member
+from exporters.stored import exports_json, write
+from exporters.stored.open import StoredExports, golden_problems
+from exporters.stored.places import bundle_name
 from exporters.stored.torchscript import made_anew, torchscript_to_run
-from ptycho_runtime import contract as c
-from ptycho_runtime.export.precision import Budget
+from ptycho_runtime import contract
+from ptycho_runtime.export.record import Conventions
 from ptycho_runtime.files import write_file
+from ptycho_runtime.scan.scan import Scan
 from ptycho_torch import params as params_module
-from ptycho_torch.architecture.detect import Architecture, Detection, detect
 from ptycho_torch.bundle import BundleRecord, read_bundle
-from ptycho_torch.errors import ConfigurationError, EvidenceConflictError
-from ptycho_torch.model_manager import build_models, bundle_params, require_torch, with_params
-from ptycho_torch.models.module import PtychoModel
+from ptycho_torch.model_manager import require_torch, with_params
 from ptycho_torch.spec import ModelSpec
 
-Progress = Callable[[str], None]
+Files = Mapping[str, Mapping[str, bytes]]  # by graph and format
 
 
-@dataclass
+@dataclass(frozen=True)
 class ExportResult:
     """What an export left."""
 
-    bundle: Path  # the augmented bundle
-    folder: Path  # the files beside it
+    bundle: Path
+    """The augmented bundle."""
+    folder: Path
+    """Of the files beside it."""
     report: ParityReport
     spec: ModelSpec
     graphs: tuple[str, ...]
-    notices: list[str] = field(default_factory=list)
-    variants: list[str] = field(
-        default_factory=list
-    )  # what was tried in reduced precision and what is stored, a line each
-
-
-@dataclass
-class Loaded:
-    """The eager models by graph, with what they are; where the middle of the patches is a graph too, its model is the one of the whole."""
-
-    record: BundleRecord
-    spec: ModelSpec
-    models: dict[str, PtychoModel]
-    params: dict[str, Any]
-    notices: list[str]
+    notices: tuple[str, ...] = ()
+    variants: list[str] = field(default_factory=list)
+    """What was tried in reduced precision and what is stored, a line each."""
 
 
 def export_bundle(
-    source: str | Path,
-    out: str | Path | None = None,
-    *,
-    in_place: bool = False,
-    architecture: Architecture | None = None,
-    params: Mapping[str, Any] | str | Path | None = None,
-    scan: str | Path | None = None,
-    require: Iterable[str] = (),
-    batches: Iterable[int] = BATCHES,
-    layers: bool = False,
-    precision: str | None = None,
-    budget: Budget | None = None,
-    progress: Progress | None = None,
+    source: str | Path, out: str | Path | None = None, options: ExportOptions | None = None, **fields: Any
 ) -> ExportResult:
     """Export both models of a bundle, prove them equal to the original, and store them beside it.
 
     Args:
         source: anything `load_torch_bundle` takes.
         out: folder for the augmented bundle and the files beside it; `artifacts/<bundle name>` by default.
-        in_place: put the exports into the source itself; only the files beside it go to `out`.
-        architecture: fields that settle what the bundle leaves open (dictionary, `ModelSpec` or JSON file).
-        params: parameters for what a checkpoint lacks (dictionary or JSON file).
-        scan: any scan that the runtime reads; the parity check uses its patterns, positions and probe in place of simulated ones.
-        require: devices (`cuda`, `tensorrt`) on which the proof must have run.
-        batches: batch sizes of the parity check.
-        layers: compare the ONNX files with the eager models layer by layer even if they pass.
-        precision: store a variant in reduced precision too: `auto` (the fastest on this host), `bfloat16` or `int8`.
-        budget: what that variant may err on held-back patterns of the scan; both are needed for it.
-        progress: called with a short text at each step.
+        options: what the caller decides; the defaults where None.
+        **fields: fields of `ExportOptions` in place of those of `options`: `export_bundle(source, out, scan="scan.npz")`.
 
     Raises:
-        FileNotFoundError: nothing is at `source`.
-        BundleError: the bundle is refused, or the output cannot be written; `params.cfg` is then as it was.
+        FileNotFoundError: nothing is at `source`, or at the scan's path.
+        BundleError: the bundle is refused; `params.cfg` is then as it was.
+        ScanError: the scan cannot be read without guessing.
+        OutputError: the output cannot be written.
         ParityError: an export computes something else, or no variant keeps the budget; no export is stored, the report is.
         DeviceUnavailableError: OpenVINO, which runs the variants, is not installed or lacks the precision here.
-        DeviceRequiredError: a required device is absent; no export is stored, the report is.
-        RuntimeError: PyTorch is not installed.
+        DeviceRequiredError: a required device is absent, or did not run all; no export is stored.
+        TorchMissingError: PyTorch is not installed.
     """
+    options = replace(options or ExportOptions(), **fields)
     require_torch("export_bundle")
-    if precision is not None and (budget is None or scan is None):
-        raise ConfigurationError(
-            "a variant in reduced precision needs a budget and a scan: give --budget such as phase=0.01rad,amp=1% and --scan"
-        )
-    say = progress or (lambda text: None)
-    say("reading")
-    record = read_bundle(source)
-    folder = Path(out) if out is not None else store.default_folder(record)
-    target = store.target_path(record, folder, in_place=in_place)
-    store.check_writable(folder)
-    if in_place:
-        store.check_writable(target if record.kind == "folder" else target.parent)
+    options.progress("reading")
+    plan = plan_export(source, out, options)
     before = params_module.snapshot()
     with params_module.restored_on_failure():
-        say("rebuilding the models")
-        loaded = load_for_export(with_params(record, params), architecture)
-        source_info = describe.source_info(record, store.bundle_name(record))
-        scale = describe.input_scale(loaded.spec, record)
-        drawn_from = input_source(loaded.spec, scale, scan)
-        artifacts: dict[str, dict[str, bytes]] = {}
-        for graph, model in loaded.models.items():
-            inputs, outputs = graph_io(loaded.spec, graph)
-            module = build_graph(model, graph)
-            say(f"{graph}: TorchScript")
-            script = export_torchscript(module, inputs)
-            say(f"{graph}: ONNX")
-            metadata = describe.onnx_metadata(graph, loaded.spec, source_info, scale)
-            artifacts[graph] = {"onnx": export_onnx(module, inputs, outputs, metadata), "torchscript": script}
-        report = run_parity(
-            loaded.models,
-            loaded.spec,
-            artifacts,
-            name=source_info["name"],
-            batches=batches,
-            source=drawn_from,
-            require=require,
-            layers=layers,
-            progress=progress,
-        )
-        store.store_reports(folder, report)
-        if _add_stitched(report, loaded, artifacts, drawn_from, say):
-            store.store_reports(folder, report)
-        raise_unless_passed(report, "no export was stored", f"the report is in {folder}")
-        choice: Choice | None = None
-        if precision is not None and budget is not None and scan is not None:
-            model = loaded.models["diffraction_to_obj"]
-            choice = choose_variants(
-                model, artifacts, Path(scan), scale, budget, precision=precision, progress=progress
-            )
-            add_rows(report, choice)
-            store.store_reports(folder, report)
-        say("storing")
-        golden = make_golden(loaded.models, loaded.spec, Source(scale["formula"], scale["value"]))
-        info = describe.exports_info(loaded.spec, source_info, scale, loaded.params, artifacts, golden, report)
-        if choice is not None and choice.patterns is not None:
-            info["variants"], info["variant_patterns"] = choice.variants, choice.patterns
-        files = store.export_files(describe.dumps(info), golden, artifacts, {} if choice is None else choice.files)
-        for name, data in files.items():
-            write_file(folder / name, data)
-        write_file(folder / store.PARAMS_BEFORE, before.encode())
-        write_file(folder / store.PARAMS_AFTER, params_module.snapshot().encode())
-        write_file(folder / store.ARCHIVE_TREE, store.archive_tree(record, files).encode())
-        store.store_bundle(record, target, files)
+        made = _trace(plan.bundle, options)
+        report = _prove(made, plan.scan, options)
+        write.store_reports(plan.folder, report)
+        if _stitch(report, made, plan.scan, options):
+            write.store_reports(plan.folder, report)
+        raise_unless_passed(report, "no export was stored", f"the report is in {plan.folder}")
+        choice = _reduce(report, made, plan.scan, options)
+        if choice is not None:
+            write.store_reports(plan.folder, report)
+        options.progress("storing")
+        members = _members(made, report, choice)
+        for name, data in members.items():
+            write_file(plan.folder / name, data)
+        write_file(plan.folder / write.PARAMS_BEFORE, before.encode())
+        write_file(plan.folder / write.PARAMS_AFTER, params_module.snapshot().encode())
+        write_file(plan.folder / write.ARCHIVE_TREE, write.archive_tree(plan.bundle, members).encode())
+        write.store_bundle(plan.bundle, plan.target, members)
+    plan.close()
     lines = [] if choice is None else choice.lines()
-    return ExportResult(target, folder, report, loaded.spec, tuple(artifacts), loaded.notices, lines)
+    loaded = made.loaded
+    return ExportResult(plan.target, plan.folder, report, loaded.spec, tuple(made.files), loaded.notices, lines)
 
 
-def _add_stitched(
-    report: ParityReport,
-    loaded: Loaded,
-    artifacts: Mapping[str, Mapping[str, bytes]],
-    source: Source,
-    say: Progress,
-) -> bool:
+@dataclass(frozen=True)
+class Exports:
+    """Exports with the models that they are compared with."""
+
+    loaded: Loaded
+    known: Conventions
+    files: Files
+
+
+@dataclass(frozen=True)
+class Made(Exports):
+    """Exports that were made just now."""
+
+    graphs: Mapping[str, Graph]
+
+
+def _trace(bundle: BundleRecord, options: ExportOptions) -> Made:
+    """Rebuild a bundle's models and return their graphs with the files made of them."""
+    options.progress("rebuilding the models")
+    loaded = load_for_export(bundle, options.architecture)
+    known = exports_json.conventions(loaded.spec, bundle, bundle_name(bundle))
+    trace = options.trace or trace_graph
+    graphs: dict[str, Graph] = {}
+    files: dict[str, Mapping[str, bytes]] = {}
+    for name, model in loaded.models.items():
+        options.progress(f"{name}: TorchScript and ONNX")
+        graphs[name] = make_graph(model, name)
+        files[name] = trace(graphs[name], known.metadata(name))
+    return Made(loaded, known, files, graphs)
+
+
+def _prove(
+    exports: Exports, scan: Scan | None, options: ProofOptions, stored_batches: Sequence[int] = ()
+) -> ParityReport:
+    """Compare files with the eager models they were made from, on a batch larger than all that an export was proven with too."""
+    return run_parity(
+        exports.loaded.models,
+        exports.loaded.spec,
+        exports.files,
+        name=exports.known.bundle.name,
+        batches=options.batches,
+        stored_batches=stored_batches,
+        source=_source(exports.known, scan),
+        require=options.require,
+        layers=options.layers,
+        progress=options.progress,
+    )
+
+
+def _source(known: Conventions, scan: Scan | None = None) -> Source:
+    return Source(known.input_scale.formula, known.input_scale.value, scan)
+
+
+def _stitch(report: ParityReport, exports: Exports, scan: Scan | None, options: ProofOptions) -> bool:
     """Compare stitched objects too, where there is a scan with positions and the files can be run at all; say whether it was done."""
-    if not source.has_positions or GRAPH not in artifacts or any(row.graph == GRAPH for row in report.failures()):
+    source = _source(exports.known, scan)
+    if not source.has_positions or any(row.graph == GRAPH for row in report.failures()):
         return False
-    say("stitching the scan with each runtime")
-    report.stitched = compare_stitched(loaded.models[GRAPH], artifacts[GRAPH], source)
+    options.progress("stitching the scan with each runtime")
+    report.stitched = compare_stitched(exports.loaded.models[GRAPH], exports.files[GRAPH], source)
     return True
 
 
-def load_for_export(record: BundleRecord, architecture: Architecture | None) -> Loaded:
-    """Rebuild the models that can be exported, and apply the bundle's parameters to `params.cfg`.
+def _reduce(report: ParityReport, made: Made, scan: Scan | None, options: ExportOptions) -> Choice | None:
+    """Choose variants in reduced precision where they are asked for, and add their rows to the report."""
+    if options.precision is None or options.budget is None or scan is None:
+        return None
+    request = VariantRequest(options.budget, options.precision, options.progress)
+    model = made.loaded.models[contract.DIFFRACTION_TO_OBJ]
+    choice = choose_variants(model, made.files, scan, made.known.input_scale, request)
+    add_rows(report, choice)
+    return choice
 
-    Where the physics is undecided but the network is not, only `diffraction_to_obj` is loaded, and a notice says why.
 
-    Raises:
-        BundleError: the bundle is refused.
-    """
-    detections: dict[str, Detection] = {role: detect(record, role, architecture) for role in c.GRAPHS}
-    first, second = (detections[role].spec for role in c.GRAPHS)
-    if first != second:
-        differing = [name for name, value in first.to_json().items() if second.to_json()[name] != value]
-        raise EvidenceConflictError(
-            f"{record.path.name}: its two models are of different architectures ({', '.join(differing)}); "
-            "a bundle holds one architecture under both names"
-        )
-    notices = list(dict.fromkeys(n for d in detections.values() for n in d.notices))
-    wanted: list[str] = list(c.GRAPHS)
-    refusal = next((d.autoencoder_refusal for d in detections.values() if d.autoencoder_refusal), None)
-    if refusal is not None:
-        wanted.remove("autoencoder")
-        notices.append(f"autoencoder is not exported: {refusal}")
-    values = bundle_params(record, detections["diffraction_to_obj"])
-    params_module.update_legacy_dict(params_module.cfg, values)
-    models = build_models(record, {role: detections[role] for role in wanted})
-    if has_centre(first):
-        models[c.CENTRE] = models["diffraction_to_obj"]
-    return Loaded(record, first, models, values, notices)
+def _members(made: Made, report: ParityReport, choice: Choice | None) -> dict[str, bytes]:
+    """Return the members that the export adds to the bundle, by name."""
+    golden = make_golden(made.loaded.models, made.loaded.spec, _source(made.known))
+    record = exports_json.exports_record(made.known, made.loaded.params, made.graphs, made.files, golden, report)
+    record = replace(record, left_out=made.loaded.left_out)
+    if choice is not None and choice.variants:
+        record = replace(record, variants=tuple(choice.variants), variant_patterns=choice.patterns)
+    variants = {} if choice is None else choice.files
+    return write.export_files(exports_json.dumps(record), golden, made.files, variants)
 
 
 def raise_unless_passed(report: ParityReport, consequence: str, where: str) -> None:
@@ -233,104 +204,78 @@ def raise_unless_passed(report: ParityReport, consequence: str, where: str) -> N
         raise DeviceRequiredError(f"{report.name}: required device did not run ({why}); {where}", report)
 
 
-def verify_bundle(
-    source: str | Path,
-    *,
-    scan: str | Path | None = None,
-    against: str | Path | None = None,
-    require: Iterable[str] = (),
-    batches: Iterable[int] = BATCHES,
-    run_stored_torchscript: bool = False,
-    layers: bool = False,
-    progress: Progress | None = None,
-) -> ParityReport:
+def verify_bundle(source: str | Path, options: VerifyOptions | None = None, **fields: Any) -> ParityReport:
     """Repeat the parity check on a bundle's stored files, against its original weights.
 
     Args:
         source: an exported bundle.
-        scan: any scan that the runtime reads; its patterns, positions and probe are used in place of simulated ones.
-        against: an NPZ of PtychoPINN's own outputs; see `parity.against`.
-        require: devices on which the proof must run; see `ParityReport.missing_devices`.
-        batches: batch sizes.
-        run_stored_torchscript: run a stored TorchScript that is not, byte for byte, what the weights give here, in a process
-            without files and network; what the weights give is run in its stead where False.
-        layers: compare the ONNX files with the eager models layer by layer even if they pass.
-        progress: called with a short text at each step.
+        options: what the caller decides; the defaults where None.
+        **fields: fields of `VerifyOptions` in place of those of `options`.
 
     Returns:
-        The report; what is stored but is not what `exports.json` says is among its failures.
+        The report; what is stored but is not what `exports.json` says, or not what the weights give, is among its failures.
 
     Raises:
-        FileNotFoundError: nothing is at `source`.
+        FileNotFoundError: nothing is at `source`, or at the scan's path.
         NotExportedError: the bundle holds no exports, or `exports.json` names others than its weights give or it holds.
+        DamagedExportError: `exports.json` is garbled.
         BundleError: the bundle is refused.
-        RuntimeError: PyTorch is not installed.
+        ScanError: the scan cannot be read without guessing.
+        TorchMissingError: PyTorch is not installed.
     """
+    options = replace(options or VerifyOptions(), **fields)
     require_torch("verify_bundle")
-    say = progress or (lambda text: None)
-    say("reading")
-    record = read_bundle(source)
-    exports = stored_exports(record)
-    with params_module.restored():  # a check leaves no trace
-        say("rebuilding the models")
-        loaded = load_for_export(
-            with_params(record, exports["params"] if record.kind == "ckpt" else None), exports["spec"]
-        )
-    models = loaded.models
-    refuse_other_graphs(record, exports, models)
-    drawn_from = input_source(loaded.spec, describe.input_scale(loaded.spec, record), scan)
-    artifacts: dict[str, dict[str, bytes]] = {}
-    problems: list[str] = []
+    options.progress("reading")
+    stored = StoredExports.open(read_bundle(source))
+    loaded = _loaded_again(stored, options)
+    known = exports_json.conventions(loaded.spec, stored.bundle, bundle_name(stored.bundle))
+    scan = usable_scan(loaded.spec, options)
     notices: list[str] = []
-    for graph, model in models.items():
-        artifacts[graph] = {}
-        for kind, info in exports["graphs"][graph]["files"].items():
-            artifacts[graph][kind] = stored_member(record, info, problems)
-        say(f"{graph}: TorchScript")
-        artifacts[graph]["torchscript"], notice = torchscript_to_run(
-            artifacts[graph]["torchscript"],
-            made_anew(model, graph, loaded.spec),
-            exports,
-            f"{record.path.name}: {c.torchscript_member(graph)}",
-            as_stored=run_stored_torchscript,
+    files: dict[str, Mapping[str, bytes]] = {}
+    for name, model in loaded.models.items():
+        options.progress(f"{name}: TorchScript")
+        script, notice = torchscript_to_run(
+            stored.torchscript(name),
+            made_anew(model, name, loaded.spec),
+            stored.record,
+            f"{stored.bundle.path.name}: {contract.torchscript_member(name)}",
+            as_stored=options.run_stored_torchscript,
         )
         notices += [notice] if notice else []
-    golden = stored_member(record, exports["golden"], problems)
-    report = run_parity(
-        models,
-        loaded.spec,
-        artifacts,
-        name=store.bundle_name(record),
-        batches=batches,
-        stored_batches=[int(row["batch"]) for row in exports["parity"]["rows"]],
-        source=drawn_from,
-        require=require,
-        layers=layers,
-        progress=progress,
-    )
-    _add_stitched(report, loaded, artifacts, drawn_from, say)
-    if against is not None:
-        say("PtychoPINN's own numbers")
-        report.add_rows(against_rows(models, artifacts, Path(against)))
-    say("golden reference")
-    problems += golden_problems(golden, make_golden(models, loaded.spec, replace(drawn_from, scan=None)))
-    report.problems += problems
+        files[name] = {"onnx": stored.onnx(name), "torchscript": script}
+    exports = Exports(loaded, known, files)
+    report = _prove(exports, scan, options, [row.batch for row in stored.record.parity.rows])
     report.notices += notices
-    onnx = {graph: files["onnx"] for graph, files in artifacts.items()}
-    verify_variants(report, record, exports, models["diffraction_to_obj"], onnx)
+    _stitch(report, exports, scan, options)
+    if scan is not None:
+        scan.close()
+    if options.against is not None:
+        options.progress("PtychoPINN's own numbers")
+        report.add_rows(against_rows(loaded.models, files, Path(options.against)))
+    options.progress("golden reference")
+    problems = golden_problems(stored.golden, make_golden(loaded.models, loaded.spec, _source(known)))
+    report.problems += exports_json.differences(stored.record, known, loaded.params)
+    verify_variants(report, stored, loaded.models[contract.DIFFRACTION_TO_OBJ], options.budget)
+    report.problems += [*stored.problems, *problems]
     return report
 
 
-def torchscript_of(record: BundleRecord, graph: str) -> bytes:
+def _loaded_again(stored: StoredExports, options: VerifyOptions) -> Loaded:
+    """Return the models of an exported bundle; `params.cfg` stays as it is."""
+    with params_module.restored():
+        options.progress("rebuilding the models")
+        bundle = with_params(stored.bundle, stored.checkpoint_params)
+        loaded = load_for_export(bundle, stored.record.spec)
+    stored.refuse_other_graphs(loaded.models)
+    return loaded
+
+
+def torchscript_of(bundle: BundleRecord, graph: str) -> bytes:
     """Return the TorchScript of one of a bundle's graphs, made anew from its original weights; `params.cfg` stays as it is.
 
     Raises:
         NotExportedError: the bundle holds no exports, or not this graph.
         BundleError: the bundle is refused.
     """
-    exports = stored_exports(record)
-    with params_module.restored():
-        params = exports["params"] if record.kind == "ckpt" else None
-        loaded = load_for_export(with_params(record, params), exports["spec"])
-    refuse_other_graphs(record, exports, loaded.models)
+    loaded = _loaded_again(StoredExports.open(bundle), VerifyOptions())
     return made_anew(loaded.models[graph], graph, loaded.spec)

@@ -11,6 +11,9 @@ from rich.table import Table
 
 from exporters.cli import options
 from exporters.cli.terminal import SEVERITY, Ended, Say, guarded, messages, output, print_report
+from exporters.options import ExportOptions
+from exporters.preflight import plan_export
+from ptycho_runtime.export.precision import Budget
 from ptycho_torch import params as params_module
 from ptycho_torch.model_manager import require_torch
 
@@ -35,16 +38,15 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "bfloat16", "int8", "float16"]),
     help="Store a variant in reduced precision too; auto: the fastest on this CPU, run by OpenVINO; float16: for CUDA. Needs --scan and --budget.",
 )
-@click.option(
-    "--budget", help="What that variant may err on held-back patterns of the scan, such as phase=0.01rad,amp=1%."
-)
+@options.budget
+@options.scan_options
 def export(bundles: tuple[str, ...], out: Path | None, batches: str, budget: str | None, **chosen: Any) -> None:
     """Export each BUNDLE, prove the exports equal to the original, and store them beside its weights.
 
     BUNDLE is a wts.h5.zip, an unpacked folder, a run directory, a PtychoPINN base path, a Lightning .ckpt, or a pattern of these.
     """
     paths = options.expand(bundles)
-    chosen |= {"batches": options.batch_sizes(batches)}
+    chosen |= {"batches": options.batch_sizes(batches), "scan_options": options.read_options(chosen)}
     folders = options.output_folders(paths, out)
     endings = {path: _export(path, out=folders.get(path), budget=budget, chosen=chosen) for path in paths}
     if len(paths) > 1:
@@ -61,12 +63,16 @@ def export(bundles: tuple[str, ...], out: Path | None, batches: str, budget: str
 def _export(path: str, *, out: Path | None, budget: str | None, chosen: dict[str, Any]) -> Ended[ExportResult]:
     def run(say: Say) -> ExportResult:
         require_torch("export")
-        from exporters.pipeline import export_bundle
-        from ptycho_runtime.export.precision import Budget
-
+        say("reading")
         allowed = None if budget is None else Budget.parse(budget)
-        with params_module.restored():  # the next bundle starts from the same parameters
-            return export_bundle(path, out, budget=allowed, progress=say, **chosen)
+        choice = ExportOptions(budget=allowed, progress=say, **chosen)
+        # Importing PyTorch takes longer than finding that a file is not there.
+        plan_export(path, out, choice).close()
+        from exporters.pipeline import export_bundle
+
+        # The next bundle starts from the same parameters.
+        with params_module.restored():
+            return export_bundle(path, out, choice)
 
     ended = guarded(path, run)
     if ended.value is not None:

@@ -10,6 +10,7 @@ import click
 
 from exporters.cli import options
 from exporters.cli.terminal import Say, guarded, print_report
+from ptycho_runtime.export.precision import Budget
 from ptycho_torch.model_manager import require_torch
 
 
@@ -24,20 +25,23 @@ from ptycho_torch.model_manager import require_torch
     type=click.Path(path_type=Path),
     help="NPZ of PtychoPINN's own outputs, which the models are held against too; docs/parity.md says how to make one.",
 )
+@options.scan_options
+@options.budget
 @options.require
 @options.batches
 @options.layers
 @options.run_stored_torchscript
-def verify(bundle: str, report: Path | None, batches: str, **chosen: Any) -> None:
+def verify(bundle: str, report: Path | None, batches: str, budget: str | None, **chosen: Any) -> None:
     """Repeat the parity check on the exports stored in BUNDLE, against its original weights."""
-    sizes = options.batch_sizes(batches)
+    chosen |= {"batches": options.batch_sizes(batches), "scan_options": options.read_options(chosen)}
 
     def run(say: Say) -> None:
         require_torch("verify")
+        allowed = None if budget is None else Budget.parse(budget)
         from exporters.pipeline import raise_unless_passed, verify_bundle
         from exporters.stored.write import store_reports
 
-        proof = verify_bundle(bundle, batches=sizes, progress=say, **chosen)
+        proof = verify_bundle(bundle, budget=allowed, progress=say, **chosen)
         if report is not None:
             store_reports(report, proof)
         print_report(proof)

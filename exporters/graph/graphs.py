@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -60,9 +61,26 @@ def graph_io(spec: ModelSpec, graph: str) -> tuple[list[c.TensorInfo], list[c.Te
     return inputs, [_info(c.PREDICTED, predicted), *outputs]
 
 
+@dataclass(frozen=True)
+class Graph:
+    """A graph ready to be traced."""
+
+    name: str
+    inputs: tuple[c.TensorInfo, ...]
+    outputs: tuple[c.TensorInfo, ...]
+    module: nn.Module
+    """Takes the inputs in their order, float32 on the CPU."""
+
+
+def make_graph(model: PtychoModel, name: str) -> Graph:
+    """Return one of a model's graphs with what goes in and comes out."""
+    inputs, outputs = graph_io(model.spec, name)
+    return Graph(name, tuple(inputs), tuple(outputs), build_graph(model, name))
+
+
 def has_centre(spec: ModelSpec) -> bool:
     """Say whether the middle of a model's patches is less work than the whole: generators mix all pixels up to their end."""
-    return spec.generator in ("cnn", "unet")
+    return spec.generator in c.CENTRE_GENERATORS
 
 
 def _info(name: str, shape: list[int | str], dtype: str = "float32") -> c.TensorInfo:

@@ -10,6 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ptycho_runtime import contract as c
+from ptycho_runtime.errors import ReconstructionError
+from ptycho_runtime.export.precision import variant_precision
+from ptycho_runtime.export.record import parse
 from ptycho_torch import params as params_module
 from ptycho_torch.architecture.detect import Architecture, Detection, detect, role_weights
 from ptycho_torch.bundle import BundleRecord, Sentinel
@@ -71,20 +74,28 @@ def exports_verdict(record: BundleRecord) -> dict[str, Any] | None:
     """Return what `exports.json` says of stored exports, or None where there are none."""
     if record.exports is None:
         return None
-    exports = record.exports
-    parity = exports.get("parity") if isinstance(exports.get("parity"), dict) else {}
-    graphs = exports.get("graphs") if isinstance(exports.get("graphs"), dict) else {}
     members = {name for name, _ in record.members}
-    found = [name for name in c.export_members() if name in members]
-    source = exports.get("bundle") if isinstance(exports.get("bundle"), dict) else {}
+    verdict: dict[str, Any] = {
+        "schema_version": record.exports.get("schema_version"),
+        "members": [name for name in c.export_members() if name in members],
+        "fault": None,
+    }
+    try:
+        exports = parse(record.exports, record.path.name)
+    except ReconstructionError as error:
+        return {**verdict, "fault": str(error)}
     return {
-        "schema_version": exports.get("schema_version"),
-        "exporter_version": exports.get("exporter_version"),
-        "tools": exports.get("tools"),
-        "graphs": sorted(graphs or {}),
-        "members": found,
-        "parity": (parity or {}).get("verdict"),
-        "current": (source or {}).get("members_sha256") == record.members_sha256,
+        **verdict,
+        "exporter_version": exports.exporter_version,
+        "tools": dict(exports.tools),
+        "graphs": sorted(exports.graphs),
+        "left_out": dict(exports.left_out),
+        "variants": [
+            f"{entry.graph}: {entry.engine} {variant_precision(entry.precision, len(entry.int8_layers))}, within {entry.budget}"
+            for entry in exports.variants
+        ],
+        "parity": exports.parity.verdict,
+        "current": exports.bundle.members_sha256 == record.members_sha256,
     }
 
 
@@ -120,9 +131,13 @@ def render(found: dict[str, Any]) -> Group:
     exports = found["exports"]
     if exports is None:
         facts.add_row("exports", "none")
+    elif exports["fault"] is not None:
+        facts.add_row("exports", Text(exports["fault"], style="red"))
     else:
         stale = "" if exports["current"] else "; the original members changed since"
         facts.add_row("exports", f"{', '.join(exports['graphs'])}; parity {exports['parity']}{stale}")
+        for variant in exports["variants"]:
+            facts.add_row("variant", variant)
     for notice in found["notices"]:
         facts.add_row("notice", notice)
     parts: list[Any] = [facts]

@@ -107,17 +107,6 @@ def open_scan(path: Path, spec: ModelSpec, options: ReadOptions | None = None) -
     return read_scan(path, spec.N, replace(options or ReadOptions(), positions_optional=True))
 
 
-def input_source(spec: ModelSpec, scale: c.InputScaleInfo, scan: str | Path | None) -> Source:
-    """Return what parity's inputs are made of: the bundle's scale and, where one is named, the scan, opened.
-
-    Raises:
-        FileNotFoundError: the scan is not there.
-        ScanError: it cannot be read without guessing.
-    """
-    opened = None if scan is None else open_scan(Path(scan), spec)
-    return Source(scale["formula"], scale["value"], opened)
-
-
 def make_pool(spec: ModelSpec, groups: int, source: Source | None = None) -> Pool:
     """Return `groups` groups of patterns with positions, probe and scales, the same for the same arguments.
 
@@ -173,7 +162,7 @@ def _positions(random: np.random.Generator, spec: ModelSpec, groups: int, source
     found = found.astype(np.float32)
     if source.has_positions and spec.C > 1 and source.scan is not None:
         members = _chosen(group_neighbours(source.scan.positions_px, spec.C), groups)
-        offsets = group_offsets(source.scan.positions_px, members) * np.float32(c.positions_sign(spec.era))
+        offsets = group_offsets(source.scan.positions_px, members) * np.float32(spec.rules.positions_sign)
         found[::2] = offsets[::2]
     found[WHOLE_PIXELS] = np.round(found[WHOLE_PIXELS])
     return found

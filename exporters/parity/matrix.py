@@ -12,6 +12,7 @@ import torch
 
 from exporters.graph.graphs import graph_io
 from exporters.host import host_facts
+from exporters.options import BATCHES
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
 from exporters.parity.independent.rows import independent_rows
@@ -28,7 +29,6 @@ from ptycho_runtime.metrics import field_errors
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
-BATCHES = (1, 3, 16, 33)
 ALL_EDGES = 1 + len(EDGES)  # groups that hold every edge
 POOL_GROUPS = 8  # at least: the edges are among them
 DEVICES = ("cpu", "cuda", "tensorrt")
@@ -212,7 +212,7 @@ class Recorded:
 
 def in_chunks(runner: Runner, pool: Pool, size: int = 8) -> Outputs:
     """Return a runner's outputs for a whole pool, in chunks that keep memory small."""
-    parts = [runner.run(pool.slice(i, i + size)) for i in range(0, len(pool), size)]
+    parts = [runner.run(pool.slice(i, min(i + size, len(pool)))) for i in range(0, len(pool), size)]
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 

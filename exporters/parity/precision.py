@@ -66,7 +66,7 @@ def tf32_eager(model: PtychoModel, graph: str, pool: Pool, reference: Mapping[st
     inputs, outputs = graph_io(model.spec, graph)
     parts = []
     for start in range(0, len(pool), _CHUNK):
-        feed = pool.slice(start, start + _CHUNK)
+        feed = pool.slice(start, min(start + _CHUNK, len(pool)))
         tensors = [torch.from_numpy(np.ascontiguousarray(feed[info["name"]])) for info in inputs]
         tensors = [t.double() if t.is_floating_point() else t for t in tensors]
         with torch.no_grad():

@@ -13,7 +13,7 @@ from exporters.parity.evidence import Case, read_replay
 from exporters.parity.matrix import judge
 from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
-from exporters.stored.open import stored_exports, stored_member
+from exporters.stored.open import StoredExports
 from exporters.stored.torchscript import torchscript_to_run
 from ptycho_runtime import contract as c
 from ptycho_runtime.export.onnx_file import CheckedModel
@@ -58,13 +58,15 @@ def replay_file(
     notice = ""
     if bundle is not None or model is None:
         record = read_bundle(bundle or _beside(path))
-        model = _stored(record, case, problems)
+        stored = StoredExports.open(record)
+        model = stored.onnx(case.graph) if case.runtime == "onnx" else stored.torchscript(case.graph)
+        problems = stored.problems
         if case.runtime == "torchscript" and make_torchscript is not None:
             where = f"{record.path.name}: {c.torchscript_member(case.graph)}"
             model, notice = torchscript_to_run(
                 model,
                 make_torchscript(record, case.graph),
-                stored_exports(record),
+                stored.record,
                 where,
                 as_stored=run_stored_torchscript,
             )
@@ -111,15 +113,6 @@ def _beside(path: Path) -> Path:
     if len(candidates) != 1:
         raise BundleError(f"{path}: {len(candidates)} bundles lie beside it; name the exported one with --bundle")
     return candidates[0]
-
-
-def _stored(record: BundleRecord, case: Case, problems: list[str]) -> bytes:
-    graphs = stored_exports(record)["graphs"]
-    if case.graph not in graphs:
-        raise BundleError(f"{record.path}: holds no {case.graph} graph")
-    return stored_member(
-        record, graphs[case.graph]["files"]["onnx" if case.runtime == "onnx" else "torchscript"], problems
-    )
 
 
 def _runner(case: Case, model: bytes) -> Runner:

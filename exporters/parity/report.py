@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exporters.parity.rows import STORED_RUNTIMES, Cell, Divergence, ParityRow, StitchedRow, finite
-from ptycho_runtime import contract as c
 
 if TYPE_CHECKING:
     from exporters.parity.evidence import Evidence
@@ -152,21 +151,3 @@ class ParityReport:
             "stitched": [asdict(row) for row in self.stitched],
         }
         return json.dumps(finite(document), indent=1, sort_keys=False, ensure_ascii=False) + "\n"
-
-    def contract_info(self) -> c.ParityInfo:
-        """Return the verdict as `exports.json` keeps it: without host facts, so that equal exports have equal bytes."""
-        rows: list[c.ParityRowInfo] = []
-        for row in self.rows:
-            info: c.ParityRowInfo = {
-                "graph": row.graph,
-                "runtime": row.runtime,
-                "device": row.device,
-                "precision": row.precision,
-                "batch": row.batch,
-                "inputs": row.inputs,
-                "verdict": row.verdict,  # type: ignore[typeddict-item]  # one of the three by construction
-                "reason": row.reason,
-                "outputs": {name: finite(figures) for name, figures in row.outputs.items()},
-            }
-            rows.append(info)
-        return {"verdict": "passed" if self.passed else "failed", "rule": self.rule, "rows": rows}

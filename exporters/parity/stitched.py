@@ -65,6 +65,7 @@ def compare_stitched(model: PtychoModel, files: Mapping[str, bytes], source: Sou
         source.scale_formula,
         source.scale_value,
         spec.era,
+        float(spec.rules.positions_sign),
     )
     scan = scan.subset(np.arange(min(len(scan), MAX_PATTERNS)))
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import onnxruntime
 import torch
 
 from exporters.errors import BudgetNotKeptError, ExportError
+from exporters.options import Progress, silent
 from exporters.parity.inputs import Pool
 from exporters.parity.matrix import in_chunks
 from exporters.parity.runners import EagerRunner
@@ -24,6 +23,7 @@ from exporters.reduced.half import half, kept_in_float32, magnitudes
 from exporters.reduced.layers import build, plan_layers, sensitivities
 from exporters.reduced.patterns import Patterns, scan_patterns
 from exporters.reduced.quantize import run
+from exporters.stored.exports_json import stored_file
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.devices import usable_threads, why_not
 from ptycho_runtime.engine.hardware import processor
@@ -31,6 +31,8 @@ from ptycho_runtime.engine.openvino import OpenVinoSession, has_bfloat16
 from ptycho_runtime.engine.session import GraphSession, Session
 from ptycho_runtime.engine.variants import precision_errors
 from ptycho_runtime.export.precision import Budget, PrecisionErrors, variant_precision
+from ptycho_runtime.export.record import InputScale, PatternSet, StoredFile, StoredVariant
+from ptycho_runtime.scan.scan import Scan
 from ptycho_torch.bundle.write import npz_bytes
 from ptycho_torch.models.module import PtychoModel
 
@@ -40,8 +42,6 @@ BATCH = 16  # groups, at which ways are raced
 ROUNDS = 15
 WORTH = 1.05  # times as fast as float32 under onnxruntime; below, a variant is not worth its errors
 _PAUSE_S = 0.003
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -106,17 +106,17 @@ class Choice:
 
     budget: Budget
     tried: list[Tried] = field(default_factory=list)
-    variants: list[c.VariantInfo] = field(default_factory=list)
+    variants: list[StoredVariant] = field(default_factory=list)
     files: dict[str, bytes] = field(default_factory=dict)  # members by name
-    patterns: c.FileInfo | None = None
+    patterns: StoredFile | None = None
 
     def lines(self) -> list[str]:
         """Return what was tried and chosen, a line each."""
         chosen: dict[str, str] = {
-            entry["graph"]: variant_precision(entry["precision"], len(entry["int8_layers"])) for entry in self.variants
+            entry.graph: variant_precision(entry.precision, len(entry.int8_layers)) for entry in self.variants
         }
         lines = [str(one) for one in self.tried]
-        engines: dict[str, str] = {entry["graph"]: entry["engine"] for entry in self.variants}
+        engines: dict[str, str] = {entry.graph: entry.engine for entry in self.variants}
         for graph in dict.fromkeys(one.way.graph for one in self.tried):
             what = chosen.get(graph)
             lines.append(
@@ -125,15 +125,24 @@ class Choice:
         return lines
 
 
+@dataclass(frozen=True)
+class VariantRequest:
+    """What is asked of variants in reduced precision."""
+
+    budget: Budget
+    """What the object may err."""
+    precision: str = "auto"
+    """`auto` tries all, the others of `PRECISIONS` one."""
+    progress: Progress = silent
+    """Called with a short text at each step."""
+
+
 def choose_variants(
     model: PtychoModel,
     artifacts: Mapping[str, Mapping[str, bytes]],
-    scan: Path,
-    scale: c.InputScaleInfo,
-    budget: Budget,
-    *,
-    precision: str = "auto",
-    progress: Progress | None = None,
+    scan: Scan,
+    scale: InputScale,
+    request: VariantRequest,
 ) -> Choice:
     """Return the variants to store beside a model's exports.
 
@@ -142,18 +151,16 @@ def choose_variants(
         artifacts: the exported files by graph and format, already proven in float32.
         scan: whose patterns are calibrated on, and others of which judge.
         scale: how its input scale factor is made.
-        budget: what the object may err.
-        precision: `auto` tries all, `bfloat16` and `int8` one.
-        progress: called with a short text at each step.
+        request: budget and precision.
 
     Raises:
         BudgetNotKeptError: nothing tried keeps the budget, or float32 itself does not.
         DeviceUnavailableError: OpenVINO is not installed, or this processor lacks the precision that was asked for.
         ScanError, BundleError: the scan leaves something open or is too short.
     """
+    budget, precision, say = request.budget, request.precision, request.progress
     if precision not in PRECISIONS:
         raise ExportError(f"precision {precision!r}; expected one of {', '.join(PRECISIONS)}")
-    say = progress or (lambda text: None)
     rest = "float32"
     if precision != "float16" and (has_bfloat16() or precision == "bfloat16"):
         rest = "bfloat16"
@@ -190,7 +197,7 @@ def choose_variants(
     if choice.variants:
         data = npz_bytes({**held_back.feed, **{name: value.astype(np.float32) for name, value in reference.items()}})
         choice.files[c.VARIANT_NPZ] = data
-        choice.patterns = _file_info(c.VARIANT_NPZ, data)
+        choice.patterns = stored_file(c.VARIANT_NPZ, data)
     return choice
 
 
@@ -264,30 +271,27 @@ def _store(choice: Choice, best: Tried, calibration: Patterns, held_back: Patter
     path = c.float16_member(way.graph) if way.precision == "float16" else path
     if path != c.onnx_member(way.graph):
         choice.files[path] = way.model
-    entry: c.VariantInfo = {
-        "graph": way.graph,  # type: ignore[typeddict-item]  # one of the names given by the caller
-        "engine": way.engine,
-        "precision": way.precision,  # type: ignore[typeddict-item]
-        "int8_layers": list(way.int8_layers),
-        "file": _file_info(path, way.model),
-        "budget": asdict(choice.budget),
-        "errors": asdict(best.errors),
-        "calibration": {"sha256": calibration.sha256, "groups": len(calibration)},
-        "held_back": {"sha256": held_back.sha256, "groups": len(held_back)},
-        "times_as_fast": None if best.times_as_fast is None else round(best.times_as_fast, 2),
-        "made_on": {
-            "processor": processor(),
-            "threads": str(usable_threads()),
-            "platform": platform.machine(),
-            **_engine_version(way.engine),
-        },
-    }
-    choice.variants.append(entry)
+    choice.variants.append(
+        StoredVariant(
+            graph=cast(c.GraphName, way.graph),
+            engine=way.engine,
+            precision=way.precision,
+            int8_layers=way.int8_layers,
+            file=stored_file(path, way.model),
+            budget=choice.budget,
+            errors=best.errors,
+            calibration=PatternSet(calibration.sha256, len(calibration)),
+            held_back=PatternSet(held_back.sha256, len(held_back)),
+            times_as_fast=None if best.times_as_fast is None else round(best.times_as_fast, 2),
+            made_on={
+                "processor": processor(),
+                "threads": str(usable_threads()),
+                "platform": platform.machine(),
+                **_engine_version(way.engine),
+            },
+        )
+    )
 
 
 def _engine_version(engine: str) -> dict[str, str]:
     return {"onnxruntime": onnxruntime.__version__} if engine == "onnxruntime" else {"openvino": version("openvino")}
-
-
-def _file_info(path: str, data: bytes) -> c.FileInfo:
-    return {"path": path, "sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from ptycho_runtime import contract as c
+from ptycho_runtime.export.record import InputScale
 from ptycho_runtime.scan.grouping import group_neighbours
-from ptycho_runtime.scan.read import read_scan
 from ptycho_runtime.scan.scale import scale_of_energy
+from ptycho_runtime.scan.scan import Scan
 from ptycho_torch.errors import BundleError
 from ptycho_torch.spec import ModelSpec
 
@@ -45,11 +45,11 @@ class Patterns:
         return {name: np.ascontiguousarray(value[rows]) for name, value in self.feed.items()}
 
 
-def scan_patterns(path: Path, spec: ModelSpec, scale: c.InputScaleInfo) -> tuple[Patterns, Patterns]:
+def scan_patterns(scan: Scan, spec: ModelSpec, scale: InputScale) -> tuple[Patterns, Patterns]:
     """Return (calibration, held back) groups drawn from a whole scan, the same for the same scan.
 
     Args:
-        path: a scan that the runtime can read.
+        scan: with positions; stays open.
         spec: what the model is.
         scale: how its input scale factor is made.
 
@@ -57,17 +57,16 @@ def scan_patterns(path: Path, spec: ModelSpec, scale: c.InputScaleInfo) -> tuple
         ScanError: the scan leaves something open.
         BundleError: it has too few groups for two sets.
     """
-    scan = read_scan(path, spec.N)
     scan = scan.subset(np.arange(min(len(scan), _MOST_FRAMES)))
     groups = group_neighbours(scan.positions_px, spec.in_channels if spec.in_channels > 1 else 1)
     if len(groups) < 2 * _FEWEST:
         raise BundleError(
-            f"{path.name}: has {len(groups)} groups of patterns; a variant in reduced precision needs {2 * _FEWEST} at least"
+            f"{scan.name}: has {len(groups)} groups of patterns; a variant in reduced precision needs {2 * _FEWEST} at least"
         )
     calibration = min(CALIBRATION_GROUPS, len(groups) - _FEWEST)
     held_back = min(HELD_BACK_GROUPS, len(groups) - calibration)
     order = np.random.default_rng(_SEED).permutation(len(groups))
-    value = scale["value"] or scale_of_energy(scale["formula"], scan.energy(spec.N, spec.measurement_domain), spec.N)
+    value = scale.value or scale_of_energy(scale.formula, scan.energy(spec.N, spec.measurement_domain), spec.N)
 
     def take(which: np.ndarray) -> Patterns:
         members = groups[np.sort(which)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -16,12 +16,12 @@ from exporters.parity.rows import ParityRow
 from exporters.parity.runners import EagerRunner
 from exporters.reduced.choose import Choice, Way, float16_device
 from exporters.reduced.patterns import Patterns
-from exporters.stored.open import stored_member
+from exporters.stored.open import StoredExports
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.variants import precision_errors
 from ptycho_runtime.errors import DeviceUnavailableError
 from ptycho_runtime.export.precision import Budget, PrecisionErrors, variant_precision
-from ptycho_torch.bundle import BundleRecord
+from ptycho_runtime.export.record import StoredVariant
 from ptycho_torch.models.module import PtychoModel
 
 FIGURE = "object: phase (rad), amplitude (rel.)"  # in place of an output's max abs and relative L2
@@ -33,10 +33,10 @@ _NAMES = (c.DIFFRACTION, c.INPUT_SCALE, c.OBJECT_REAL, c.OBJECT_IMAG)
 def add_rows(report: ParityReport, choice: Choice) -> None:
     """Add the rows of the variants that were chosen to a report."""
     for entry in choice.variants:
-        add_row(report, entry, PrecisionErrors(**entry["errors"]))
+        add_row(report, entry, entry.errors)
 
 
-def add_row(report: ParityReport, entry: c.VariantInfo, found: PrecisionErrors | None, reason: str = "") -> None:
+def add_row(report: ParityReport, entry: StoredVariant, found: PrecisionErrors | None, reason: str = "") -> None:
     """Add a variant's row to a report.
 
     Args:
@@ -45,12 +45,12 @@ def add_row(report: ParityReport, entry: c.VariantInfo, found: PrecisionErrors |
         found: what it errs; None where it did not run.
         reason: why it did not.
     """
-    precision = variant_precision(entry["precision"], len(entry["int8_layers"]))
-    groups = entry["held_back"]["groups"]
-    device = "cpu" if entry["engine"] == "openvino" else f"cuda{' emulated' if float16_device() == 'cpu' else ''}"
-    row = ParityRow(entry["graph"], entry["engine"], device, precision, groups, INPUTS, "not run", reason)
+    precision = variant_precision(entry.precision, len(entry.int8_layers))
+    groups = entry.held_back.groups
+    device = "cpu" if entry.engine == "openvino" else f"cuda{' emulated' if float16_device() == 'cpu' else ''}"
+    row = ParityRow(entry.graph, entry.engine, device, precision, groups, INPUTS, "not run", reason)
     if found is not None:
-        budget = Budget(**entry["budget"])
+        budget = entry.budget
         row.verdict = "passed" if budget.allows(found) else "failed"
         share = max(found.phase_rad / budget.phase_rad, found.amplitude_rel / budget.amplitude_rel)
         row.outputs[FIGURE] = {
@@ -61,30 +61,29 @@ def add_row(report: ParityReport, entry: c.VariantInfo, found: PrecisionErrors |
             "share": share,
         }
         row.outputs["object"] = {"amplitude_rel": found.amplitude_rel, "phase_rad": found.phase_rad}
-        row.facts = dict(entry["made_on"])
+        row.facts = dict(entry.made_on)
+        report.notices.append(f"{entry.graph}: {entry.engine} {precision} is judged by a budget of {budget}")
     report.rows.append(row)
     report.planned = (*report.planned, row.cell)
 
 
 def verify_variants(
-    report: ParityReport, record: BundleRecord, exports: c.ExportsInfo, model: PtychoModel, onnx: Mapping[str, bytes]
+    report: ParityReport, exports: StoredExports, model: PtychoModel, budget: Budget | None = None
 ) -> None:
     """Judge a bundle's stored variants again, against its original weights; add rows and problems to a report.
 
     Args:
         report: to add to.
-        record: the exported bundle.
-        exports: its `exports.json`.
-        model: the eager model of its weights.
-        onnx: its float32 files by graph, as stored.
+        exports: as they are stored.
+        model: the eager model of the bundle's weights.
+        budget: what they may err, in place of what is stored with them.
     """
-    entries = exports.get("variants", [])
-    if not entries:
+    if not exports.variants:
         return
-    feed, stored = _patterns(record, exports, report.problems)
+    feed, stored = _patterns(exports.variant_patterns, report.problems)
     if not feed:
         return
-    with EagerRunner(model, "diffraction_to_obj", dtype=torch.float64) as eager:
+    with EagerRunner(model, c.DIFFRACTION_TO_OBJ, dtype=torch.float64) as eager:
         reference = in_chunks(eager, Pool(feed, [INPUTS] * len(feed[c.DIFFRACTION])))
     for name, value in reference.items():
         distance = float(np.linalg.norm(stored[name] - value)) / max(float(np.linalg.norm(value)), 1e-300)
@@ -92,26 +91,23 @@ def verify_variants(
             report.problems.append(
                 f"{c.VARIANT_NPZ}: {name} is {distance:.1e} away from what the weights give (relative L2)"
             )
-    for entry in entries:
-        graph = entry["graph"]
-        if entry["held_back"]["sha256"] != Patterns(feed).sha256:
-            report.problems.append(f"{c.VARIANT_NPZ} holds other patterns than the variant of {graph} was judged by")
-        own = entry["file"]["path"] == c.onnx_member(graph)
-        data = onnx[graph] if own else stored_member(record, entry["file"], report.problems)
-        middle = c.centre(model.spec.N) if graph == c.CENTRE else slice(None)
+    for entry in exports.variants:
+        if entry.held_back.sha256 != Patterns(feed).sha256:
+            report.problems.append(
+                f"{c.VARIANT_NPZ} holds other patterns than the variant of {entry.graph} was judged by"
+            )
+        judged = entry if budget is None else replace(entry, budget=budget)
+        middle = c.centre(model.spec.N) if entry.graph == c.CENTRE else slice(None)
         wanted = {name: value[..., middle, middle] for name, value in reference.items()}
         try:
-            session = Way(graph, entry["precision"], data).open()
+            session = Way(entry.graph, entry.precision, exports.variant(entry)).open()
         except DeviceUnavailableError as error:
-            add_row(report, entry, None, str(error))
+            add_row(report, judged, None, str(error))
             continue
-        add_row(report, entry, precision_errors(session.run(feed), wanted))
+        add_row(report, judged, precision_errors(session.run(feed), wanted))
 
 
-def _patterns(
-    record: BundleRecord, exports: c.ExportsInfo, problems: list[str]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    data = stored_member(record, exports["variant_patterns"], problems)
+def _patterns(data: bytes, problems: list[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in _NAMES}

@@ -1,4 +1,4 @@
-"""What a bundle's stored exports are before they are run: the files that `exports.json` names, whole and of these weights."""
+"""A bundle's stored exports before they are run: the files that `exports.json` names, whole and of these weights."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import io
 import zipfile
 import zlib
 from collections.abc import Iterable
-from typing import Any
+from typing import Self
 
 import numpy as np
 
-from ptycho_runtime import contract as c
-from ptycho_runtime.errors import NotExportedError
+from ptycho_runtime import contract
+from ptycho_runtime.errors import DamagedExportError, NotExportedError
+from ptycho_runtime.export.bundle import refuse_other_metadata, refuse_unnamed_graphs
 from ptycho_runtime.export.onnx_file import CheckedModel
+from ptycho_runtime.export.record import ExportRecord, StoredFile, StoredVariant, parse
 from ptycho_torch.bundle import BundleRecord
 from ptycho_torch.errors import DamagedBundleError
 
@@ -21,105 +23,152 @@ GOLDEN_FACTOR = 4.0  # between allowed errors computed on two hosts: eager float
 GOLDEN_TOLERANCE = 1e-9  # relative L2 between a stored float64 reference and the same one computed on another host
 
 
-def refuse_other_graphs(record: BundleRecord, exports: c.ExportsInfo, graphs: Iterable[str]) -> None:
-    """Raise `NotExportedError` unless `exports.json` names the graphs that the bundle's own weights give, no fewer and no others."""
-    named, given = sorted(exports["graphs"]), sorted(graphs)
-    if named != given:
-        raise NotExportedError(
-            f"{record.path.name}: exports.json names {', '.join(named)}; the bundle's own weights give {', '.join(given)}; "
-            "export the bundle again"
-        )
+class StoredExports:
+    """The exports in a bundle; what is wrong with a file is noted in `problems` when it is read.
 
-
-def stored_exports(record: BundleRecord) -> c.ExportsInfo:
-    """Return a bundle's `exports.json`, checked as far as verification depends on it.
-
-    Raises:
-        NotExportedError: there is none, or it is of another schema or incomplete.
-        DamagedBundleError: PtychoPINN's own members are not those that were exported.
+    Attributes:
+        bundle: what they lie in.
+        record: its `exports.json`.
+        problems: files that are not those that were exported, a line each.
     """
-    label = record.path.name
-    exports: Any = record.exports
-    if exports is None:
-        raise NotExportedError(f"{label}: holds no exports; run ptycho-export export on it first")
-    found = (exports.get("schema"), exports.get("schema_version"))
-    if found != (c.SCHEMA, c.SCHEMA_VERSION):
-        raise NotExportedError(
-            f"{label}: exports.json has schema {found}; expected {(c.SCHEMA, c.SCHEMA_VERSION)}; export the bundle again"
-        )
-    try:
-        graphs, spec, golden = dict(exports["graphs"]), dict(exports["spec"]), dict(exports["golden"])
-        members_sha256 = exports["bundle"]["members_sha256"]
-        complete = bool(graphs) and isinstance(exports["params"], dict) and bool(spec) and "sha256" in golden
-        complete &= set(graphs) <= set(c.ALL_GRAPHS)
-        files = [(golden["path"], c.GOLDEN_NPZ, golden["sha256"])]
-        for graph, info in graphs.items():
-            complete &= set(info["files"]) == {"onnx", "torchscript"}
-            for kind, name in (("onnx", c.onnx_member(graph)), ("torchscript", c.torchscript_member(graph))):
-                files.append((info["files"][kind]["path"], name, info["files"][kind]["sha256"]))
-        complete &= all(isinstance(digest, str) for _, _, digest in files)
-    except (KeyError, TypeError, ValueError) as error:
-        raise NotExportedError(f"{label}: exports.json lacks {error}; export the bundle again") from error
-    if not complete:
-        raise NotExportedError(f"{label}: exports.json is incomplete; export the bundle again")
-    # A host runs the file of this name, so no other one is worth a proof.
-    for found_name, name, _ in files:
-        if found_name != name:
-            raise NotExportedError(
-                f"{label}: exports.json names {found_name!r}; expected {name}; export the bundle again"
+
+    def __init__(self, bundle: BundleRecord, record: ExportRecord) -> None:
+        """Take a bundle and its record; `open` reads and checks the record."""
+        self.bundle, self.record = bundle, record
+        self.problems: list[str] = []
+
+    @classmethod
+    def open(cls, bundle: BundleRecord) -> Self:
+        """Return a bundle's exports.
+
+        Raises:
+            NotExportedError: there are none, or they are of another schema.
+            DamagedExportError: `exports.json` is garbled, or does not name a graph that lies in the bundle.
+            DamagedBundleError: PtychoPINN's own members are not those that were exported.
+        """
+        label = bundle.path.name
+        members = [name for name, _ in bundle.members]
+        if contract.EXPORTS_JSON not in members:
+            raise NotExportedError(f"{label}: holds no exports; run ptycho-export export on it first")
+        record = parse(bundle.read_member(contract.EXPORTS_JSON), label)
+        refuse_unnamed_graphs(members, record.graphs, label)
+        if record.bundle.members_sha256 != bundle.members_sha256:
+            raise DamagedBundleError(
+                f"{label}: PtychoPINN's own members changed since they were exported (sha256 {bundle.members_sha256[:12]}…, "
+                f"exports.json says {record.bundle.members_sha256[:12]}…); export the bundle again"
             )
-    if members_sha256 != record.members_sha256:
-        raise DamagedBundleError(
-            f"{label}: PtychoPINN's own members changed since they were exported (sha256 {record.members_sha256[:12]}…, "
-            f"exports.json says {str(members_sha256)[:12]}…); export the bundle again"
-        )
-    return exports  # type: ignore[no-any-return]  # its parts that matter were looked at
+        return cls(bundle, record)
 
+    def onnx(self, graph: str) -> CheckedModel:
+        """Return a graph's ONNX file; one that says something else of itself than `exports.json` says of it is a problem.
 
-def stored_member(record: BundleRecord, info: c.FileInfo, problems: list[str]) -> bytes:
-    """Return a stored export; a digest other than `exports.json` has is added to the problems.
+        Raises:
+            NotExportedError: it is absent.
+            UnsafeGraphError: it asks for more than any export has.
+            DamagedExportError: it is no ONNX file.
+        """
+        return self._model(self._files(graph)["onnx"], graph)
 
-    An ONNX file has passed the gate before every session then (`CheckedModel`).
+    def torchscript(self, graph: str) -> bytes:
+        """Return a graph's TorchScript file, by anybody: see `exporters.stored.torchscript` before it is run."""
+        return self._read(self._files(graph)["torchscript"])
 
-    Raises:
-        NotExportedError: the member is absent.
-        UnsafeGraphError: an ONNX file asks for more than any export has.
-        DamagedExportError: it is no ONNX file.
-    """
-    name = info["path"]
-    if name not in dict(record.members):
-        raise NotExportedError(f"{record.path.name}: lacks {name}, which exports.json names; export the bundle again")
-    data = record.read_member(name)
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != info["sha256"]:
-        problems.append(
-            f"{name} is not the file that was exported (sha256 {digest[:12]}…, exports.json says {info['sha256'][:12]}…)"
-        )
-    return CheckedModel(data, f"{record.path.name}: {name}") if name.endswith(".onnx") else data
+    @property
+    def golden(self) -> bytes:
+        """The stored `golden.npz`."""
+        return self._read(self.record.golden)
+
+    @property
+    def variants(self) -> tuple[StoredVariant, ...]:
+        """The variants in reduced precision."""
+        return self.record.variants
+
+    def variant(self, entry: StoredVariant) -> CheckedModel:
+        """Return a variant's ONNX file; errors as of `onnx`."""
+        return self._model(entry.file, entry.graph)
+
+    @property
+    def variant_patterns(self) -> bytes:
+        """The patterns that the variants were judged by; raises `NotExportedError` where there are none."""
+        if self.record.variant_patterns is None:
+            raise NotExportedError(f"{self.bundle.path.name}: has no variants in reduced precision")
+        return self._read(self.record.variant_patterns)
+
+    @property
+    def checkpoint_params(self) -> dict[str, object] | None:
+        """What the bundle itself lacks: a checkpoint's parameters were given at export."""
+        return dict(self.record.params) if self.bundle.kind == "ckpt" else None
+
+    def refuse_other_graphs(self, graphs: Iterable[str]) -> None:
+        """Raise `NotExportedError` unless `exports.json` names the graphs that the bundle's weights give, no fewer and no others."""
+        named, given = sorted(self.record.graphs), sorted(graphs)
+        if named != given:
+            raise NotExportedError(
+                f"{self.bundle.path.name}: exports.json names {', '.join(named)}; the bundle's own weights give {', '.join(given)}; "
+                "export the bundle again"
+            )
+
+    def refuse_problems(self) -> None:
+        """Raise `DamagedBundleError` where a file that was read is not the one that was exported."""
+        if self.problems:
+            raise DamagedBundleError(f"{self.bundle.path.name}: {'; '.join(self.problems)}; export the bundle again")
+
+    def _files(self, graph: str) -> dict[str, StoredFile]:
+        if graph not in self.record.graphs:
+            raise NotExportedError(f"{self.bundle.path.name}: holds no {graph} graph")
+        return dict(self.record.graphs[graph].files)
+
+    def _read(self, stored: StoredFile) -> bytes:
+        if stored.path not in dict(self.bundle.members):
+            raise NotExportedError(
+                f"{self.bundle.path.name}: lacks {stored.path}, which exports.json names; export the bundle again"
+            )
+        data = self.bundle.read_member(stored.path)
+        digest = hashlib.sha256(data).hexdigest()
+        if digest != stored.sha256:
+            self._note(
+                f"{stored.path} is not the file that was exported (sha256 {digest[:12]}…, exports.json says {stored.sha256[:12]}…)"
+            )
+        return data
+
+    def _model(self, stored: StoredFile, graph: str) -> CheckedModel:
+        """Return an ONNX file that passed the gate before every session."""
+        model = CheckedModel(self._read(stored), f"{self.bundle.path.name}: {stored.path}")
+        try:
+            refuse_other_metadata(model.told, self.record, graph, stored.path)
+        except DamagedExportError as error:
+            self._note(str(error))
+        return model
+
+    def _note(self, problem: str) -> None:
+        if problem not in self.problems:
+            self.problems.append(problem)
 
 
 def golden_problems(stored: bytes, fresh: bytes) -> list[str]:
     """Return what in a stored `golden.npz` the original weights do not give again; allowed errors may differ by host."""
     try:
         if not zipfile.is_zipfile(io.BytesIO(stored)):
-            return [f"{c.GOLDEN_NPZ} is no NPZ file"]
+            return [f"{contract.GOLDEN_NPZ} is no NPZ file"]
         with np.load(io.BytesIO(stored), allow_pickle=False) as old, np.load(io.BytesIO(fresh)) as new:
             if sorted(old.files) != sorted(new.files):
-                return [f"{c.GOLDEN_NPZ} holds other arrays than the models have"]
+                return [f"{contract.GOLDEN_NPZ} holds other arrays than the models have"]
             # What was computed tells more than what it allows, so that comes last.
             for name in sorted(new.files, key=lambda name: (".allowed." in name, name)):
                 a, b = old[name], new[name]
                 if a.shape != b.shape or a.dtype != b.dtype:
-                    return [f"{c.GOLDEN_NPZ}: {name} is {a.dtype} {a.shape}; expected {b.dtype} {b.shape}"]
+                    return [f"{contract.GOLDEN_NPZ}: {name} is {a.dtype} {a.shape}; expected {b.dtype} {b.shape}"]
                 kind = name.split(".")[1]
                 if kind == "allowed":
                     if not ((a >= b / GOLDEN_FACTOR) & (a <= b * GOLDEN_FACTOR)).all():
-                        return [f"{c.GOLDEN_NPZ}: {name} is {a.tolist()}; the weights give {b.tolist()}"]
+                        return [f"{contract.GOLDEN_NPZ}: {name} is {a.tolist()}; the weights give {b.tolist()}"]
                     continue
                 distance = float(np.linalg.norm(a.ravel() - b.ravel())) / max(float(np.linalg.norm(b.ravel())), 1e-300)
                 limit = 0.0 if kind == "input" else GOLDEN_TOLERANCE
                 if not distance <= limit:
-                    return [f"{c.GOLDEN_NPZ}: {name} is {distance:.1e} away from what the weights give (relative L2)"]
+                    return [
+                        f"{contract.GOLDEN_NPZ}: {name} is {distance:.1e} away from what the weights give (relative L2)"
+                    ]
     except (ValueError, TypeError, OSError, EOFError, LookupError, zipfile.BadZipFile, zlib.error) as error:
-        return [f"{c.GOLDEN_NPZ} cannot be read ({error})"]
+        return [f"{contract.GOLDEN_NPZ} cannot be read ({error})"]
     return []

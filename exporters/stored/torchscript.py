@@ -12,7 +12,7 @@ from exporters.formats.torchscript import export_torchscript
 from exporters.formats.torchscript_check import check_torchscript
 from exporters.formats.torchscript_run import StoredTorchScript
 from exporters.graph.graphs import build_graph, graph_io
-from ptycho_runtime import contract as c
+from ptycho_runtime.export.record import ExportRecord
 from ptycho_runtime.files import printable
 from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import UnsafeContentError
@@ -31,7 +31,7 @@ def made_anew(model: PtychoModel, graph: str, spec: ModelSpec) -> bytes:
 
 
 def torchscript_to_run(
-    stored: bytes, anew: bytes, exports: c.ExportsInfo, where: str, *, as_stored: bool = False
+    stored: bytes, anew: bytes, exports: ExportRecord, where: str, *, as_stored: bool = False
 ) -> tuple[bytes, str]:
     """Return the TorchScript file that may be run, and in a line what it is if it is not the stored one byte for byte.
 
@@ -70,7 +70,7 @@ def torchscript_to_run(
     )
 
 
-def _other_versions(exports: c.ExportsInfo) -> str:
+def _other_versions(exports: ExportRecord) -> str:
     """Return what of the versions that decide the bytes is another one here, in words."""
     here = {"ptycho-export": version("ptycho-export")}
     for tool in DECISIVE_TOOLS:
@@ -78,7 +78,7 @@ def _other_versions(exports: c.ExportsInfo) -> str:
             here[tool] = version(tool)
         except PackageNotFoundError:
             continue
-    then: dict[str, object] = {"ptycho-export": exports.get("exporter_version"), **exports.get("tools", {})}
+    then: dict[str, object] = {"ptycho-export": exports.exporter_version, **exports.tools}
     return ", ".join(
         f"{tool} {printable(then.get(tool))} (here {found})" for tool, found in here.items() if then.get(tool) != found
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,14 +11,11 @@ from exporters.parity.forms.markdown import to_markdown
 from exporters.parity.forms.pictures import pictures
 from exporters.parity.report import ParityReport
 from exporters.stored.exchange import store_in_folder
-from ptycho_runtime import contract as c
-from ptycho_runtime.errors import OutputError
+from ptycho_runtime import contract
 from ptycho_runtime.files import write_file
 from ptycho_torch.bundle import BundleRecord, is_own_member
 from ptycho_torch.bundle.write import write_zip
-from ptycho_torch.errors import ConfigurationError
 
-DEFAULT_ROOT = Path("artifacts")
 PARITY_JSON = "parity.json"
 PARITY_JUNIT = "parity.junit.xml"
 PARITY_MARKDOWN = "parity.md"
@@ -29,56 +25,15 @@ PARAMS_AFTER = "params_snapshot_after.json"
 ARCHIVE_TREE = "archive_tree.txt"
 
 
-def bundle_name(record: BundleRecord) -> str:
-    """Return a bundle's name without its archive suffix: `wts.h5` for `wts.h5.zip`."""
-    name = record.path.name
-    return name if record.kind == "folder" else name.removesuffix(".zip").removesuffix(".ckpt")
-
-
-def default_folder(record: BundleRecord) -> Path:
-    """Return where exports of a bundle go when nothing else is said."""
-    return DEFAULT_ROOT / bundle_name(record)
-
-
-def target_path(record: BundleRecord, folder: Path, *, in_place: bool) -> Path:
-    """Return the path of the augmented bundle.
-
-    Raises:
-        ConfigurationError: `in_place` for a checkpoint, which is no archive to add members to, or a target that is the source.
-    """
-    if in_place:
-        if record.path.suffix == ".ckpt":
-            raise ConfigurationError(f"{record.path}: a checkpoint cannot be augmented in place; leave out --in-place")
-        return record.path
-    target = folder / f"{bundle_name(record)}.zip"
-    if record.exports is None and target.exists() and target.samefile(record.path):
-        raise ConfigurationError(
-            f"{record.path}: the export would replace its source; give another --out, or --in-place"
-        )
-    return target
-
-
-def check_writable(folder: Path) -> None:
-    """Raise `OutputError` at once, before minutes of work, where a folder cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot be written ({error.strerror or error}); give another folder with --out"
-        ) from error
-
-
 def export_files(
     exports: bytes, golden: bytes, artifacts: Mapping[str, Mapping[str, bytes]], variants: Mapping[str, bytes]
 ) -> dict[str, bytes]:
     """Return the members that an export adds, by name, in the order they are stored."""
     files: dict[str, bytes] = {}
     for graph, formats in artifacts.items():
-        files[c.onnx_member(graph)] = formats["onnx"]
-        files[c.torchscript_member(graph)] = formats["torchscript"]
-    return {**files, c.EXPORTS_JSON: exports, c.GOLDEN_NPZ: golden, **variants}
+        files[contract.onnx_member(graph)] = formats["onnx"]
+        files[contract.torchscript_member(graph)] = formats["torchscript"]
+    return {**files, contract.EXPORTS_JSON: exports, contract.GOLDEN_NPZ: golden, **variants}
 
 
 def store_bundle(record: BundleRecord, target: Path, files: Mapping[str, bytes]) -> None:

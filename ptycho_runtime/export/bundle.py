@@ -4,30 +4,48 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
-from ptycho_runtime.export.onnx_file import look_into
-from ptycho_runtime.export.precision import VARIANT_PRECISIONS, Budget, PrecisionErrors, Variant
+from ptycho_runtime.export.json_fields import MAX_JSON_BYTES, Field
+from ptycho_runtime.export.onnx_file import CheckedModel, GraphFile
+from ptycho_runtime.export.precision import Variant
+from ptycho_runtime.export.record import (
+    DOMAINS,
+    MAX_GRIDSIZE,
+    MAX_MEMBER_BYTES,
+    MAX_SIDE_PX,
+    NEGATIVE_IN_VERSION_1,
+    ExportRecord,
+    StoredFile,
+    StoredGraph,
+    parse,
+)
 from ptycho_runtime.files import other_name, printable
 
-MAX_MEMBER_BYTES = 2 << 30  # protobuf's own limit for one file
-MAX_JSON_BYTES = 64 << 20
+_OBJECT_TENSORS = ((contract.DIFFRACTION, contract.INPUT_SCALE), (contract.OBJECT_REAL, contract.OBJECT_IMAG))
 _TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "diffraction_to_obj": ((c.DIFFRACTION, c.INPUT_SCALE), (c.OBJECT_REAL, c.OBJECT_IMAG)),
-    c.CENTRE: ((c.DIFFRACTION, c.INPUT_SCALE), (c.OBJECT_REAL, c.OBJECT_IMAG)),
-    "autoencoder": (
-        (c.DIFFRACTION, c.INPUT_SCALE, c.POSITIONS, c.PROBE_REAL, c.PROBE_IMAG, c.OUTPUT_SCALE, c.EXPERIMENT_ID),
-        (c.PREDICTED, c.AMPLITUDE, c.PHASE, c.OBJECT_REAL, c.OBJECT_IMAG),
+    contract.DIFFRACTION_TO_OBJ: _OBJECT_TENSORS,
+    contract.CENTRE: _OBJECT_TENSORS,
+    contract.AUTOENCODER: (
+        (
+            contract.DIFFRACTION,
+            contract.INPUT_SCALE,
+            contract.POSITIONS,
+            contract.PROBE_REAL,
+            contract.PROBE_IMAG,
+            contract.OUTPUT_SCALE,
+            contract.EXPERIMENT_ID,
+        ),
+        (contract.PREDICTED, contract.AMPLITUDE, contract.PHASE, contract.OBJECT_REAL, contract.OBJECT_IMAG),
     ),
 }
 
@@ -37,19 +55,25 @@ class Export:
     """One export: its graphs and what a scan must be for it."""
 
     path: Path
-    graphs: dict[str, bytes]
-    N: int  # side of a pattern, pixels
+    graphs: Mapping[str, bytes]
+    N: int
+    """Side of a pattern, pixels."""
     gridsize: int
-    domain: str  # "amplitude" or "counts": what a pattern fed to the graphs is
-    scale_formula: c.InputScaleFormula
-    scale_value: float | None  # frozen by the bundle, else computed once per scan
+    domain: str
+    """"amplitude" or "counts": what a pattern fed to the graphs is."""
+    scale_formula: contract.InputScaleFormula
+    scale_value: float | None
+    """Frozen by the bundle, else computed once per scan."""
     era: str
-    info: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    positions_sign: float
+    """With which a pattern's offset from its group's centre is fed to `positions`: 1 or −1."""
+    record: ExportRecord | None = field(default=None, repr=False)
+    """`exports.json`; a bare `.onnx` has none."""
     golden: bytes | None = field(default=None, repr=False)
-    variants: Mapping[tuple[str, str], Variant] = field(
-        default_factory=dict, repr=False
-    )  # in reduced precision, by graph and device
-    patterns: bytes | None = field(default=None, repr=False)  # by which the variants were judged
+    variants: Mapping[tuple[str, str], Variant] = field(default_factory=dict, repr=False)
+    """In reduced precision, by graph and device."""
+    patterns: bytes | None = field(default=None, repr=False)
+    """By which the variants were judged."""
 
     @property
     def C(self) -> int:
@@ -58,18 +82,12 @@ class Export:
 
     def variant_patterns(self) -> dict[str, np.ndarray]:
         """Return the patterns that the variants were judged by, by tensor name; raises `DamagedExportError` where they are garbled."""
-        found = _arrays(self.patterns or b"", f"{self.path.name}: {c.VARIANT_NPZ}")
-        lacking = {c.DIFFRACTION, c.INPUT_SCALE, c.OBJECT_REAL, c.OBJECT_IMAG} - set(found)
-        if lacking:
-            raise DamagedExportError(
-                f"{self.path.name}: {c.VARIANT_NPZ} lacks {', '.join(sorted(lacking))}; export the bundle again"
-            )
-        return found
-
-    @property
-    def positions_sign(self) -> float:
-        """Sign with which a pattern's offset from its group's centre is fed to `positions` in this release's models."""
-        return c.positions_sign(self.era)
+        label = f"{self.path.name}: {contract.VARIANT_NPZ}"
+        arrays = _arrays(self.patterns or b"", label)
+        expected = {contract.DIFFRACTION, contract.INPUT_SCALE, contract.OBJECT_REAL, contract.OBJECT_IMAG}
+        if lacking := sorted(expected - set(arrays)):
+            raise DamagedExportError(f"{label} lacks {', '.join(lacking)}; export the bundle again")
+        return arrays
 
 
 def open_export(path: str | Path) -> Export:
@@ -78,7 +96,7 @@ def open_export(path: str | Path) -> Export:
     Raises:
         FileNotFoundError: nothing is there.
         NotExportedError: the bundle holds no exports.
-        DamagedExportError: a file is cut short, or its sha256 is not what `exports.json` says.
+        DamagedExportError: a file is cut short, is not what `exports.json` says, or says something else of itself.
         UnsafeGraphError: a graph is not the contract's.
     """
     path = Path(path)
@@ -101,79 +119,144 @@ def _from_zip(path: Path) -> Export:
                     raise DamagedExportError(
                         f"{label}: member {printable(ascii(entry.orig_filename))} {problem}; refused"
                     )
-            if c.EXPORTS_JSON not in names:
+            if contract.EXPORTS_JSON not in names:
                 raise NotExportedError(
-                    f"{label}: holds no {c.EXPORTS_JSON}; export the bundle with ptycho-export first"
+                    f"{label}: holds no {contract.EXPORTS_JSON}; export the bundle with ptycho-export first"
                 )
-            info = _json(_read(archive, c.EXPORTS_JSON, label, MAX_JSON_BYTES), label)
-            graphs = {}
-            for graph, entry in _graphs(info, label).items():
-                graphs[graph] = _verified(archive, entry["files"]["onnx"], c.onnx_member(graph), label)
-                _check_graph(graphs[graph], graph, f"{label}: {c.onnx_member(graph)}", entry)
-            golden = _verified(archive, info["golden"], c.GOLDEN_NPZ, label) if "golden" in info else None
-            variants, patterns = _variants(archive, info, graphs, label)
+            record = parse(_read(archive, contract.EXPORTS_JSON, label, MAX_JSON_BYTES), label)
+            refuse_unnamed_graphs(names, record.graphs, label)
+            graphs = {
+                graph: _graph(
+                    _verified(archive, stored.files["onnx"], label), record, graph, stored.files["onnx"], label
+                )
+                for graph, stored in record.graphs.items()
+            }
+            golden = _verified(archive, record.golden, label)
+            variants = _variants(archive, record, graphs, label)
+            patterns = None if record.variant_patterns is None else _verified(archive, record.variant_patterns, label)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise DamagedExportError(
             f"{label}: the zip archive is cut short or corrupt ({error}); copy it again"
         ) from error
-    try:
-        spec, scale = info["spec"], info["input_scale"]
-        return Export(
-            path=path,
-            graphs=graphs,
-            N=_whole(spec["N"]),
-            gridsize=_whole(spec["gridsize"]),
-            domain=_one_of(info["data"]["domain"], ("amplitude", "counts")),
-            scale_formula=_one_of(scale["formula"], tuple(c.INPUT_SCALE_FORMULAS)),  # type: ignore[arg-type]
-            scale_value=None if scale["value"] is None else _positive(scale["value"]),
-            era=str(spec["era"]),
-            info=info,
-            golden=golden,
-            variants=variants,
-            patterns=patterns,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedExportError(
-            f"{label}: {c.EXPORTS_JSON} lacks or garbles {error}; export the bundle again"
-        ) from error
+    return Export(
+        path=path,
+        graphs=graphs,
+        N=record.N,
+        gridsize=record.gridsize,
+        domain=record.data.domain,
+        scale_formula=record.input_scale.formula,
+        scale_value=record.input_scale.value,
+        era=record.era,
+        positions_sign=float(record.positions.sign),
+        record=record,
+        golden=golden,
+        variants=variants,
+        patterns=patterns,
+    )
+
+
+def refuse_unnamed_graphs(members: Collection[str], graphs: Collection[str], label: str) -> None:
+    """Raise `DamagedExportError` where a bundle holds a graph's files that `exports.json` does not name: it was taken out there."""
+    for graph in contract.ALL_GRAPHS:
+        for member in (contract.onnx_member(graph), contract.torchscript_member(graph)):
+            if graph not in graphs and member in members:
+                raise DamagedExportError(
+                    f"{label}: holds {member}, which {contract.EXPORTS_JSON} does not name; export the bundle again"
+                )
+
+
+def refuse_other_metadata(model: GraphFile, record: ExportRecord, graph: str, label: str) -> None:
+    """Raise `DamagedExportError` where an ONNX file says something else of itself than `exports.json` says of it."""
+    for key, expected in record.metadata(graph).items():
+        said = model.metadata.get(contract.META_PREFIX + key)
+        if said is None and key in _lacking(record.exporter_version):
+            continue
+        if said != expected:
+            raise DamagedExportError(
+                f"{label}: says of itself {key} = {printable(repr(said))}; {contract.EXPORTS_JSON} says {printable(repr(expected))}; "
+                "do not use it, export the bundle again"
+            )
+
+
+def _lacking(exporter_version: str) -> tuple[str, ...]:
+    """Return the metadata that files of a version do not have yet."""
+    return ("positions_sign",) if exporter_version.startswith("0.1.") else ()
 
 
 def _from_onnx(path: Path) -> Export:
     if path.stat().st_size > MAX_MEMBER_BYTES:
         raise DamagedExportError(f"{path.name}: is larger than an ONNX file can be")
     data = path.read_bytes()
-    told = look_into(data, path.name).metadata
-    values = {key: told.get(c.META_PREFIX + key) for key in c.META_KEYS}
-    missing = [key for key, value in values.items() if value is None]
+    checked = CheckedModel(data, path.name)
+    model = checked.told
+    entries = {key: model.metadata.get(contract.META_PREFIX + key) for key in contract.META_KEYS}
+    optional = _lacking(str(entries["exporter_version"]))
+    missing = [key for key, value in entries.items() if value is None and key not in optional]
     if missing:
         raise NotExportedError(
             f"{path.name}: its metadata lacks {', '.join(missing[:4])}; expected a file that ptycho-export wrote"
         )
-    graph = str(values["graph"])
-    if graph not in c.ALL_GRAPHS:
-        raise UnsafeGraphError(f"{path.name}: is the graph {graph!r}; expected {' or '.join(c.ALL_GRAPHS)}")
-    _check_graph(data, graph, path.name, None)
-    formula = str(values["input_scale_formula"]).split(":")[0]
-    try:
-        return Export(
-            path=path,
-            graphs={graph: data},
-            N=_whole(int(str(values["N"]))),
-            gridsize=_whole(int(str(values["gridsize"]))),
-            domain=_one_of(values["data_domain"], ("amplitude", "counts")),
-            scale_formula=_one_of(formula, tuple(c.INPUT_SCALE_FORMULAS)),  # type: ignore[arg-type]
-            scale_value=_positive(float(str(values["input_scale_value"]))) if values["input_scale_value"] else None,
-            era=str(values["era"]),
+    graph = str(entries["graph"])
+    if graph not in contract.ALL_GRAPHS:
+        raise UnsafeGraphError(
+            f"{path.name}: is the graph {printable(repr(graph))}; expected {' or '.join(contract.ALL_GRAPHS)}"
         )
-    except ValueError as error:
-        raise DamagedExportError(f"{path.name}: its metadata is garbled ({error})") from error
+    _check_tensors(model, graph, path.name, None)
+    metadata = Field(entries, f"{path.name}: its metadata")
+    formula, _, text = metadata["input_scale_formula"].text().partition(": ")
+    said = Field({"formula": formula, "text": text}, metadata.label)
+    said["formula"].one_of(contract.INPUT_SCALE_FORMULAS)
+    said["text"].one_of((contract.INPUT_SCALE_FORMULAS[formula],))
+    domain = metadata["data_domain"].one_of(DOMAINS)
+    for key, expected in (
+        ("axes", contract.AXES),
+        ("dc_position", contract.DC_POSITION),
+        ("units", contract.UNITS[domain]),
+    ):
+        metadata[key].one_of((expected,))
+    era = metadata["era"].text(64)
+    sign = -1.0 if era in NEGATIVE_IN_VERSION_1 else 1.0
+    if entries["positions_sign"] is not None:
+        sign = float(metadata["positions_sign"].one_of(("1", "-1")))
+    return Export(
+        path=path,
+        graphs={graph: checked},
+        N=_parsed(metadata["N"], int).whole(1, MAX_SIDE_PX),
+        gridsize=_parsed(metadata["gridsize"], int).whole(1, MAX_GRIDSIZE),
+        domain=domain,
+        scale_formula=formula,  # type: ignore[arg-type]  # one of them, as was seen above
+        scale_value=_parsed(metadata["input_scale_value"], float).positive() if entries["input_scale_value"] else None,
+        era=era,
+        positions_sign=sign,
+    )
+
+
+def _parsed(entry: Field, kind: type[int] | type[float]) -> Field:
+    """Return a number that is written as text."""
+    try:
+        return Field(kind(entry.text(64)), entry.label, entry.path)
+    except ValueError:
+        raise entry.fault("a number") from None
 
 
 def load_golden(export: Export) -> dict[str, np.ndarray]:
-    """Return `golden.npz` by array name; raises `NotExportedError` where the export has none."""
+    """Return `golden.npz` by array name.
+
+    Raises:
+        NotExportedError: the export has none.
+        DamagedExportError: it cannot be read, or holds other graphs than the export.
+    """
     if export.golden is None:
-        raise NotExportedError(f"{export.path.name}: holds no {c.GOLDEN_NPZ}; export the bundle again")
-    return _arrays(export.golden, f"{export.path.name}: {c.GOLDEN_NPZ}")
+        raise NotExportedError(f"{export.path.name}: holds no {contract.GOLDEN_NPZ}; export the bundle again")
+    label = f"{export.path.name}: {contract.GOLDEN_NPZ}"
+    arrays = _arrays(export.golden, label)
+    held = {name.partition(".")[0] for name in arrays}
+    if held != set(export.graphs):
+        raise DamagedExportError(
+            f"{label} is of {printable(', '.join(sorted(held)))}; the export has {', '.join(sorted(export.graphs))}; "
+            "export the bundle again"
+        )
+    return arrays
 
 
 def _arrays(data: bytes, label: str) -> dict[str, np.ndarray]:
@@ -185,36 +268,33 @@ def _arrays(data: bytes, label: str) -> dict[str, np.ndarray]:
 
 
 def _variants(
-    archive: zipfile.ZipFile, info: Mapping[str, Any], graphs: Mapping[str, bytes], label: str
-) -> tuple[dict[tuple[str, str], Variant], bytes | None]:
-    """Return the variants in reduced precision by graph and device, and the patterns that they were judged by."""
-    listed = info.get("variants", [])
-    if not listed:
-        return {}, None
-    found: dict[tuple[str, str], Variant] = {}
-    try:
-        for entry in listed:
-            graph = _one_of(entry["graph"], tuple(graphs))
-            engine = _one_of(entry["engine"], tuple(VARIANT_PRECISIONS))
-            precision = _one_of(entry["precision"], VARIANT_PRECISIONS[engine])
-            layers = tuple(str(layer) for layer in entry["int8_layers"])
-            model = graphs[graph]
-            if layers or engine == "onnxruntime":
-                member = c.float16_member(graph) if engine == "onnxruntime" else c.int8_member(graph)
-                model = _verified(archive, entry["file"], member, label)
-                _check_graph(model, graph, f"{label}: {member}", info["graphs"][graph])
-            figures = [
-                [_positive(entry[kind][name]) for name in ("phase_rad", "amplitude_rel")]
-                for kind in ("budget", "errors")
-            ]
-            made = Variant(graph, model, engine, precision, layers, Budget(*figures[0]), PrecisionErrors(*figures[1]))
-            found[graph, made.device] = made
-        patterns = _verified(archive, info["variant_patterns"], c.VARIANT_NPZ, label)
-    except (KeyError, TypeError, ValueError) as error:
-        raise DamagedExportError(
-            f"{label}: {c.EXPORTS_JSON} garbles its variants ({error}); export the bundle again"
-        ) from error
-    return found, patterns
+    archive: zipfile.ZipFile, record: ExportRecord, graphs: Mapping[str, bytes], label: str
+) -> dict[tuple[str, str], Variant]:
+    """Return the variants in reduced precision by graph and device."""
+    variants: dict[tuple[str, str], Variant] = {}
+    for entry in record.variants:
+        own = record.graphs[entry.graph].files["onnx"]
+        model = graphs[entry.graph]
+        if entry.file.path != own.path:
+            model = _graph(_verified(archive, entry.file, label), record, entry.graph, entry.file, label)
+        elif entry.file != StoredFile(own.path, own.sha256, own.size_bytes):
+            raise DamagedExportError(
+                f"{label}: {contract.EXPORTS_JSON} gives a variant's {own.path} another sha256 than the graph's; export the bundle again"
+            )
+        variant = Variant(
+            entry.graph, model, entry.engine, entry.precision, entry.int8_layers, entry.budget, entry.errors
+        )
+        variants[entry.graph, variant.device] = variant
+    return variants
+
+
+def _graph(data: bytes, record: ExportRecord, graph: str, stored: StoredFile, label: str) -> CheckedModel:
+    """Return an ONNX file that is whole, of the contract's tensors, and says of itself what `exports.json` says."""
+    label = f"{label}: {stored.path}"
+    model = CheckedModel(data, label)
+    _check_tensors(model.told, graph, label, record.graphs[graph])
+    refuse_other_metadata(model.told, record, graph, label)
+    return model
 
 
 def _read(archive: zipfile.ZipFile, name: str, label: str, limit_bytes: int) -> bytes:
@@ -229,65 +309,26 @@ def _read(archive: zipfile.ZipFile, name: str, label: str, limit_bytes: int) -> 
     return data
 
 
-def _verified(archive: zipfile.ZipFile, entry: Mapping[str, Any], name: str, label: str) -> bytes:
-    if entry.get("path") != name:
-        raise DamagedExportError(f"{label}: {c.EXPORTS_JSON} names {entry.get('path')!r}; expected {name}")
-    size = entry.get("size_bytes")
-    if isinstance(size, bool) or not isinstance(size, int) or not 0 < size <= MAX_MEMBER_BYTES:
-        raise DamagedExportError(f"{label}: {c.EXPORTS_JSON} says {name} has {size!r} bytes")
-    data = _read(archive, name, label, size)
+def _verified(archive: zipfile.ZipFile, stored: StoredFile, label: str) -> bytes:
+    data = _read(archive, stored.path, label, stored.size_bytes)
     digest = hashlib.sha256(data).hexdigest()
-    if digest != entry.get("sha256"):
+    if digest != stored.sha256:
         raise DamagedExportError(
-            f"{label}: {name} is not the file that was exported (sha256 {digest[:12]}…, {c.EXPORTS_JSON} says "
-            f"{str(entry.get('sha256'))[:12]}…); do not use it, copy or export the bundle again"
+            f"{label}: {stored.path} is not the file that was exported (sha256 {digest[:12]}…, {contract.EXPORTS_JSON} says "
+            f"{stored.sha256[:12]}…); do not use it, copy or export the bundle again"
         )
     return data
 
 
-def _json(data: bytes, label: str) -> dict[str, Any]:
-    try:
-        info = json.loads(data)
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise DamagedExportError(f"{label}: {c.EXPORTS_JSON} is no JSON ({error})") from error
-    found = (info.get("schema"), info.get("schema_version")) if isinstance(info, dict) else None
-    if found != (c.SCHEMA, c.SCHEMA_VERSION):
-        raise NotExportedError(f"{label}: {c.EXPORTS_JSON} has schema {found}; expected {(c.SCHEMA, c.SCHEMA_VERSION)}")
-    return dict(info)
-
-
-def _graphs(info: Mapping[str, Any], label: str) -> dict[str, Any]:
-    graphs = info.get("graphs")
-    well_formed = isinstance(graphs, dict) and graphs and set(graphs) <= set(c.ALL_GRAPHS)
-    if not well_formed or not all(isinstance(g, dict) and "onnx" in (g.get("files") or {}) for g in graphs.values()):  # type: ignore[union-attr]
-        raise DamagedExportError(f"{label}: {c.EXPORTS_JSON} lists no graphs as expected; export the bundle again")
-    return dict(graphs)  # type: ignore[arg-type]  # looked at just above
-
-
-def _check_graph(data: bytes, graph: str, label: str, entry: Mapping[str, Any] | None) -> None:
-    found = look_into(data, label)
+def _check_tensors(model: GraphFile, graph: str, label: str, stored: StoredGraph | None) -> None:
     inputs, outputs = _TENSORS[graph]
-    for what, tensors, known in (("input", found.inputs, inputs), ("output", found.outputs, outputs)):
+    listed: tuple[Any, Any] = ((), ()) if stored is None else (stored.inputs, stored.outputs)
+    for what, tensors, known, expected in (
+        ("input", model.inputs, inputs, listed[0]),
+        ("output", model.outputs, outputs, listed[1]),
+    ):
         names = [info["name"] for info in tensors]
-        if not set(names) <= set(known) or (graph != "autoencoder" and names != list(known)):
+        if not set(names) <= set(known) or (graph != contract.AUTOENCODER and names != list(known)):
             raise UnsafeGraphError(f"{label}: has the {what}s {', '.join(names)}; expected of {', '.join(known)}")
-        if entry is not None and tensors != entry.get(f"{what}s"):
-            raise UnsafeGraphError(f"{label}: its {what}s are not those that {c.EXPORTS_JSON} lists")
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 4096:
-        raise ValueError(f"the size {value!r}")
-    return value
-
-
-def _positive(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < 1e30:
-        raise ValueError(f"the scale {value!r}")
-    return float(value)
-
-
-def _one_of(value: Any, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ValueError(f"{value!r}; known are {', '.join(known)}")
-    return str(value)
+        if stored is not None and tuple(tensors) != expected:
+            raise UnsafeGraphError(f"{label}: its {what}s are not those that {contract.EXPORTS_JSON} lists")

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from ptycho_runtime.errors import ReconstructionError
 
+# What a budget may allow at most, of phase and of amplitude: beyond, the object is another one.
+MOST_PHASE_RAD = 0.1
+MOST_AMPLITUDE_REL = 0.1
 PRECISIONS = ("float32", "auto")  # what a user may ask a reconstruction for
 VARIANT_PRECISIONS = {"openvino": ("float32", "bfloat16"), "onnxruntime": ("float16",)}  # by engine
 _PART = re.compile(r"(phase|amp)=([0-9]+(?:\.[0-9]+)?(?:e[-+]?[0-9]+)?)(rad|mrad|%)")
@@ -36,7 +39,8 @@ class Budget:
     def parse(cls, text: str) -> Budget:
         """Return the budget of a text such as `phase=0.01rad,amp=1%`.
 
-        Raises `ReconstructionError` unless both are there once, positive, the phase in rad or mrad and the amplitude in %.
+        Raises `ReconstructionError` unless both are there once, positive, the phase in rad or mrad and the amplitude in %, neither
+        beyond its ceiling.
         """
         found: dict[str, float] = {}
         for part in text.split(","):
@@ -50,7 +54,12 @@ class Budget:
             found[match[1]] = value
         if len(found) < 2:
             raise ReconstructionError(f"budget {text!r}: lacks a part; expected such as phase=0.01rad,amp=1%")
-        return cls(found["phase"], found["amp"])
+        budget = cls(found["phase"], found["amp"])
+        if budget.phase_rad > MOST_PHASE_RAD or budget.amplitude_rel > MOST_AMPLITUDE_REL:
+            raise ReconstructionError(
+                f"budget {text!r}: allows another object; expected {cls(MOST_PHASE_RAD, MOST_AMPLITUDE_REL)} at most"
+            )
+        return budget
 
     def allows(self, errors: PrecisionErrors) -> bool:
         """Say whether both errors are within; what is not a number never is."""

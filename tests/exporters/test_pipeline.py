@@ -8,7 +8,7 @@ import json
 import pickle
 import shutil
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
 from exporters.errors import DeviceRequiredError, ParityError  # noqa: E402
 from exporters.formats.torchscript import reproducible  # noqa: E402
+from exporters.formats.trace import trace_graph  # noqa: E402
+from exporters.graph.graphs import Graph  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.errors import NotExportedError, OutputError  # noqa: E402
 from ptycho_torch.bundle.write import npz_bytes  # noqa: E402
@@ -110,18 +112,16 @@ class TestStore:
 
 
 class TestFailedParity:
-    def test_nothing_is_stored_but_the_report(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params_cfg: dict[str, object]
-    ) -> None:
-        from exporters import pipeline
+    def test_nothing_is_stored_but_the_report(self, tmp_path: Path, params_cfg: dict[str, object]) -> None:
+        def sabotaged(graph: Graph, metadata: Mapping[str, str]) -> Mapping[str, bytes]:
+            files = trace_graph(graph, metadata)
+            return {**files, "onnx": with_flipped_weight(files["onnx"])}
 
-        honest = pipeline.export_onnx
-        monkeypatch.setattr(pipeline, "export_onnx", lambda *a: with_flipped_weight(honest(*a)))
         before = dict(params_cfg)
         with pytest.raises(
             ParityError, match=r"parity failed: \w+ onnx on cpu, batch \d+: \w+ max abs .* no export was stored"
         ):
-            export_bundle(tiny_bundle(tmp_path / "source"), tmp_path / "out", batches=(1,))
+            export_bundle(tiny_bundle(tmp_path / "source"), tmp_path / "out", batches=(1,), trace=sabotaged)
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
             "parity.json",
             "parity.junit.xml",
@@ -135,11 +135,14 @@ class TestFailedParity:
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
     def test_required_device_that_is_absent(self, tmp_path: Path) -> None:
-        with pytest.raises(DeviceRequiredError, match=r"required device did not run .cuda: no CUDA device"):
-            export_bundle(tiny_bundle(tmp_path / "source"), tmp_path / "out", require=("cuda",), batches=(1,))
-        assert not list((tmp_path / "out").glob("*.zip"))
-        rows = json.loads((tmp_path / "out" / "parity.json").read_text())["rows"]
-        assert {r["verdict"] for r in rows if r["device"] == "cuda"} == {"not run"}
+        def never(graph: Graph, metadata: Mapping[str, str]) -> Mapping[str, bytes]:
+            raise AssertionError("a graph was traced")
+
+        with pytest.raises(
+            DeviceRequiredError, match=r"required device cannot be used \(cuda: no NVIDIA driver is loaded"
+        ):
+            export_bundle(bundle_path(SMALL), tmp_path / "out", require=("cuda",), trace=never)
+        assert not (tmp_path / "out").exists()
 
 
 class TestVerify:

@@ -31,6 +31,7 @@ from exporters.reduced.quantize import Range, calibrate, candidates, quantized, 
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.check import check_host, raise_unless_passed  # noqa: E402
 from ptycho_runtime.export.precision import Budget, PrecisionErrors  # noqa: E402
+from ptycho_runtime.export.record import InputScale  # noqa: E402
 from ptycho_runtime.image.options import ReconstructOptions  # noqa: E402
 from ptycho_runtime.scan.read import read_scan  # noqa: E402
 from ptycho_runtime.scan.scale import scale_of_energy  # noqa: E402
@@ -122,13 +123,13 @@ class TestPlan:
 
 
 SPEC = ModelSpec(era="J", generator="cnn", N=64, gridsize=1)
-SCALE: c.InputScaleInfo = {"formula": "half_n_over_rms", "text": "", "value": None}
+SCALE = InputScale("half_n_over_rms", "", None)
 
 
 class TestPatterns:
     def test_no_pattern_is_in_both_sets_and_the_choice_is_the_same_again(self) -> None:
-        calibration, held_back = scan_patterns(SCAN, SPEC, SCALE)
-        again = scan_patterns(SCAN, SPEC, SCALE)
+        calibration, held_back = scan_patterns(read_scan(SCAN, 64), SPEC, SCALE)
+        again = scan_patterns(read_scan(SCAN, 64), SPEC, SCALE)
         assert (len(calibration), len(held_back)) == (64, 32)
         assert [p.sha256 for p in again] == [calibration.sha256, held_back.sha256]
         both = {p.tobytes() for p in calibration.feed[c.DIFFRACTION]} & {
@@ -137,7 +138,7 @@ class TestPatterns:
         assert not both
 
     def test_scale_is_the_whole_scan_s(self) -> None:
-        _, held_back = scan_patterns(SCAN, SPEC, SCALE)
+        _, held_back = scan_patterns(read_scan(SCAN, 64), SPEC, SCALE)
         result = scale_of_energy("half_n_over_rms", read_scan(SCAN, 64).energy(64, "amplitude"), 64)
         assert np.all(held_back.feed[c.INPUT_SCALE] == np.float32(result))
 
@@ -146,7 +147,7 @@ class TestPatterns:
             arrays = {name: data[name][:20] if len(data[name]) == 400 else data[name] for name in data.files}
         np.savez(tmp_path / "short.npz", **arrays)
         with pytest.raises(BundleError, match="has 20 groups of patterns; a variant in reduced precision needs 32"):
-            scan_patterns(tmp_path / "short.npz", SPEC, SCALE)
+            scan_patterns(read_scan(tmp_path / "short.npz", 64), SPEC, SCALE)
 
 
 @pytest.fixture(scope="module")

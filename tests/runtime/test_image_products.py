@@ -47,7 +47,7 @@ def made(runs: int = 100, **about_the_scan: Any) -> Reconstruction:
     patterns = rng.random((COUNT, N, N), np.float32)
     positions = rng.uniform(20, 40, (COUNT, 2))
     scan = Scan("stand-in", lambda f: patterns[f], np.arange(COUNT), positions, N, "amplitude", **about_the_scan)
-    export = Export(Path("stand-in"), {}, N, 1, "amplitude", "half_n_over_rms", None, "J")
+    export = Export(Path("stand-in"), {}, N, 1, "amplitude", "half_n_over_rms", None, "J", -1.0)
     session: Any = Session(runs)
     return reconstruct(export, Graphs(session, batch=4), scan)
 

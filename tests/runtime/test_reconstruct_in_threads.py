@@ -23,7 +23,7 @@ from ptycho_runtime.image.stitch import Stitcher
 from ptycho_runtime.scan.scan import Scan
 
 N, BATCH, COUNT = 16, 4, 42
-EXPORT = Export(Path("stand-in"), {}, N, 1, "amplitude", "half_n_over_rms", None, "J")
+EXPORT = Export(Path("stand-in"), {}, N, 1, "amplitude", "half_n_over_rms", None, "J", -1.0)
 OWN_THREADS = {"scan reader", "stitcher"}
 Hook = Callable[[int], object]
 

@@ -65,5 +65,5 @@ def residuals(measured: np.ndarray, predicted: np.ndarray, export: Export) -> np
 
 
 def _predicts_intensity(export: Export) -> bool:
-    spec = export.info.get("spec", {})
+    spec = {} if export.record is None else export.record.spec
     return bool(spec.get("physics") == "rectangular")
