@@ -1,23 +1,33 @@
-"""Run exported PtychoPINN models on a beamline host: numpy and onnxruntime, no PyTorch."""
+"""Run exported PtychoPINN models on a beamline host: numpy and onnxruntime, no PyTorch.
+
+Importing this package imports the standard library alone; what is asked for brings what it needs.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ptycho_runtime.api import Reconstructor, open
+    from ptycho_runtime.engine.options import RunOptions
     from ptycho_runtime.errors import (
         CheckFailedError,
         DamagedExportError,
         DeviceUnavailableError,
         NotExportedError,
         OutputError,
+        PtychoExportError,
         ReconstructionError,
         ScanError,
         UnsafeGraphError,
     )
     from ptycho_runtime.export.bundle import Export, open_export
+
+# Before onnxruntime is imported, which reads it then: it would write a device id into the user's cache and look up its
+# collector's name. Every module of the three houses that imports onnxruntime comes by here first.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
 __all__ = [
     "CheckFailedError",
@@ -26,21 +36,31 @@ __all__ = [
     "Export",
     "NotExportedError",
     "OutputError",
+    "PtychoExportError",
     "ReconstructionError",
     "Reconstructor",
+    "RunOptions",
     "ScanError",
     "UnsafeGraphError",
     "open",
     "open_export",
 ]
-_ROOMS = {"Reconstructor": "api", "open": "api", "Export": "export.bundle", "open_export": "export.bundle"}
+_HOMES = {
+    "Export": "export.bundle",
+    "Reconstructor": "api",
+    "RunOptions": "engine.options",
+    "open": "api",
+    "open_export": "export.bundle",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is first asked for: the contract and the errors load neither numpy nor onnxruntime."""
+    """Import what is asked for."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"ptycho_runtime.{_ROOMS.get(name, 'errors')}"), name)
+    value = getattr(importlib.import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypedDict, Unpack
 
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.session import GraphSession, Session
-from ptycho_runtime.engine.tune import remembered
+from ptycho_runtime.engine.opening import open_session
+from ptycho_runtime.engine.options import DEFAULTS, RunOptions
+from ptycho_runtime.engine.session import Session
+from ptycho_runtime.engine.tune import Setting, remembered
 from ptycho_runtime.engine.variants import OpenedVariant, open_variant
 from ptycho_runtime.errors import DeviceUnavailableError, NotExportedError, ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.bundle import Export, open_export
-from ptycho_runtime.export.precision import PRECISIONS
 from ptycho_runtime.image.options import Progress, ReconstructOptions
 from ptycho_runtime.image.stitch import holds_crop
 from ptycho_runtime.scan.scale import input_scale_factor as scale_of
@@ -22,53 +25,82 @@ if TYPE_CHECKING:
     from ptycho_runtime.image.result import Reconstruction
     from ptycho_runtime.scan.scan import Scan
 
-DEFAULT_BATCH = 16  # where nothing was tuned
+
+class RunFields(TypedDict, total=False):
+    """The fields of `RunOptions`, as keywords."""
+
+    device: str
+    batch: int | None
+    threads: int | None
+    tf32: bool
+    cuda_graph: bool
+    precision: str
 
 
 class Reconstructor:
-    """An exported model, ready to run. Its methods may be called from several threads at a time."""
+    """An exported model, ready to run: a context manager, and `close` does what leaving it does.
 
-    def __init__(
-        self,
-        export: Export,
-        device: str = "auto",
-        batch: int | None = None,
-        *,
-        tf32: bool = False,
-        threads: int | None = None,
-        cuda_graph: bool = False,
-        precision: str = "float32",
-    ) -> None:
+    Its methods may be called from several threads at a time.
+    """
+
+    def __init__(self, export: Export, options: RunOptions = DEFAULTS) -> None:
         """Open the `diffraction_to_obj` graph; use `ptycho_runtime.open`.
+
+        Args:
+            export: whose graphs are run.
+            options: how; where it leaves batch and threads open, what was tuned for the model on this host's device.
 
         Raises:
             NotExportedError: the export has no such graph.
-            ReconstructionError: an unknown precision, or one that a GPU does not have here.
+            DamagedExportError: onnxruntime refuses the graph.
             DeviceUnavailableError: the device cannot be used.
         """
-        if precision not in PRECISIONS:
-            raise ReconstructionError(f"precision {precision!r}; expected {' or '.join(PRECISIONS)}")
         if "diffraction_to_obj" not in export.graphs:
             raise NotExportedError(
                 f"{export.path.name}: holds no diffraction_to_obj graph, which object patches come from"
             )
         self.export = export
-        model = export.graphs["diffraction_to_obj"]
-        self.patches = GraphSession(
-            model, device, batch or DEFAULT_BATCH, tf32=tf32, threads=threads, cuda_graph=cuda_graph
-        )
-        self.tuned = remembered(export, self.patches.device) if batch is None and threads is None else None
-        if self.tuned is not None:
-            # Opened a second time, for the device that a setting belongs to is only known once a session is there.
-            batch, threads = self.tuned.batch, self.tuned.threads
-            self.patches = GraphSession(
-                model, self.patches.device, batch, tf32=tf32, threads=threads, cuda_graph=cuda_graph
-            )
-        self.batch = batch or DEFAULT_BATCH
-        self._tf32, self._threads, self._cuda_graph = tf32, threads, cuda_graph
-        self.precision = precision
-        self._graphs: dict[str, GraphSession] = {"diffraction_to_obj": self.patches}
+        self.tuned: Setting | None = None
+        self._free = options.batch is None and options.threads is None
+        self.patches: Session = open_session(export.graphs["diffraction_to_obj"], options, adapt=self._adapt)
+        self.options = self.patches.options
+        """How graphs are run, with the device, batch and threads that they truly have."""
+        self._graphs: dict[str, Session] = {"diffraction_to_obj": self.patches}
+        self._closed = False
         self._variants: dict[str, OpenedVariant | str] = {}  # by graph; in place of one that cannot be used, why
+
+    def _adapt(self, options: RunOptions) -> RunOptions:
+        self.tuned = remembered(self.export, options.device) if self._free else None
+        return options if self.tuned is None else replace(options, batch=self.tuned.batch, threads=self.tuned.threads)
+
+    def __enter__(self) -> Self:
+        """Return the reconstructor."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """Close all sessions, with their threads and memory; a second time does nothing."""
+        self._closed = True
+        for session in self._graphs.values():
+            session.close()
+        for variant in self._variants.values():
+            if isinstance(variant, OpenedVariant):
+                variant.session.close()
+
+    @property
+    def batch(self) -> int:
+        """Groups a run."""
+        return self.options.groups
+
+    @property
+    def precision(self) -> str:
+        """What was asked for: `float32` or `auto`."""
+        return self.options.precision
 
     @property
     def expected_input_shape(self) -> tuple[int, int, int]:
@@ -76,27 +108,25 @@ class Reconstructor:
         return int(self.patches.inputs[c.DIFFRACTION].shape[1]), self.export.N, self.export.N
 
     @property
-    def autoencoder(self) -> GraphSession | None:
+    def autoencoder(self) -> Session | None:
         """The graph that predicts diffraction, opened when first asked for; None where the export has none."""
         return self._graph("autoencoder")
 
     @property
-    def centre(self) -> GraphSession | None:
+    def centre(self) -> Session | None:
         """The graph of the patches' central half, opened when first asked for; None where the export has none."""
         return self._graph(c.CENTRE)
 
-    def _graph(self, name: str) -> GraphSession | None:
+    def _graph(self, name: str) -> Session | None:
         model = self.export.graphs.get(name)
         if name not in self._graphs and model is not None:
-            self._graphs[name] = GraphSession(
-                model,
-                self.patches.device,
-                self.batch,
-                tf32=self._tf32,
-                threads=self._threads,
-                cuda_graph=self._cuda_graph,
-            )
+            self._refuse_if_closed()
+            self._graphs[name] = open_session(model, self.options)
         return self._graphs.get(name)
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise ReconstructionError(f"{self.export.path.name} is closed; open it again")
 
     def variant(self, graph: str = "diffraction_to_obj") -> tuple[OpenedVariant | None, str]:
         """Return (the graph in reduced precision, what is to be said of it); None where float32 runs, and why.
@@ -107,9 +137,9 @@ class Reconstructor:
         if self.precision == "float32":
             return None, ""
         if graph not in self._variants:
+            self._refuse_if_closed()
             try:
-                device = self.patches.device
-                self._variants[graph] = open_variant(self.export, graph, device, self.batch, self._threads)
+                self._variants[graph] = open_variant(self.export, graph, self.options)
             except (VariantRefusedError, DeviceUnavailableError) as error:
                 self._variants[graph] = f"float32 in place of reduced precision: {error}"
         found = self._variants[graph]
@@ -118,7 +148,7 @@ class Reconstructor:
         return found, found.variant.label
 
     def warmup(self) -> None:
-        """Run once on zeros, so that the first patterns do not wait."""
+        """Run once on numbers, so that the first patterns do not wait."""
         self.patches.warmup()
 
     def predict(self, diffraction: np.ndarray, input_scale_factor: float | np.ndarray | None = None) -> np.ndarray:
@@ -189,32 +219,19 @@ class Reconstructor:
         return reconstruct(self.export, graphs, scan, options, progress)
 
 
-def open(
-    path: str | Path,
-    device: str = "auto",
-    batch: int | None = None,
-    *,
-    tf32: bool = False,
-    threads: int | None = None,
-    cuda_graph: bool = False,
-    precision: str = "float32",
-) -> Reconstructor:
+def open(path: str | Path, options: RunOptions | str | None = None, **fields: Unpack[RunFields]) -> Reconstructor:
     """Open an exported bundle or a bare `.onnx` file.
 
     Args:
         path: `.zip` that ptycho-export wrote, or one of its `.onnx` files.
-        device: `auto`, `cpu`, `cuda` or `tensorrt`; `auto` takes CUDA where it truly works and notes why where not.
-        batch: groups a run; where it and `threads` are None, what `ptycho-runtime tune` found for this model and host, else 16.
-        tf32: let a GPU round the factors of products to 10 bits.
-        threads: for the CPU; what this process may use where None.
-        cuda_graph: run each batch as one CUDA graph, captured in the first run; for CUDA alone.
-        precision: `float32`, or `auto`: the variant that the export brings where its budget is kept on this host, else float32.
+        options: how graphs are run; a device's name stands for options with that device. Where batch and threads are left open,
+            what `ptycho-runtime tune` found for this model and host, else 16 groups and all threads.
+        fields: of `RunOptions`, in place of those in `options`: `device`, `batch`, `threads`, `tf32`, `cuda_graph`, `precision`.
 
     Raises:
         FileNotFoundError: nothing is there.
-        ReconstructionError: the file is not what an export is.
+        ReconstructionError: the file is not what an export is, or an option has a value that it cannot have.
         DeviceUnavailableError: the device was asked for by name and cannot be used, or there is no CUDA for a CUDA graph.
     """
-    return Reconstructor(
-        open_export(path), device, batch, tf32=tf32, threads=threads, cuda_graph=cuda_graph, precision=precision
-    )
+    chosen = RunOptions(options) if isinstance(options, str) else options or DEFAULTS
+    return Reconstructor(open_export(path), replace(chosen, **fields))

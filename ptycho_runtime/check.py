@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.session import GraphSession
+from ptycho_runtime.engine.opening import open_session
+from ptycho_runtime.engine.options import DEFAULTS, RunOptions
 from ptycho_runtime.engine.variants import open_variant_session, precision_errors, stored_patterns
 from ptycho_runtime.errors import CheckFailedError, DamagedExportError, DeviceUnavailableError
 from ptycho_runtime.export.bundle import Export, load_golden
@@ -50,8 +51,12 @@ class CheckRow:
         return "passed" if self.passed else f"FAILED {self.reason}".rstrip()
 
 
-def check_host(export: Export, device: str = "auto") -> list[CheckRow]:
+def check_host(export: Export, options: RunOptions = DEFAULTS) -> list[CheckRow]:
     """Return one row for each output of each graph, and one for each variant in reduced precision.
+
+    Args:
+        export: with its `golden.npz`.
+        options: how graphs are run; a variant runs on the device that it is for.
 
     Raises:
         NotExportedError: the export has no `golden.npz`.
@@ -61,31 +66,32 @@ def check_host(export: Export, device: str = "auto") -> list[CheckRow]:
     golden = load_golden(export)
     rows = []
     for graph, model in export.graphs.items():
-        session = GraphSession(model, device)
-        try:
-            feed = {name: golden[f"{graph}.input.{name}"] for name in session.inputs}
-            wanted = {name: golden[f"{graph}.reference.{name}"] for name in session.outputs}
-            allowed = {name: golden[f"{graph}.allowed.{name}"] for name in session.outputs}
-        except KeyError as error:
-            raise DamagedExportError(
-                f"{export.path.name}: {c.GOLDEN_NPZ} lacks {error}; export the bundle again"
-            ) from error
-        found = session.run(feed)
+        with open_session(model, options) as session:
+            try:
+                feed = {name: golden[f"{graph}.input.{name}"] for name in session.inputs}
+                wanted = {name: golden[f"{graph}.reference.{name}"] for name in session.outputs}
+                allowed = {name: golden[f"{graph}.allowed.{name}"] for name in session.outputs}
+            except KeyError as error:
+                raise DamagedExportError(
+                    f"{export.path.name}: {c.GOLDEN_NPZ} lacks {error}; export the bundle again"
+                ) from error
+            found = session.run(feed)
         for name in wanted:
             rows.append(_row(graph, name, session.device, found[name], wanted, allowed[name]))
-    return rows + [_variant_row(export, variant) for variant in export.variants.values()]
+    return rows + [_variant_row(export, variant, options) for variant in export.variants.values()]
 
 
-def _variant_row(export: Export, variant: Variant) -> CheckRow:
+def _variant_row(export: Export, variant: Variant, options: RunOptions) -> CheckRow:
     """Return the row of a variant in reduced precision: phase and amplitude error in the places of the two figures."""
     feed, reference = stored_patterns(export, variant.graph)
     where = variant.graph, VARIANT_OUTPUT, f"{variant.label} {variant.device}"
     limits = variant.budget
     try:
-        session = open_variant_session(variant)
+        session = open_variant_session(variant, options)
     except DeviceUnavailableError as error:
         return CheckRow(*where, np.nan, limits.phase_rad, np.nan, limits.amplitude_rel, not_run=str(error))
-    found = precision_errors(session.run(feed), reference)
+    with session:
+        found = precision_errors(session.run(feed), reference)
     return CheckRow(*where, found.phase_rad, limits.phase_rad, found.amplitude_rel, limits.amplitude_rel)
 
 

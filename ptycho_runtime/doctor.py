@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 import onnxruntime
 
-from ptycho_runtime.engine.devices import cgroup_cpus, usable_threads, why_not
+from ptycho_runtime.engine.devices import why_not
+from ptycho_runtime.engine.hardware import cgroup_cpus, usable_threads
 
 
 def report() -> dict[str, str]:

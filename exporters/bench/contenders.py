@@ -256,18 +256,18 @@ def open_matrix_numpy(case: Case, device: str, threads: int) -> Engine:
 def open_matrix_onnxruntime(case: Case, device: str, threads: int) -> Engine:
     """Open onnxruntime's matrix product."""
     import numpy as np
-    import onnxruntime
     from onnx import TensorProto, helper
+
+    from ptycho_runtime.engine.opening import open_session
+    from ptycho_runtime.engine.options import RunOptions
 
     size = MATRIX_SIZE[device]
     given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [size, size]) for name in "ab")
     graph = helper.make_graph([helper.make_node("MatMul", ["a", "a"], ["b"])], "product", [given], [found])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = open_session(model.SerializeToString(), RunOptions("cpu", threads=threads), whole=True)
     a = np.random.default_rng(0).random((size, size), np.float32)
-    return MatrixEngine(lambda: session.run(None, {"a": a}))
+    return MatrixEngine(lambda: session.run({"a": a}))
 
 
 # Three libraries, because none is the fastest one on every processor; the fastest one is the limit.

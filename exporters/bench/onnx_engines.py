@@ -13,8 +13,9 @@ from exporters.bench.case import WHOLE, CannotRun, Case, Feed
 if TYPE_CHECKING:
     import numpy as np
 
-    from ptycho_runtime.engine.gpu import FixedBinding
-    from ptycho_runtime.engine.session import GraphSession, Session
+    from ptycho_runtime.engine.binding import FixedBinding
+    from ptycho_runtime.engine.onnx_session import OnnxSession
+    from ptycho_runtime.engine.session import Session
 
 
 _BATCH = 16  # what a CPU session is told that it will mostly get
@@ -30,21 +31,22 @@ class RuntimeEngine:
     @classmethod
     def onnx(cls, case: Case, which: str, threads: int) -> Self:
         """Open a stored ONNX file under onnxruntime."""
-        from ptycho_runtime.engine.session import GraphSession
+        from ptycho_runtime.engine.opening import open_session
+        from ptycho_runtime.engine.options import RunOptions
 
-        return cls(case, GraphSession(case.stored(which), "cpu", _BATCH, threads=threads))
+        return cls(case, open_session(case.stored(which), RunOptions("cpu", _BATCH, threads)))
 
     @classmethod
     def openvino(cls, case: Case, which: str, threads: int, precision: str | None) -> Self:
         """Open a stored ONNX file under OpenVINO; the precision is the stored variant's where None."""
         from ptycho_runtime.engine.openvino import OpenVinoSession
+        from ptycho_runtime.engine.options import RunOptions
         from ptycho_runtime.errors import DeviceUnavailableError
 
         model = case.stored(which)
         try:
-            return cls(
-                case, OpenVinoSession(model, _BATCH, precision=precision or case.precisions[which], threads=threads)
-            )
+            options = RunOptions("cpu", _BATCH, threads)
+            return cls(case, OpenVinoSession(model, options, precision=precision or case.precisions[which]))
         except DeviceUnavailableError as error:
             raise CannotRun(str(error)) from error
 
@@ -78,19 +80,19 @@ class CopyingEngine:
         self.case, self.device, self.threads = case, device, threads
         self.tf32, self.cuda_graph = tf32, cuda_graph
         self.model = case.stored(WHOLE)
-        self.sessions: dict[int, GraphSession] = {}
+        self.sessions: dict[int, OnnxSession] = {}
         self.session(1)
 
-    def session(self, batch: int) -> GraphSession:
+    def session(self, batch: int) -> OnnxSession:
         """Return the session of a batch size; raises `CannotRun`."""
-        from ptycho_runtime.engine.session import GraphSession
+        from ptycho_runtime.engine.opening import open_session
+        from ptycho_runtime.engine.options import RunOptions
         from ptycho_runtime.errors import DeviceUnavailableError
 
         if batch not in self.sessions:
             try:
-                self.sessions[batch] = GraphSession(
-                    self.model, self.device, batch, tf32=self.tf32, threads=self.threads, cuda_graph=self.cuda_graph
-                )
+                options = RunOptions(self.device, batch, self.threads, tf32=self.tf32, cuda_graph=self.cuda_graph)
+                self.sessions[batch] = open_session(self.model, options)
             except DeviceUnavailableError as error:
                 raise CannotRun(str(error)) from error
         return self.sessions[batch]
@@ -115,13 +117,9 @@ class BoundEngine(CopyingEngine):
 
     def prepare(self, feed: Feed) -> Callable[[], Any]:
         """Copy the feed into the buffers of its batch size, which stay the same: a captured graph knows their addresses."""
-        from ptycho_runtime.engine.gpu import FixedBinding
-
         groups = len(feed[self.case.inputs[0]])
         if groups not in self.bindings:
-            session = self.session(groups).session
-            shapes = tuple(feed[info.name].shape for info in session.get_inputs())
-            self.bindings[groups] = FixedBinding(session, shapes, "cpu" if self.device == "cpu" else "cuda")
+            self.bindings[groups] = self.session(groups).bind(feed)
         binding = self.bindings[groups]
         binding.fill(feed)
 

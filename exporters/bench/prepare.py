@@ -25,7 +25,7 @@ from exporters.preflight import usable_scan
 from exporters.stored.open import StoredExports
 from exporters.stored.torchscript import made_anew, torchscript_to_run
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.devices import usable_threads
+from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_runtime.export.precision import Budget, variant_precision
 from ptycho_torch.bundle import BundleRecord, is_own_member, read_bundle
 from ptycho_torch.model_manager import with_params

@@ -9,7 +9,6 @@ import ast
 import json
 import subprocess
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,31 +94,21 @@ def _layer(node: Any) -> str:
 def main() -> None:
     """Print the time of each node, microseconds, with its operator."""
     import numpy as np
-    import onnxruntime
 
-    from ptycho_runtime.export.onnx_file import CheckedModel
+    from ptycho_runtime.engine.opening import open_session
+    from ptycho_runtime.engine.options import RunOptions
 
     case, feed, batch, threads = Case.read(Path(sys.argv[1])), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
     with np.load(feed, allow_pickle=False) as data:
         inputs = {name: np.ascontiguousarray(data[f"timed.{name}"][:batch]) for name in case.inputs}
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 4
-    options.enable_profiling = True
-    with tempfile.TemporaryDirectory(prefix="bench-profile-") as folder:
-        options.profile_file_prefix = str(Path(folder) / "profile")
-        session = onnxruntime.InferenceSession(
-            CheckedModel(case.stored(WHOLE)), options, providers=["CPUExecutionProvider"]
-        )
-        for _ in range(RUNS):
-            session.run(None, inputs)
-        events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     seen: dict[str, list[float]] = {}
     operators: dict[str, str] = {}
-    for event in events:
-        if event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            operators[event["name"]] = event["args"]["op_name"]
-            seen.setdefault(event["name"], []).append(event["dur"])
+    with open_session(case.stored(WHOLE), RunOptions("cpu", batch, threads), profile=True) as session:
+        for _ in range(RUNS):
+            session.run(inputs)
+        for node in session.node_runs():
+            operators[node.name] = node.operator
+            seen.setdefault(node.name, []).append(node.microseconds)
     print(json.dumps({name: (operators[name], sum(times[1:])) for name, times in seen.items()}))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
+from ptycho_runtime.engine.options import PROVIDERS
 
 
 def why_unproven(runtime: str, device: str, precision: str, facts: Mapping[str, Any]) -> str:

@@ -48,7 +48,7 @@ def bisect_graph(
         eager32, eagers32 = record_layers(EagerRunner(model, graph), feed)
         exported = onnx.load_from_string(data)
         matches = match_layers(exported, {path: len(values) for path, values in references.items()})
-        with OnnxRunner(with_outputs(exported, [tensor for _, _, tensor in matches]), device) as runner:
+        with OnnxRunner(with_outputs(exported, [tensor for _, _, tensor in matches]), device, whole=True) as runner:
             results = runner.run(feed)
     except _ENDS as error:
         found.reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]

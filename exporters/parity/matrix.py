@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from hashlib import sha256
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +23,11 @@ from exporters.parity.precision import tf32_eager
 from exporters.parity.reference import eager_results
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import Cell, Divergence, ParityRow
-from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
+from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, TorchScriptRunner
 from ptycho_runtime import contract as c
+from ptycho_runtime.engine.batching import Feed
+from ptycho_runtime.engine.options import RunOptions
+from ptycho_runtime.engine.session import BaseSession, Session
 from ptycho_runtime.metrics import field_errors
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
@@ -159,7 +162,7 @@ class Trial(NamedTuple):
     runtime: str
     device: str
     precision: str
-    open_runner: Callable[[], Runner]
+    open_runner: Callable[[], Session]
 
 
 def _trials(
@@ -186,31 +189,29 @@ def _trials(
     return trials
 
 
-class Recorded:
-    """Eager float32's outputs as a runner: what it gave for the pool, one thread for each few groups."""
+class Recorded(BaseSession):
+    """Eager float32's outputs as a session: what it gave for the pool, one thread for each few groups."""
 
-    def __init__(self, outputs: Outputs) -> None:
+    engine, device, options = "torch", "cpu", RunOptions("cpu", threads=1)
+
+    def __init__(self, arrays: Outputs) -> None:
         """Take outputs for the whole pool."""
-        self.outputs = outputs
+        self.arrays, self.inputs, self.outputs = arrays, {}, list(arrays)
 
-    def __enter__(self) -> Self:
-        """Return the runner."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave it as it is."""
-
-    def run(self, feed: Mapping[str, np.ndarray]) -> Outputs:
+    def run(self, feed: Feed) -> Outputs:
         """Return the outputs of the first groups of the pool, as many as the feed has."""
         batch = len(feed[c.DIFFRACTION])
-        return {name: value[np.arange(batch) % len(value)] for name, value in self.outputs.items()}
+        return {name: value[np.arange(batch) % len(value)] for name, value in self.arrays.items()}
 
     def facts(self) -> dict[str, Any]:
         """Return PyTorch's version and that one thread ran it."""
         return {"torch": torch.__version__, "threads": 1, "outputs_on": ["cpu"]}
 
+    def close(self) -> None:
+        """Do nothing: there is nothing to give back."""
 
-def in_chunks(runner: Runner, pool: Pool, size: int = 8) -> Outputs:
+
+def in_chunks(runner: Session, pool: Pool, size: int = 8) -> Outputs:
     """Return a runner's outputs for a whole pool, in chunks that keep memory small."""
     parts = [runner.run(pool.slice(i, min(i + size, len(pool)))) for i in range(0, len(pool), size)]
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

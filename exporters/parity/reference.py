@@ -18,7 +18,7 @@ import torch
 
 from exporters.graph.graphs import all_eager_outputs
 from exporters.parity.inputs import Pool
-from ptycho_runtime.engine.devices import usable_threads
+from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_torch.models.module import PtychoModel
 
 Outputs = dict[str, np.ndarray]

@@ -12,10 +12,11 @@ from exporters.formats.torchscript_run import StoredTorchScript
 from exporters.parity.evidence import Case, read_replay
 from exporters.parity.matrix import judge
 from exporters.parity.rows import ParityRow
-from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs, Runner, TorchScriptRunner
+from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs, TorchScriptRunner
 from exporters.stored.open import StoredExports
 from exporters.stored.torchscript import torchscript_to_run
 from ptycho_runtime import contract as c
+from ptycho_runtime.engine.session import Session
 from ptycho_runtime.export.onnx_file import CheckedModel
 from ptycho_torch.bundle import BundleRecord, read_bundle
 from ptycho_torch.errors import BundleError, UnsafeContentError
@@ -115,7 +116,7 @@ def _beside(path: Path) -> Path:
     return candidates[0]
 
 
-def _runner(case: Case, model: bytes) -> Runner:
+def _runner(case: Case, model: bytes) -> Session:
     tf32 = case.precision == "tf32"
     if case.runtime == "onnx":
         return OnnxRunner(model, case.device, tf32=tf32)

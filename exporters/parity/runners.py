@@ -1,73 +1,42 @@
-"""The runtimes under one contract: a context manager that turns a feed into named outputs and says what ran them."""
+"""The runtimes of the matrix under the contract of `engine.session.Session`: PyTorch's as the others."""
 
 from __future__ import annotations
 
 import copy
 import io
-import json
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
-import onnxruntime
 import torch
 
 from exporters.formats.torchscript_run import ConfinedTorchScript, StoredTorchScript
-from exporters.graph.graphs import eager_outputs
-from exporters.parity.devices import PROVIDERS
+from exporters.graph.graphs import eager_outputs, graph_io
 from ptycho_runtime import contract as c
+from ptycho_runtime.engine.batching import Feed, InputInfo
 from ptycho_runtime.engine.devices import ORT_ERRORS
+from ptycho_runtime.engine.onnx_session import OnnxSession
+from ptycho_runtime.engine.opening import open_session
+from ptycho_runtime.engine.options import RunOptions
+from ptycho_runtime.engine.session import BaseSession, TensorInput
+from ptycho_runtime.errors import DeviceUnavailableError
 from ptycho_runtime.export.onnx_file import CheckedModel
 from ptycho_torch.models.module import PtychoModel
 
-Feed = Mapping[str, np.ndarray]
 Outputs = dict[str, np.ndarray]
-FAILURES: tuple[type[Exception], ...] = (
-    *ORT_ERRORS,
-    TypeError,
-    LookupError,
-    AttributeError,
-)  # of a file that does not do what it should
+# Of a file that does not do what it should.
+FAILURES: tuple[type[Exception], ...] = (*ORT_ERRORS, TypeError, LookupError, AttributeError)
 
 
 class NotRunnable(RuntimeError):
     """The runtime cannot run here; the message is the reason that the report gives."""
 
 
-class Runner(Protocol):
-    """One graph on one runtime and device."""
-
-    def __enter__(self) -> Self:
-        """Make ready; raises `NotRunnable` where this host cannot."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Release what was taken."""
-
-    def run(self, feed: Feed) -> Outputs:
-        """Return the outputs by name."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return what really ran: providers read back, TF32 state, versions."""
-
-
-class _Base:
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-
-class _TorchRunner(_Base):
+class _TorchRunner(BaseSession):
     """What both PyTorch runners share: TF32 as the row says while they are open, and where results came out."""
+
+    engine = "torch"
 
     def __init__(self, device: str, tf32: bool) -> None:
         if device == "cuda":
@@ -75,6 +44,7 @@ class _TorchRunner(_Base):
         elif device != "cpu":
             raise NotRunnable(f"{device} is a provider of onnxruntime only")
         self.device, self.tf32 = device, tf32
+        self.options = RunOptions(device, tf32=tf32)
         self.outputs_on: set[str] = set()
         self._before: tuple[bool, bool] | None = None
 
@@ -84,11 +54,11 @@ class _TorchRunner(_Base):
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.tf32
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._before is not None:
-            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = self._before
+    def close(self) -> None:
+        """Put TF32 back as it was."""
+        before, self._before = self._before, None
+        if before is not None:
+            torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
     def arrays(self, found: Mapping[str, torch.Tensor]) -> Outputs:
         """Return tensors as arrays, after noting where they are."""
@@ -117,6 +87,9 @@ class EagerRunner(_TorchRunner):
         self.model = copy.deepcopy(model).to(device)
         self.model = self.model.double() if dtype == torch.float64 else self.model
         self.graph, self.dtype = graph, dtype
+        inputs, outputs = graph_io(model.spec, graph)
+        self.inputs: dict[str, InputInfo] = {info["name"]: TensorInput(info) for info in inputs}
+        self.outputs: list[str] = [info["name"] for info in outputs]
 
     def run(self, feed: Feed) -> Outputs:
         """Return the outputs by name, in the runner's precision."""
@@ -140,8 +113,8 @@ class TorchScriptRunner(_TorchRunner):
     ) -> None:
         """Load the file onto a device; a `StoredTorchScript` in a confined child, on the CPU only."""
         super().__init__(device, tf32)
-        self.inputs = [info["name"] for info in inputs]
-        self.outputs = [info["name"] for info in outputs]
+        self.inputs: dict[str, InputInfo] = {info["name"]: TensorInput(info) for info in inputs}
+        self.outputs: list[str] = [info["name"] for info in outputs]
         self.module: Any = None
         self.confined: ConfinedTorchScript | None = None
         if isinstance(data, StoredTorchScript):
@@ -158,13 +131,12 @@ class TorchScriptRunner(_TorchRunner):
             self.confined.__enter__()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
         """Put PyTorch's settings back and end the child."""
-        if self.confined is not None:
-            self.confined.__exit__(kind, error, trace)
-        super().__exit__(kind, error, trace)
+        confined, self.confined = self.confined, None
+        if confined is not None:
+            confined.__exit__(None, None, None)
+        super().close()
 
     def run(self, feed: Feed) -> Outputs:
         """Return the outputs by name."""
@@ -181,73 +153,67 @@ class TorchScriptRunner(_TorchRunner):
         return self.arrays(dict(zip(self.outputs, found, strict=True)))
 
 
-class OnnxRunner(_Base):
-    """The stored ONNX file under onnxruntime, on exactly one provider."""
+class OnnxRunner(BaseSession):
+    """The stored ONNX file under onnxruntime, on exactly one provider, opened as the runtime opens it.
 
-    def __init__(self, data: bytes, device: str = "cpu", *, tf32: bool = False) -> None:
-        """Open a session that fails rather than hand a node to another provider."""
-        data = CheckedModel(data)
-        provider = PROVIDERS[device]
-        if provider not in onnxruntime.get_available_providers():
-            raise NotRunnable(f"this onnxruntime has no {provider}")
-        if device != "cpu":
-            _require_cuda()
-            onnxruntime.preload_dlls()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        self.folder: tempfile.TemporaryDirectory[str] | None = None
-        provider_options: dict[str, str] = {}
-        if device != "cpu":
-            options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
-            options.enable_profiling = True
-            self.folder = tempfile.TemporaryDirectory(prefix="parity-")
-            options.profile_file_prefix = str(Path(self.folder.name) / "profile")
-            provider_options = {"use_tf32": "1" if tf32 else "0"} if device == "cuda" else {}
-        try:
-            self.session = onnxruntime.InferenceSession(data, options, providers=[(provider, provider_options)])
-        except ORT_ERRORS as error:
-            self._remove_profile()
-            if device == "cpu":  # every host has it, so the file is to blame
-                raise
-            raise NotRunnable(_refusal(str(error), provider)) from error
-        self.provider, self.device = provider, device
-        if self.session.get_providers()[0] != provider:
-            self._remove_profile()
-            raise NotRunnable(
-                f"onnxruntime fell back to {self.session.get_providers()[0]}; it could not use {provider}"
-            )
+    A session on a GPU pads to its batch; so that every batch size is proven, each has a session of its own there.
+    """
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Remove the profile."""
-        self._remove_profile()
+    engine = "onnxruntime"
 
-    def _remove_profile(self) -> None:
-        if self.folder is not None:
-            self.folder.cleanup()
+    def __init__(self, data: bytes, device: str = "cpu", *, tf32: bool = False, whole: bool = False) -> None:
+        """Open a session that fails rather than hand a node to another provider.
+
+        Args:
+            data: the file's content.
+            device: `cpu`, `cuda` or `tensorrt`.
+            tf32: whether factors may be rounded.
+            whole: make each feed one run as it is, for files whose outputs are not the contract's.
+
+        Raises:
+            NotRunnable: the device cannot be used here.
+            DamagedExportError: the CPU refuses the file.
+        """
+        self._data, self.device, self._whole = CheckedModel(data), device, whole
+        self._tf32 = tf32
+        self._sessions: dict[int, OnnxSession] = {}
+        first = self._session(1)
+        self.options, self.inputs, self.outputs = first.options, first.inputs, first.outputs
 
     def run(self, feed: Feed) -> Outputs:
         """Return the outputs by name."""
-        names = [i.name for i in self.session.get_inputs()]
-        found = self.session.run(None, {name: np.array(feed[name], order="C") for name in names})
-        return {o.name: np.asarray(v) for o, v in zip(self.session.get_outputs(), found, strict=True)}
+        # Copies: no runner can change what the next one is fed.
+        copies = {name: np.array(feed[name], order="C") for name in self.inputs if name in feed}
+        return self._session(max((len(value) for value in copies.values()), default=1)).run(copies)
 
     def facts(self) -> dict[str, Any]:
-        """Return the provider of every node that ran (from the profile on GPUs), TF32 state and version."""
-        facts: dict[str, Any] = {
-            "onnxruntime": onnxruntime.__version__,
-            "providers": self.session.get_providers(),
-        }
-        if self.device == "cuda":
-            options = self.session.get_provider_options()[self.provider]
-            facts |= {"tf32": options.get("use_tf32") == "1", "provider_options": options}
-        if self.device != "cpu":
-            records = json.loads(Path(self.session.end_profiling()).read_text(encoding="utf-8"))
-            nodes = [r.get("args", {}).get("provider") for r in records if r.get("cat") == "Node"]
-            facts["node_providers"] = {str(p): nodes.count(p) for p in set(nodes) if p}
-        return facts
+        """Return what `OnnxSession.facts` does, on GPUs with the provider of every node that ran."""
+        all_facts = [session.facts() for session in self._sessions.values()]
+        merged = dict(all_facts[0])
+        if "node_providers" in merged:
+            counts: dict[str, int] = {}
+            for facts in all_facts:
+                for provider, count in facts["node_providers"].items():
+                    counts[provider] = counts.get(provider, 0) + count
+            merged["node_providers"] = counts
+        return merged
+
+    def close(self) -> None:
+        """Close the sessions and remove their profiles."""
+        for session in self._sessions.values():
+            session.close()
+
+    def _session(self, groups: int) -> OnnxSession:
+        size = groups if self.device != "cpu" and not self._whole else 0
+        if size not in self._sessions:
+            options = RunOptions(self.device, batch=size or None, tf32=self._tf32)
+            try:
+                self._sessions[size] = open_session(
+                    self._data, options, profile=self.device != "cpu", whole=self._whole
+                )
+            except DeviceUnavailableError as error:
+                raise NotRunnable(str(error)) from error
+        return self._sessions[size]
 
 
 def _tensor(value: np.ndarray, device: str, dtype: torch.dtype) -> torch.Tensor:
@@ -259,14 +225,6 @@ def _tensor(value: np.ndarray, device: str, dtype: torch.dtype) -> torch.Tensor:
 def _require_cuda() -> None:
     if not torch.cuda.is_available():
         raise NotRunnable("no CUDA device")
-
-
-def _refusal(message: str, provider: str) -> str:
-    text = " ".join(message.split())[:200]
-    # Where a provider's libraries are missing, or it lacks an operator, onnxruntime would run on the CPU without a word.
-    if "fallback" in text.lower():
-        return f"onnxruntime would fall back to the CPU, since {provider} cannot be loaded or cannot run all nodes ({text})"
-    return f"onnxruntime refused the session: {text}"
 
 
 def _torch_facts(device: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,9 @@ import torch
 from exporters.graph.graphs import graph_io
 from exporters.parity.inputs import Source
 from exporters.parity.rows import StitchedRow
-from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, Runner, TorchScriptRunner
-from ptycho_runtime import contract as c
+from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, TorchScriptRunner
+from ptycho_runtime.engine.batching import Feed
+from ptycho_runtime.engine.session import BaseSession, Session
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.reconstruct import Graphs, reconstruct
 from ptycho_torch.models.module import PtychoModel
@@ -31,15 +31,22 @@ _RING_POWER = 1e-9  # rings with less of the spectrum's power hold rounding alon
 GRAPH = "diffraction_to_obj"
 
 
-class _Patches:
-    """A parity runner as the session that `reconstruct` takes."""
+class _Float64(BaseSession):
+    """A session whose outputs come in float64, in which they are then interpolated too."""
 
-    def __init__(self, runner: Runner, channels: int, device: str) -> None:
-        self.runner, self.device, self.note = runner, device, ""
-        self.inputs = {c.DIFFRACTION: SimpleNamespace(shape=["batch", channels])}
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.engine, self.device, self.options = session.engine, session.device, session.options
+        self.inputs, self.outputs = session.inputs, session.outputs
 
-    def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {name: value.astype(np.float64) for name, value in self.runner.run(feed).items()}
+    def run(self, feed: Feed) -> dict[str, np.ndarray]:
+        return {name: value.astype(np.float64) for name, value in self.session.run(feed).items()}
+
+    def facts(self) -> dict[str, Any]:
+        return self.session.facts()
+
+    def close(self) -> None:
+        self.session.close()
 
 
 def compare_stitched(model: PtychoModel, files: Mapping[str, bytes], source: Source) -> list[StitchedRow]:
@@ -69,14 +76,13 @@ def compare_stitched(model: PtychoModel, files: Mapping[str, bytes], source: Sou
     )
     scan = scan.subset(np.arange(min(len(scan), MAX_PATTERNS)))
 
-    def stitched(open_runner: Callable[[], Runner]) -> tuple[np.ndarray, np.ndarray]:
+    def stitched(open_runner: Callable[[], Session]) -> tuple[np.ndarray, np.ndarray]:
         with open_runner() as runner:
-            session: Any = _Patches(runner, spec.in_channels, "cpu")
-            canvas = reconstruct(export, Graphs(session), scan).canvas
+            canvas = reconstruct(export, Graphs(_Float64(runner)), scan).canvas
         return canvas.object, canvas.covered
 
     reference, covered = stitched(lambda: EagerRunner(model, GRAPH, dtype=torch.float64))
-    trials: list[tuple[str, str, Callable[[], Runner]]] = []
+    trials: list[tuple[str, str, Callable[[], Session]]] = []
     for device in ("cpu", "cuda"):
         trials += [
             ("eager", device, partial(EagerRunner, model, GRAPH, device)),

@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Literal, cast
@@ -25,10 +26,12 @@ from exporters.reduced.patterns import Patterns, scan_patterns
 from exporters.reduced.quantize import run
 from exporters.stored.exports_json import stored_file
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.devices import usable_threads, why_not
-from ptycho_runtime.engine.hardware import processor
+from ptycho_runtime.engine.devices import why_not
+from ptycho_runtime.engine.hardware import processor, usable_threads
+from ptycho_runtime.engine.opening import open_session
 from ptycho_runtime.engine.openvino import OpenVinoSession, has_bfloat16
-from ptycho_runtime.engine.session import GraphSession, Session
+from ptycho_runtime.engine.options import RunOptions
+from ptycho_runtime.engine.session import Session
 from ptycho_runtime.engine.variants import precision_errors
 from ptycho_runtime.export.precision import Budget, PrecisionErrors, variant_precision
 from ptycho_runtime.export.record import InputScale, PatternSet, StoredFile, StoredVariant
@@ -66,8 +69,8 @@ class Way:
     def open(self) -> Session:
         """Return a session on this host; float16 without CUDA is emulated on the CPU, which rounds every value alike."""
         if self.engine == "openvino":
-            return OpenVinoSession(self.model, BATCH, precision=self.precision)
-        return GraphSession(self.model, float16_device(), BATCH)
+            return OpenVinoSession(self.model, RunOptions("cpu", BATCH), precision=self.precision)
+        return open_session(self.model, RunOptions(float16_device(), BATCH))
 
 
 def float16_device() -> str:
@@ -204,13 +207,16 @@ def choose_variants(
 def _layers(whole: bytes, calibration: Patterns, budget: Budget, rest: str, say: Progress) -> dict[str, float]:
     """Return the layers that bear int8, each with the evenness of its input's channels; as many as the budget has room for."""
     reference = run(whole, calibration.feed)
-    other = precision_errors(OpenVinoSession(whole, BATCH, precision=rest).run(calibration.feed), reference)
+    options = RunOptions("cpu", BATCH)
+    with OpenVinoSession(whole, options, precision=rest) as session:
+        other = precision_errors(session.run(calibration.feed), reference)
     found = sensitivities(whole, calibration.feed, say)
     plan = plan_layers(found, budget, other)
     gain = {one.layer: one for one in found}
     while plan:
-        session = OpenVinoSession(build(whole, plan, calibration.feed), BATCH, precision=rest)
-        if budget.allows(precision_errors(session.run(calibration.feed), reference)):
+        with OpenVinoSession(build(whole, plan, calibration.feed), options, precision=rest) as session:
+            planned = precision_errors(session.run(calibration.feed), reference)
+        if budget.allows(planned):
             break
         # Effects did not add up as expected: the layer that buys the least speed for its error goes first.
         plan.pop(max(plan, key=lambda layer: gain[layer].errors.phase_rad / gain[layer].multiply_adds))
@@ -241,13 +247,15 @@ def _try(
     budget: Budget,
 ) -> list[Tried]:
     device = float16_device() if any(way.precision == "float16" for way in ways) else "cpu"
-    sessions: list[Session] = [GraphSession(float32, device, BATCH), *(way.open() for way in ways)]
     emulated = device == "cpu" and any(way.precision == "float16" for way in ways)
-    ratios: list[float | None] = [None] * len(ways) if emulated else [*race(sessions, held_back.batch(BATCH))[1:]]
     found = []
-    for way, session, ratio in zip(ways, sessions[1:], ratios, strict=True):
-        errors = precision_errors(session.run(held_back.feed), wanted)
-        found.append(Tried(way, errors, budget.allows(errors), ratio))
+    with ExitStack() as opened:
+        sessions: list[Session] = [opened.enter_context(open_session(float32, RunOptions(device, BATCH)))]
+        sessions += [opened.enter_context(way.open()) for way in ways]
+        ratios: list[float | None] = [None] * len(ways) if emulated else [*race(sessions, held_back.batch(BATCH))[1:]]
+        for way, session, ratio in zip(ways, sessions[1:], ratios, strict=True):
+            errors = precision_errors(session.run(held_back.feed), wanted)
+            found.append(Tried(way, errors, budget.allows(errors), ratio))
     return found
 
 

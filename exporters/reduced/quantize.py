@@ -8,17 +8,18 @@ Outputs stay in floating point, where the next convolution needs no range of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime
 
 from exporters.formats.optimize.nodes import add_initializer, constant, new_node
 from exporters.graph.cost import multiply_adds_by_node
-from ptycho_runtime.export.onnx_file import CheckedModel
+from ptycho_runtime.engine.onnx_session import OnnxSession
+from ptycho_runtime.engine.opening import open_session
+from ptycho_runtime.engine.options import RunOptions
 
 Feed = Mapping[str, np.ndarray]
 WORTH = 0.005  # of the graph's multiply-adds: smaller convolutions are left alone
@@ -51,17 +52,16 @@ def calibrate(model: bytes, names: Iterable[str], feed: Feed) -> dict[str, Range
     inner = [name for name in tensors if name not in feed]
     present = {value.name for value in graph_model.graph.output}
     graph_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner if name not in present)
-    session = _session(graph_model.SerializeToString())
     ranges: dict[str, Range] = {}
-    for start in range(0, len(next(iter(feed.values()))), _BATCH):
-        part = {name: value[start : start + _BATCH] for name, value in feed.items()}
-        found = part | (dict(zip(inner, session.run(inner, part), strict=True)) if inner else {})
-        for name in tensors:
-            low, high = found[name].min((0, 2, 3)), found[name].max((0, 2, 3))
-            held = ranges.get(name)
-            ranges[name] = (
-                Range(low, high) if held is None else Range(np.minimum(held.low, low), np.maximum(held.high, high))
-            )
+    with _open(graph_model.SerializeToString()) as session:
+        for part in _parts(feed):
+            found = part | session.run(part)
+            for name in tensors:
+                low, high = found[name].min((0, 2, 3)), found[name].max((0, 2, 3))
+                held = ranges.get(name)
+                ranges[name] = (
+                    Range(low, high) if held is None else Range(np.minimum(held.low, low), np.maximum(held.high, high))
+                )
     return {name: ranges[tensor] for name, tensor in sources.items()}
 
 
@@ -127,17 +127,17 @@ def _quantize(graph: ir.Graph, node: ir.Node, evenness: float, found: Range) -> 
     node.replace_input_with(1, weight.outputs[0])
 
 
-def _session(model: bytes) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(CheckedModel(model), options, providers=["CPUExecutionProvider"])
+def _open(model: bytes) -> OnnxSession:
+    return open_session(model, RunOptions("cpu"), whole=True)
 
 
 def run(model: bytes, feed: Feed) -> dict[str, np.ndarray]:
     """Return a graph's outputs by name, computed by onnxruntime on the CPU."""
-    session = _session(model)
-    names = [output.name for output in session.get_outputs()]
-    parts = []
+    with _open(model) as session:
+        parts = [session.run(part) for part in _parts(feed)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _parts(feed: Feed) -> Iterator[dict[str, np.ndarray]]:
     for start in range(0, len(next(iter(feed.values()))), _BATCH):
-        parts.append(session.run(names, {name: value[start : start + _BATCH] for name, value in feed.items()}))
-    return {name: np.concatenate([part[i] for part in parts]) for i, name in enumerate(names)}
+        yield {name: value[start : start + _BATCH] for name, value in feed.items()}

@@ -104,7 +104,8 @@ def verify_variants(
         except DeviceUnavailableError as error:
             add_row(report, judged, None, str(error))
             continue
-        add_row(report, judged, precision_errors(session.run(feed), wanted))
+        with session:
+            add_row(report, judged, precision_errors(session.run(feed), wanted))
 
 
 def _patterns(data: bytes, problems: list[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:

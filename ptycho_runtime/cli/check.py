@@ -21,10 +21,11 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from ptycho_runtime.check import check_host, raise_unless_passed
+    from ptycho_runtime.engine.options import RunOptions
     from ptycho_runtime.export.bundle import open_export
 
     export = open_export(arguments.bundle)
-    rows = check_host(export, arguments.device)
+    rows = check_host(export, RunOptions(arguments.device, threads=arguments.threads))
     if arguments.json:
         print(json.dumps([{**vars(row), "passed": row.passed} for row in rows], indent=1))
     else:

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     model = ptycho_runtime.open(
         arguments.bundle,
-        arguments.device,
+        device=arguments.device,
         threads=arguments.threads,
         cuda_graph=arguments.cuda_graph,
         precision=arguments.precision,

@@ -69,8 +69,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ReconstructionError(f"--input-scale is {arguments.input_scale}; expected a positive number")
     model = ptycho_runtime.open(
         arguments.bundle,
-        arguments.device,
-        arguments.batch,
+        device=arguments.device,
+        batch=arguments.batch,
         threads=arguments.threads,
         cuda_graph=arguments.cuda_graph,
         precision=arguments.precision,

@@ -36,7 +36,10 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         path = remember(export, device, setting)
     except OutputError as error:
-        raise OutputError(f"the setting cannot be kept: {error}, or set XDG_CACHE_HOME to one") from error
+        reason = str(error).partition(";")[0]
+        raise OutputError(
+            f"the setting cannot be kept: {reason}; set XDG_CACHE_HOME to a folder that can be written"
+        ) from error
     best = max(trial.groups_per_s for trial in trials)
     if arguments.json:
         rows = [{**vars(t.setting), "of_fastest": t.groups_per_s / best, "spread": t.spread} for t in trials]

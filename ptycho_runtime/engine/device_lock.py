@@ -1,4 +1,4 @@
-"""A door through which many pass at a time, or one alone."""
+"""A lock that many threads hold together, or one alone."""
 
 from __future__ import annotations
 
@@ -7,41 +7,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Door:
-    """Threads pass together; one that must be alone waits until all are through, and those that come after it wait."""
+class SharedLock:
+    """Threads hold it together; one that must be alone waits until all have left, and those that come after it wait."""
 
     def __init__(self) -> None:
-        """Open the door."""
+        """Make a lock that nobody holds."""
         self._changed = threading.Condition()
-        self._inside = 0
-        self._taken = False
+        self._holders = 0
+        self._alone = False
+
+    @property
+    def claimed(self) -> bool:
+        """Whether a thread holds it alone, or waits to."""
+        return self._alone
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Pass beside others. Not to be entered by a thread that is inside already: it might wait for itself."""
+        """Hold it beside others. Not for a thread that holds it already: it might wait for itself."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken)
-            self._inside += 1
+            self._changed.wait_for(lambda: not self._alone)
+            self._holders += 1
         try:
             yield
         finally:
             with self._changed:
-                self._inside -= 1
+                self._holders -= 1
                 self._changed.notify_all()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Pass with nobody else inside."""
+        """Hold it with nobody else."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._taken)
-            self._taken = True
-            self._changed.wait_for(lambda: self._inside == 0)
+            self._changed.wait_for(lambda: not self._alone)
+            self._alone = True
+            self._changed.wait_for(lambda: self._holders == 0)
         try:
             yield
         finally:
             with self._changed:
-                self._taken = False
+                self._alone = False
                 self._changed.notify_all()
 
 
-DEVICE_DOOR = Door()  # all GPU work of this process passes it; capturing a CUDA graph passes alone
+DEVICE_LOCK = SharedLock()  # all GPU work of this process holds it; capturing a CUDA graph holds it alone

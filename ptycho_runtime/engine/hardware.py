@@ -1,7 +1,9 @@
-"""What this host computes on."""
+"""What this host computes on, and how many threads this process may use."""
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 from pathlib import Path
 
@@ -37,3 +39,44 @@ def processor() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
+
+
+def usable_threads() -> int:
+    """Return how many threads this process may keep busy: its affinity, and the CPU quota of its control group."""
+    try:
+        allowed = len(os.sched_getaffinity(0))
+    except AttributeError:
+        # Not on this platform.
+        allowed = os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, cgroup_cpus())))
+
+
+def capped_threads(asked: int | None) -> tuple[int, str]:
+    """Return (how many threads work, what is to be said of it): what was asked for, but never more than may be kept busy."""
+    usable = usable_threads()
+    if asked is None or asked <= usable:
+        return asked or usable, ""
+    return usable, f"{asked} threads were asked for, and this process may keep {usable} busy: {usable} work"
+
+
+def cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Return the CPU quota of this process's control group (version 2 or 1) in CPUs; infinity without one."""
+    folders = {root}
+    try:
+        for line in own.read_text().splitlines():
+            folders.add(root / line.rpartition(":")[2].lstrip("/"))
+    except OSError:
+        pass
+    quota = math.inf
+    for folder in folders:
+        try:
+            limit, period = (folder / "cpu.max").read_text().split()
+            quota = min(quota, math.inf if limit == "max" else int(limit) / int(period))
+        except (OSError, ValueError):
+            continue
+    try:
+        limit, period = ((root / "cpu" / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        quota = min(quota, int(limit) / int(period) if int(limit) > 0 else math.inf)
+    except (OSError, ValueError):
+        pass
+    return quota

@@ -7,14 +7,16 @@ It has kernels for bfloat16 and int8 that onnxruntime lacks. Nothing here decide
 from __future__ import annotations
 
 import threading
-import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.batching import Feed, InputInfo, cut, joined, warmup_feed
-from ptycho_runtime.engine.devices import usable_threads
+from ptycho_runtime.engine.batching import Feed, InputInfo, checked, cut, joined
+from ptycho_runtime.engine.hardware import capped_threads
+from ptycho_runtime.engine.options import DEFAULTS, RunOptions
+from ptycho_runtime.engine.session import BaseSession, TensorInput, closed
 from ptycho_runtime.errors import DeviceUnavailableError
 from ptycho_runtime.export.onnx_file import CheckedModel
 
@@ -24,67 +26,53 @@ PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}  # what products are compute
 _REQUEST_GROUPS = 8
 
 
-class OpenVinoInput:
-    """An input of a graph, described as onnxruntime does."""
-
-    def __init__(self, info: c.TensorInfo) -> None:
-        """Take what the ONNX file says of it."""
-        self.name, self.shape, self.type = info["name"], list(info["shape"]), f"tensor({info['dtype']})"
-
-
-class OpenVinoSession:
+class OpenVinoSession(BaseSession):
     """One graph under OpenVINO. Its methods may be called from several threads at a time; they wait for each other."""
 
     engine = "openvino"
     device = "cpu"
-    note = ""
 
-    def __init__(
-        self, model: bytes, batch: int = 16, *, precision: str = "float32", threads: int | None = None
-    ) -> None:
+    def __init__(self, model: bytes, options: RunOptions = DEFAULTS, *, precision: str = "float32") -> None:
         """Compile the graph, once for each size of request when it first occurs.
 
         Args:
             model: an ONNX file's content; what it holds in int8 is computed in int8.
-            batch: groups that are mostly asked for at a time.
+            options: batch, the groups that are mostly asked for at a time, and threads; the device is the CPU whatever they say.
             precision: of the other products, a key of `PRECISIONS`.
-            threads: what this process may use where None.
 
         Raises:
             DeviceUnavailableError: OpenVINO is not installed, or cannot run the graph or the precision on this processor.
         """
         self.openvino = _openvino()
-        self.core = self.openvino.Core()
+        self.core: Any = self.openvino.Core()
         if precision == "bfloat16" and not has_bfloat16():
             raise DeviceUnavailableError("openvino: this processor has no bfloat16 arithmetic")
         model = CheckedModel(model)
         found = model.told
-        self.inputs: dict[str, InputInfo] = {info["name"]: OpenVinoInput(info) for info in found.inputs}
-        self.outputs = [info["name"] for info in found.outputs]
-        self.threads, self.batch, self.precision = threads or usable_threads(), batch, precision
-        self.cold_s: float | None = None
-        self.steady_s: float | None = None
+        self.inputs: dict[str, InputInfo] = {info["name"]: TensorInput(info) for info in found.inputs}
+        self.outputs: list[str] = [info["name"] for info in found.outputs]
+        self.threads, self.note = capped_threads(options.threads)
+        self.options = replace(options, device="cpu", threads=self.threads, cuda_graph=False)
+        self.precision = precision
         self._model = model
         self._lock = threading.Lock()
-        self._requests: dict[int, list[Any]] = {}
+        self._compiled: dict[int, tuple[Any, list[Any]]] = {}
+        self._closed = False
         try:
-            self._compiled(self._size(batch))
+            self._requests(self._size(self.options.groups))
         except RuntimeError as error:
             raise DeviceUnavailableError(
                 f"openvino cannot run the graph: {' '.join(str(error).split())[:300]}"
             ) from error
 
-    def warmup(self, modes: int = 1) -> None:
-        """Run once on numbers, so that the first real patterns do not wait for compilation."""
-        self.run(warmup_feed(self.inputs, self.batch, modes))
-
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
-        """Return the outputs by name for any number of groups; inputs as the contract has them."""
-        count = len(feed[c.DIFFRACTION])
+        """See `Session.run`."""
+        arrays, count = checked(self.inputs, feed)
         size = self._size(count)
-        start = time.perf_counter()
         with self._lock:
-            requests = self._compiled(size)
+            if self._closed:
+                raise closed(self.engine)
+            requests = self._requests(size)
             parts: list[dict[str, np.ndarray]] = []
             waiting: list[tuple[Any, int]] = []
             for number, first in enumerate(range(0, count, size)):
@@ -92,24 +80,38 @@ class OpenVinoSession:
                     parts.append(self._result(*waiting.pop(0)))
                 stop = min(first + size, count)
                 request = requests[number % len(requests)]
-                part = cut(feed, first, stop, size)
-                used = {name: np.ascontiguousarray(part[name]) for name in self.inputs}
-                request.start_async(used, share_inputs=True)
+                part = cut(self.inputs, arrays, first, stop, size)
+                request.start_async({name: np.ascontiguousarray(part[name]) for name in self.inputs}, share_inputs=True)
                 waiting.append((request, stop - first))
             parts += [self._result(request, groups) for request, groups in waiting]
-        elapsed = time.perf_counter() - start
-        if self.cold_s is None:
-            self.cold_s = elapsed
-        else:
-            self.steady_s = elapsed
         return joined(parts)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the version, and of what was compiled the devices, the precision and the threads."""
+        with self._lock:
+            if self._closed:
+                raise closed(self.engine)
+            compiled, _ = next(iter(self._compiled.values()))
+            return {
+                "openvino": self.openvino.__version__,
+                "devices": list(compiled.get_property("EXECUTION_DEVICES")),
+                "precision": str(compiled.get_property("INFERENCE_PRECISION_HINT").to_string()),
+                "threads": int(compiled.get_property("INFERENCE_NUM_THREADS")),
+            }
+
+    def close(self) -> None:
+        """See `Session.close`."""
+        with self._lock:
+            self._closed = True
+            self._compiled.clear()
+            self.core = None
 
     def _size(self, count: int) -> int:
         """Return how many groups a request takes when `count` are asked for: an equal share for each thread."""
         return max(1, min(_REQUEST_GROUPS, -(-count // self.threads)))
 
-    def _compiled(self, size: int) -> list[Any]:
-        if size not in self._requests:
+    def _requests(self, size: int) -> list[Any]:
+        if size not in self._compiled:
             graph = self.core.read_model(self._model)
             shapes = {
                 name: [size if axis == c.BATCH_AXIS else -1 if isinstance(axis, str) else axis for axis in info.shape]
@@ -123,8 +125,8 @@ class OpenVinoSession:
                 "NUM_STREAMS": self.threads,
             }
             compiled = self.core.compile_model(graph, "CPU", options)
-            self._requests[size] = [compiled.create_infer_request() for _ in range(self.threads)]
-        return self._requests[size]
+            self._compiled[size] = compiled, [compiled.create_infer_request() for _ in range(self.threads)]
+        return self._compiled[size][1]
 
     def _result(self, request: Any, groups: int) -> dict[str, np.ndarray]:
         request.wait()

@@ -1,117 +1,110 @@
-"""Run one graph under onnxruntime in batches: warmed up, safe to call from several threads."""
+"""The one contract for running a graph, whatever runs it."""
 
 from __future__ import annotations
 
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import Protocol
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.batching import Feed, InputInfo, joined, split, warmup_feed
-from ptycho_runtime.engine.devices import Opened, open_session, usable_threads
-from ptycho_runtime.engine.gpu import GpuSession
+from ptycho_runtime.engine.batching import Feed, InputInfo, warmup_feed
+from ptycho_runtime.engine.options import DEFAULTS, RunOptions
+from ptycho_runtime.errors import ReconstructionError
 
 
 class Session(Protocol):
-    """One graph on one engine and device."""
+    """One graph on one engine and device: a context manager, and `close` does what leaving it does.
+
+    Its methods may be called from several threads at a time.
+    """
 
     engine: str
     device: str
-    note: str  # in one line why it is not another device; mostly empty
+    note: str
+    """What is to be said of the session in one line, above all why it is not on another device; mostly empty."""
+    options: RunOptions
+    """How it was opened, with the device and the threads that it truly has."""
     inputs: dict[str, InputInfo]
     outputs: list[str]
-    cold_s: float | None  # the first run
-    steady_s: float | None  # the latest run after it
 
-    def warmup(self, modes: int = 1) -> None:
-        """Run once on numbers, so that the first real patterns do not wait."""
+    def __enter__(self) -> Self:
+        """Return the session."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
 
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
-        """Return the outputs by name for any number of groups; inputs as the contract has them."""
-
-
-class GraphSession:
-    """One graph under onnxruntime on one device.
-
-    On the CPU a batch is split among the threads, each of which runs its part alone: they wait for each other once a batch and
-    not once an operator. Fewer groups than threads are run by all threads together. What a GPU does is in `gpu_session`.
-    """
-
-    engine = "onnxruntime"
-
-    def __init__(
-        self,
-        model: bytes,
-        device: str = "auto",
-        batch: int = 16,
-        *,
-        tf32: bool = False,
-        threads: int | None = None,
-        cuda_graph: bool = False,
-    ) -> None:
-        """Open the session; see `devices.open_session` for what is raised.
+        """Return the outputs by name for any number of groups.
 
         Args:
-            model: an ONNX file's content.
-            device: `auto`, `cpu`, `cuda` or `tensorrt`.
-            batch: groups per run on a GPU, where a new size costs a new plan; smaller requests are padded.
-            tf32: see `open_session`.
-            threads: see `open_session`.
-            cuda_graph: see `open_session`; every run then has the shapes of the first.
+            feed: arrays by input name, as the graph's inputs are described; others are passed over.
+
+        Raises:
+            ReconstructionError: an input is missing, or has another dtype, shape or number of groups than the graph takes; the
+                graph cannot be run on what it holds; the session is closed.
+            DeviceUnavailableError: the device fails.
         """
-        self.threads = threads or usable_threads()
-        self._model = model
-        self._opened: dict[int, Opened] = {}  # CPU sessions by threads
-        together = self.threads if batch < self.threads else 1
-        first = open_session(model, device, tf32=tf32, threads=together, batch=batch, cuda_graph=cuda_graph)
-        self._opened[together] = first
-        self.session, self.device, self.note = first.session, first.device, first.note
-        self.batch = batch
-        self.inputs: dict[str, InputInfo] = {i.name: i for i in self.session.get_inputs()}
-        self.outputs = [o.name for o in self.session.get_outputs()]
-        self.cold_s: float | None = None
-        self.steady_s: float | None = None
-        self._gpu = None if self.device == "cpu" else GpuSession(self.session, batch, cuda_graph=cuda_graph)
-        self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
 
     def warmup(self, modes: int = 1) -> None:
         """Run once on numbers, so that the first real patterns do not wait for plans and memory."""
-        self.run(warmup_feed(self.inputs, self.batch, modes))
 
+    def facts(self) -> dict[str, Any]:
+        """Return what is read back of the engine: versions, device or providers, precision."""
+
+    def close(self) -> None:
+        """Give threads, buffers and the engine's memory back; a second time does nothing."""
+
+
+class TensorInput:
+    """An input of a graph, described as onnxruntime does."""
+
+    def __init__(self, info: c.TensorInfo) -> None:
+        """Take what `exports.json` or an ONNX file says of it."""
+        kind = {"float32": "float"}.get(info["dtype"], info["dtype"])
+        self.name, self.shape, self.type = info["name"], list(info["shape"]), f"tensor({kind})"
+
+
+class BaseSession(ABC):
+    """What all sessions share."""
+
+    engine: str
+    device: str
+    note: str = ""
+    options: RunOptions = DEFAULTS
+    inputs: dict[str, InputInfo]
+    outputs: list[str]
+
+    def __enter__(self) -> Self:
+        """Return the session."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+    @abstractmethod
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
-        """Return the outputs by name for any number of groups; inputs as the contract has them."""
-        start = time.perf_counter()
-        found = self._run_cpu(feed) if self._gpu is None else self._gpu.run(feed)
-        elapsed = time.perf_counter() - start
-        if self.cold_s is None:
-            self.cold_s = elapsed
-        else:
-            self.steady_s = elapsed
-        return found
+        """See `Session.run`."""
 
-    def _run_cpu(self, feed: Feed) -> dict[str, np.ndarray]:
-        count = len(feed[c.DIFFRACTION])
-        if self.threads == 1 or count < self.threads:
-            return self._on_cpu(self.threads, feed)
-        parts = split(feed, self.threads)
-        with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self.threads - 1, thread_name_prefix="session")
-            self._cpu(1)
-        others = [self._pool.submit(self._on_cpu, 1, part) for part in parts[1:]]
-        found = [self._on_cpu(1, parts[0]), *(other.result() for other in others)]
-        return joined(found)
+    @abstractmethod
+    def facts(self) -> dict[str, Any]:
+        """See `Session.facts`."""
 
-    def _on_cpu(self, threads: int, feed: Feed) -> dict[str, np.ndarray]:
-        used = {name: np.ascontiguousarray(feed[name]) for name in self.inputs}
-        found = self._cpu(threads).session.run(self.outputs, used)
-        return {name: np.asarray(value) for name, value in zip(self.outputs, found, strict=True)}
+    @abstractmethod
+    def close(self) -> None:
+        """See `Session.close`."""
 
-    def _cpu(self, threads: int) -> Opened:
-        if threads not in self._opened:
-            self._opened[threads] = open_session(self._model, "cpu", threads=threads)
-        return self._opened[threads]
+    def warmup(self, modes: int = 1) -> None:
+        """See `Session.warmup`."""
+        self.run(warmup_feed(self.inputs, self.options.groups, modes))
+
+
+def closed(engine: str) -> ReconstructionError:
+    """Return what a closed session's `run` raises."""
+    return ReconstructionError(f"this {engine} session is closed; open another one")

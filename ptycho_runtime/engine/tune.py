@@ -7,6 +7,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import numpy as np
 import onnxruntime
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.devices import usable_threads
-from ptycho_runtime.engine.hardware import processor
-from ptycho_runtime.engine.session import GraphSession
+from ptycho_runtime.engine.hardware import processor, usable_threads
+from ptycho_runtime.engine.opening import open_session
+from ptycho_runtime.engine.options import RunOptions
+from ptycho_runtime.engine.session import Session
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.files import cache_folder, write_file
 
@@ -55,7 +57,7 @@ def tune(
 
     Args:
         export: what is to be run.
-        device: see `devices.open_session`.
+        device: see `RunOptions`.
         batches: groups a run.
         rounds: how often each setting has its turn.
         progress: called with a short text before each round.
@@ -67,31 +69,32 @@ def tune(
     """
     sizes = sorted(set(batches))
     model = export.graphs[GRAPH]
-    first = GraphSession(model, device, sizes[0])
+    with open_session(model, RunOptions(device, sizes[0])) as first:
+        device, channels = first.device, first.inputs[c.DIFFRACTION].shape[1]
     usable = usable_threads()
-    counts = sorted({1, max(1, usable // 2), usable}) if first.device == "cpu" else [usable]
+    counts = sorted({1, max(1, usable // 2), usable}) if device == "cpu" else [usable]
     rng = np.random.default_rng(1)
-    candidates: list[tuple[Setting, Callable[[], float]]] = []
-    for threads in counts:
-        for batch in sizes:
-            session = GraphSession(model, first.device, batch, threads=threads)
-            channels = session.inputs[c.DIFFRACTION].shape[1]
-            feed = {
-                c.DIFFRACTION: rng.poisson(3.0, (batch, channels, export.N, export.N)).astype(np.float32) ** 0.5,
-                c.INPUT_SCALE: np.full((batch, 1, 1, 1), 0.1, np.float32),
-            }
-            candidates.append((Setting(batch, threads), _timed(session, feed, batch)))
-    rates: dict[Setting, list[float]] = {setting: [] for setting, _ in candidates}
-    for number in range(rounds):
-        if progress:
-            progress(f"round {number + 1} of {rounds}")
-        for setting, run in candidates:
-            time.sleep(_PAUSE_S)
-            rates[setting].append(run())
-    return first.device, [_trial(setting, found) for setting, found in rates.items()]
+    with ExitStack() as sessions:
+        candidates: list[tuple[Setting, Callable[[], float]]] = []
+        for threads in counts:
+            for batch in sizes:
+                session = sessions.enter_context(open_session(model, RunOptions(device, batch, threads)))
+                feed = {
+                    c.DIFFRACTION: rng.poisson(3.0, (batch, channels, export.N, export.N)).astype(np.float32) ** 0.5,
+                    c.INPUT_SCALE: np.full((batch, 1, 1, 1), 0.1, np.float32),
+                }
+                candidates.append((Setting(batch, threads), _timed(session, feed, batch)))
+        rates: dict[Setting, list[float]] = {setting: [] for setting, _ in candidates}
+        for number in range(rounds):
+            if progress:
+                progress(f"round {number + 1} of {rounds}")
+            for setting, run in candidates:
+                time.sleep(_PAUSE_S)
+                rates[setting].append(run())
+    return device, [_trial(setting, found) for setting, found in rates.items()]
 
 
-def _timed(session: GraphSession, feed: dict[str, np.ndarray], batch: int) -> Callable[[], float]:
+def _timed(session: Session, feed: dict[str, np.ndarray], batch: int) -> Callable[[], float]:
     """Return a function that runs one round and gives its groups a second; warms up and sizes the round first."""
     session.run(feed)
     start = time.perf_counter()

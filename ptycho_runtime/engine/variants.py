@@ -7,12 +7,14 @@ error, so it is measured again: on the stored patterns when it is opened, and on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.session import GraphSession, Session
+from ptycho_runtime.engine.opening import open_session
+from ptycho_runtime.engine.options import DEFAULTS, RunOptions
+from ptycho_runtime.engine.session import Session
 from ptycho_runtime.errors import VariantRefusedError
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.export.precision import PrecisionErrors, Variant
@@ -35,31 +37,44 @@ class OpenedVariant:
     session: Session
 
 
-def open_variant_session(variant: Variant, batch: int = 16, threads: int | None = None) -> Session:
-    """Return a session of a variant; raises `DeviceUnavailableError` where its engine or device is not there."""
-    from ptycho_runtime.engine.openvino import OpenVinoSession
+def open_variant_session(variant: Variant, options: RunOptions = DEFAULTS) -> Session:
+    """Return a session of a variant on the device that it is for.
 
+    Raises `DeviceUnavailableError` where its engine or device is not there.
+    """
     if variant.engine == "openvino":
-        return OpenVinoSession(variant.model, batch, precision=variant.precision, threads=threads)
-    return GraphSession(variant.model, variant.device, batch)
+        from ptycho_runtime.engine.openvino import OpenVinoSession
+
+        return OpenVinoSession(variant.model, options, precision=variant.precision)
+    # Its budget was kept without TF32, and a graph of its own would have to be captured for it.
+    return open_session(variant.model, replace(options, device=variant.device, tf32=False, cuda_graph=False))
 
 
-def open_variant(export: Export, graph: str, device: str, batch: int, threads: int | None = None) -> OpenedVariant:
+def open_variant(export: Export, graph: str, options: RunOptions) -> OpenedVariant:
     """Return a graph's stored variant, open and proven on this host on the patterns stored with it.
+
+    Args:
+        export: which may have one.
+        graph: its name.
+        options: how it is run; the device says which variant.
 
     Raises:
         VariantRefusedError: the export has none for the graph, or it errs more than its budget here.
         DeviceUnavailableError: its engine is not installed or cannot run it here.
     """
-    variant = export.variants.get((graph, device))
+    variant = export.variants.get((graph, options.device))
     if variant is None:
-        how = "--precision auto" if device == "cpu" else "--precision float16"
+        how = "--precision auto" if options.device == "cpu" else "--precision float16"
         raise VariantRefusedError(
-            f"{export.path.name}: has no variant in reduced precision for {device}; export the bundle with {how}"
+            f"{export.path.name}: has no variant in reduced precision for {options.device}; export the bundle with {how}"
         )
-    opened = OpenedVariant(variant, open_variant_session(variant, batch, threads))
     feed, reference = stored_patterns(export, graph)
-    refuse_beyond(opened, feed, reference, "the patterns stored with it")
+    opened = OpenedVariant(variant, open_variant_session(variant, options))
+    try:
+        refuse_beyond(opened, feed, reference, "the patterns stored with it")
+    except BaseException:
+        opened.session.close()
+        raise
     return opened
 
 

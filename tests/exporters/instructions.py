@@ -79,7 +79,7 @@ def _run_once(model: str) -> None:
     import numpy as np
     import onnxruntime
 
-    from ptycho_runtime.engine.session import warmup_feed
+    from ptycho_runtime.engine.batching import warmup_feed
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

@@ -6,6 +6,7 @@ No GPU is needed: facts and sessions are given. What a real one answers is for `
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters.parity import runners  # noqa: E402
 from exporters.parity.devices import why_unproven  # noqa: E402
 from exporters.parity.runners import NotRunnable, OnnxRunner, TorchScriptRunner  # noqa: E402
+from ptycho_runtime import RunOptions  # noqa: E402
+from ptycho_runtime.engine import devices, tensorrt_cache  # noqa: E402
+from ptycho_runtime.engine.devices import provider_options  # noqa: E402
+from ptycho_runtime.engine.onnx_session import OnnxSession  # noqa: E402
+from ptycho_runtime.engine.opening import open_session  # noqa: E402
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
@@ -76,9 +82,18 @@ class FakeSession:
     def get_provider_options(self) -> dict[str, dict[str, str]]:
         return dict(self.asked)
 
+    def get_inputs(self) -> list[Any]:
+        return []
+
+    get_outputs = get_inputs
+
     def end_profiling(self) -> str:
-        records = [{"cat": "Node", "args": {"provider": name}} for name in (CUDA, CUDA, CPU)]
-        records += [{"cat": "Node", "args": {}}, {"cat": "Session"}]
+        nodes = [(f"node_{number}_kernel_time", name) for number, name in enumerate((CUDA, CUDA, CPU))]
+        records: list[dict[str, Any]] = [
+            {"cat": "Node", "name": name, "dur": 1, "args": {"provider": provider, "op_name": "Conv"}}
+            for name, provider in nodes
+        ]
+        records += [{"cat": "Node", "name": "fence", "args": {}}, {"cat": "Session"}]
         path = Path(f"{self.options.profile_file_prefix}_1.json")
         path.write_text(json.dumps(records))
         return str(path)
@@ -87,7 +102,7 @@ class FakeSession:
 @pytest.fixture
 def gpu_host(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a host say it has a CUDA device."""
-    monkeypatch.setattr(runners, "_require_cuda", lambda: None)
+    monkeypatch.setattr(devices, "DRIVER_FILES", ("/dev/null",))
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["TensorrtExecutionProvider", CUDA, CPU])
 
@@ -95,14 +110,22 @@ def gpu_host(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("gpu_host")
 class TestSession:
     @pytest.mark.parametrize("tf32", [False, True])
-    def test_cuda_is_the_only_provider_and_every_node_is_read_back(
+    def test_cuda_is_the_only_provider_opened_as_the_runtime_does_and_every_node_is_read_back(
         self, tf32: bool, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
+        opened: list[FakeSession] = []
+
+        def watched(*arguments: Any, **options: Any) -> FakeSession:
+            opened.append(FakeSession(*arguments, **options))
+            return opened[-1]
+
+        monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
         with OnnxRunner(b"", "cuda", tf32=tf32) as runner:
-            session: Any = runner.session
-            assert session.asked == [(CUDA, {"use_tf32": "1" if tf32 else "0"})]
+            (session,) = opened
+            assert session.asked == [(CUDA, provider_options(b"", RunOptions("cuda", tf32=tf32)))]
+            assert session.asked[0][1] == {"use_tf32": "1" if tf32 else "0", "cudnn_conv_algo_search": "HEURISTIC"}
             assert session.options.get_session_config_entry("session.disable_cpu_ep_fallback") == "1"
+            assert session.options.get_session_config_entry("session.force_spinning_stop") == "1"
             facts = runner.facts()
             folder = Path(session.options.profile_file_prefix).parent
         assert facts["node_providers"] == {CUDA: 2, CPU: 1}
@@ -112,17 +135,39 @@ class TestSession:
     def test_a_session_that_came_up_on_the_cpu_is_not_run(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(FakeSession, "get_providers", lambda self: [CPU])
         monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
-        with pytest.raises(NotRunnable, match=f"onnxruntime fell back to {CPU}; it could not use {CUDA}"):
+        with pytest.raises(NotRunnable, match=f"^cuda cannot be used: .* the session came up on {CPU}"):
             OnnxRunner(b"", "cuda")
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
     @pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="this onnxruntime has no CUDA")
     @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-    def test_real_onnxruntime_that_would_fall_back_is_told_so(self, device: str) -> None:
-        with pytest.raises(
-            NotRunnable, match=r"onnxruntime would fall back to the CPU, since .*ExecutionProvider cannot"
-        ):
-            OnnxRunner(double(), device)
+    def test_real_onnxruntime_that_would_fall_back_is_told_so(
+        self, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(tensorrt_cache, "this_host", lambda: tensorrt_cache.Host("a GPU 9.0", 101300, "1.31.1"))
+        with pytest.raises(NotRunnable, match=f"^{device} cannot be used: onnxruntime refused the session: "):
+            OnnxRunner(double(), device, tf32=True)
+
+
+class TestBatches:
+    """On a GPU a session pads to its batch, so each batch size is proven in a session of its own."""
+
+    @pytest.mark.parametrize(("device", "sessions"), [("cuda", 3), ("cpu", 1)])
+    def test_sessions_of_a_runner(self, device: str, sessions: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        asked: list[RunOptions] = []
+
+        def watched(data: bytes, options: RunOptions, **how: Any) -> OnnxSession:
+            asked.append(options)
+            return open_session(data, replace(options, device="cpu"), whole=True)
+
+        monkeypatch.setattr(runners, "open_session", watched)
+        with OnnxRunner(double(), device) as runner:
+            for groups in (1, 3, 3, 16):
+                assert runner.run({"x": np.ones(groups, np.float32)})["y"].tolist() == groups * [2.0]
+        assert len(asked) == sessions
+        if device == "cuda":
+            assert [options.batch for options in asked] == [1, 3, 16]
 
 
 def test_a_file_that_the_cpu_refuses_is_an_error_and_not_a_row_that_did_not_run() -> None:
@@ -138,14 +183,15 @@ def test_cpu_facts_are_read_back() -> None:
 
 
 def test_tf32_is_put_back_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runners, "_require_cuda", lambda: None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.jit, "load", lambda data, map_location: None)
 
     def flags() -> tuple[bool, bool]:
         return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
 
     before = flags()
     for tf32 in (False, True):
-        with runners._TorchRunner("cuda", tf32):
+        with TorchScriptRunner(b"", [], [], "cuda", tf32=tf32):
             assert flags() == (tf32, tf32)
         assert flags() == before
 

@@ -264,10 +264,12 @@ class TestOnAHost:
         assert np.array_equal(found.object, right.object)
 
     def test_check_judges_the_variants_too(self, made: ExportResult, tmp_path: Path) -> None:
-        rows = check_host(ptycho_runtime.open_export(made.bundle), "cpu")
+        rows = check_host(ptycho_runtime.open_export(made.bundle), ptycho_runtime.RunOptions("cpu"))
         assert [row.graph for row in rows if "openvino int8" in row.device] == ["diffraction_to_obj", c.CENTRE]
         raise_unless_passed(rows, "demo")
-        rows = check_host(ptycho_runtime.open_export(with_other_weights(made, tmp_path)), "cpu")
+        rows = check_host(
+            ptycho_runtime.open_export(with_other_weights(made, tmp_path)), ptycho_runtime.RunOptions("cpu")
+        )
         assert [row.graph for row in rows if not row.passed] == [c.CENTRE]
 
     def test_damaged_variant_is_refused(self, made: ExportResult, tmp_path: Path) -> None:
@@ -375,6 +377,6 @@ class TestFloat16:
         opened, note = ptycho_runtime.open(made16.bundle, "cpu", precision="auto").variant()
         assert opened is None
         assert "has no variant in reduced precision for cpu" in note
-        rows = check_host(ptycho_runtime.open_export(made16.bundle), "cpu")
+        rows = check_host(ptycho_runtime.open_export(made16.bundle), ptycho_runtime.RunOptions("cpu"))
         assert [row.verdict.split(":")[0] for row in rows if "float16" in row.device] == ["not run", "not run"]
         raise_unless_passed(rows, "demo")

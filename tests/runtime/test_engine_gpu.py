@@ -16,16 +16,15 @@ import onnxruntime
 import pytest
 
 import ptycho_runtime
-from ptycho_runtime import DeviceUnavailableError, open_export
+from ptycho_runtime import DeviceUnavailableError, RunOptions, open_export
 from ptycho_runtime import contract as c
 from ptycho_runtime.cli import main as cli
 from ptycho_runtime.engine import devices
-from ptycho_runtime.engine import gpu as gpu_session
 from ptycho_runtime.engine.batching import warmup_feed
-from ptycho_runtime.engine.device_lock import Door
-from ptycho_runtime.engine.devices import open_session
-from ptycho_runtime.engine.gpu import FixedBinding, GpuSession
-from ptycho_runtime.engine.session import GraphSession
+from ptycho_runtime.engine.binding import FixedBinding
+from ptycho_runtime.engine.device_lock import SharedLock
+from ptycho_runtime.engine.gpu import GpuSession
+from ptycho_runtime.engine.opening import open_session
 from ptycho_runtime.errors import ReconstructionError
 
 GRAPH = "diffraction_to_obj"
@@ -40,11 +39,11 @@ def feed_of(groups: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def cpu(demo: Path) -> onnxruntime.InferenceSession:
-    return open_session(open_export(demo).graphs[GRAPH], "cpu", threads=1).session
+    return open_session(open_export(demo).graphs[GRAPH], RunOptions("cpu", threads=1)).session
 
 
-def on_cpu(session: Any, batch: int = 4, **options: Any) -> GpuSession:
-    return GpuSession(session, batch, memory="cpu", **options)
+def on_cpu(session: Any, batch: int = 4, cuda_graph: bool = False) -> GpuSession:
+    return GpuSession(session, RunOptions("cuda", batch, cuda_graph=cuda_graph), memory="cpu")
 
 
 @pytest.mark.parametrize("groups", [1, 3, 4, 5, 13])
@@ -66,13 +65,20 @@ def test_results_stay_when_the_buffers_are_used_again(cpu: Any) -> None:
 
 
 def test_buffers_are_allocated_once(cpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[str] = []
-    allocate = gpu_session._buffer
-    monkeypatch.setattr(gpu_session, "_buffer", lambda name, *rest: (made.append(name), allocate(name, *rest))[1])
+    made: list[list[int]] = []
+    allocate = onnxruntime.OrtValue.ortvalue_from_shape_and_type
+
+    def watched(shape: list[int], *rest: Any) -> Any:
+        made.append(shape)
+        return allocate(shape, *rest)
+
+    monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", watched)
     session = on_cpu(cpu)
     for groups in (4, 1, 9):
         session.run(feed_of(groups))
-    assert sorted(made) == sorted(2 * [c.DIFFRACTION, c.INPUT_SCALE, c.OBJECT_REAL, c.OBJECT_IMAG])
+    assert sorted(made) == 2 * [[4, 1, 1, 1]] + 6 * [
+        [4, 1, 64, 64]
+    ]  # twice the scale, patterns, real and imaginary part
 
 
 class Watched:
@@ -151,7 +157,10 @@ def test_failed_run_gives_its_buffers_back(cpu: Any, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch:
         patch.setattr(FixedBinding, "run", lambda binding: (_ for _ in ()).throw(RuntimeError("device lost")))
         for _ in range(3):
-            with pytest.raises(RuntimeError, match=r"^device lost$"):
+            with pytest.raises(
+                DeviceUnavailableError,
+                match=r"^cuda could not run the graph: device lost; a smaller --batch takes less memory$",
+            ):
                 session.run(feed_of(9))
     assert session.run(feed_of(9))[c.OBJECT_REAL].shape == (9, 1, 64, 64)
 
@@ -179,7 +188,7 @@ class TestRefusals:
             on_cpu(cpu).run(feed_of(0))
 
     def test_other_shapes_than_were_captured(self, demo: Path) -> None:
-        model = open_session(open_export(demo).graphs["autoencoder"], "cpu", threads=1).session
+        model = open_session(open_export(demo).graphs["autoencoder"], RunOptions("cpu", threads=1)).session
         inputs = {info.name: info for info in model.get_inputs()}
         plain, graph = on_cpu(model), on_cpu(model, cuda_graph=True)
         for modes in (1, 2):
@@ -226,23 +235,23 @@ class TestRefusals:
         )
 
 
-class TestDoor:
+class TestSharedLock:
     def test_one_alone_waits_for_those_inside_and_keeps_others_out(self) -> None:
-        door, order = Door(), list[str]()
+        lock, order = SharedLock(), list[str]()
         leave, taken = threading.Event(), threading.Event()
 
         def first() -> None:
-            with door.together():
+            with lock.together():
                 taken.set()
                 assert leave.wait(10)
                 order.append("first leaves")
 
         def lone() -> None:
-            with door.alone():
+            with lock.alone():
                 order.append("alone")
 
         def late() -> None:
-            with door.together():
+            with lock.together():
                 order.append("late")
 
         threads = [threading.Thread(target=run) for run in (first, lone, late)]
@@ -250,7 +259,7 @@ class TestDoor:
         assert taken.wait(10)
         threads[1].start()
         for _ in range(10_000):
-            if door._taken or order:  # the one alone stands at the door, or went through it
+            if lock.claimed or order:  # the one alone waits, or had it
                 break
             threading.Event().wait(0.001)
         threads[2].start()
@@ -260,10 +269,10 @@ class TestDoor:
         assert order == ["first leaves", "alone", "late"]
 
     def test_many_are_inside_at_a_time(self) -> None:
-        door, both = Door(), threading.Barrier(2, timeout=10)
+        lock, both = SharedLock(), threading.Barrier(2, timeout=10)
 
         def inside() -> None:
-            with door.together():
+            with lock.together():
                 both.wait()
 
         threads = [threading.Thread(target=inside) for _ in range(2)]
@@ -279,7 +288,8 @@ class TestDoor:
 @pytest.mark.parametrize("cuda_graph", [False, True])
 def test_gpu_answers_to_new_numbers_in_old_buffers(cuda_graph: bool, demo: Path) -> None:
     model = open_export(demo).graphs[GRAPH]
-    cpu, gpu = GraphSession(model, "cpu"), GraphSession(model, "cuda", 4, cuda_graph=cuda_graph)
+    cpu = open_session(model, RunOptions("cpu"))
+    gpu = open_session(model, RunOptions("cuda", 4, cuda_graph=cuda_graph))
     gpu.warmup()  # where asked for, this run is captured and the others replay it
     for seed, groups in ((1, 4), (2, 4), (3, 9)):
         found, wanted = gpu.run(feed_of(groups, seed)), cpu.run(feed_of(groups, seed))

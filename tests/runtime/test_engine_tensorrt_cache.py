@@ -11,10 +11,11 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from ptycho_runtime import DeviceUnavailableError
+from ptycho_runtime import DeviceUnavailableError, RunOptions
 from ptycho_runtime.engine import devices
 from ptycho_runtime.engine import tensorrt_cache as engines
-from ptycho_runtime.engine.devices import open_session
+from ptycho_runtime.engine.opening import open_session
+from ptycho_runtime.engine.options import PROVIDERS
 from ptycho_runtime.engine.tensorrt_cache import Host, engine_folder, engine_options, library_name, this_host
 
 HOST = Host("NVIDIA H100 9.0", 101300, "1.31.1")
@@ -120,7 +121,7 @@ def test_installed_provider_knows_the_options_it_is_given(
     """A misspelt option would be noticed on a GPU alone."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(engines, "this_host", lambda: HOST)
-    options = devices._gpu_options(b"model", provider, 16, tf32=False, cuda_graph=provider == "cuda")
+    options = devices.provider_options(b"model", RunOptions(provider, 16, cuda_graph=provider == "cuda"))
     code = (LIBRARIES / f"libonnxruntime_providers_{provider}.so").read_bytes()
     assert [name for name in options if b"\0" + name.encode() + b"\0" not in code] == []
 
@@ -129,8 +130,8 @@ class TestRefusals:
     @pytest.fixture(autouse=True)
     def driver_and_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the host look as if it had a GPU, up to the point that is tested."""
-        monkeypatch.setattr(devices, "_DRIVER_FILES", ("/dev/null",))
-        monkeypatch.setattr(devices.onnxruntime, "get_available_providers", lambda: list(devices.PROVIDERS.values()))
+        monkeypatch.setattr(devices, "DRIVER_FILES", ("/dev/null",))
+        monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
         monkeypatch.delenv(engines.TF32_SWITCH, raising=False)
 
     def test_rounding_that_was_not_allowed(self) -> None:
@@ -139,7 +140,7 @@ class TestRefusals:
             r"start with NVIDIA_TF32_OVERRIDE=0 in the environment, or allow TF32$"
         )
         with pytest.raises(DeviceUnavailableError, match=expected):
-            open_session(b"model", "tensorrt")
+            open_session(b"model", RunOptions("tensorrt"))
 
     def test_libraries_that_are_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing() -> Host:
@@ -147,11 +148,11 @@ class TestRefusals:
 
         monkeypatch.setattr(engines, "this_host", missing)
         with pytest.raises(DeviceUnavailableError, match=r"^tensorrt cannot be used: libnvinfer.*LD_LIBRARY_PATH\)$"):
-            open_session(b"model", "tensorrt", tf32=True)
+            open_session(b"model", RunOptions("tensorrt", tf32=True))
 
     def test_cache_that_cannot_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         monkeypatch.setattr(engines, "this_host", lambda: HOST)
         with pytest.raises(DeviceUnavailableError, match=r"set XDG_CACHE_HOME to a folder that can be written$"):
-            open_session(b"model", "tensorrt", tf32=True)
+            open_session(b"model", RunOptions("tensorrt", tf32=True))

@@ -77,7 +77,7 @@ def test_open_takes_what_was_tuned_unless_told_otherwise(demo: Path) -> None:
     remember(export, "cpu", Setting(5, 1))
     assert ptycho_runtime.open(demo, "cpu").batch == 5
     assert ptycho_runtime.open(demo, "cpu").tuned == Setting(5, 1)
-    assert ptycho_runtime.open(demo, "cpu", 7).batch == 7
+    assert ptycho_runtime.open(demo, "cpu", batch=7).batch == 7
     assert ptycho_runtime.open(demo, "cpu", threads=1).tuned is None
 
 

@@ -7,13 +7,15 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import ptycho_runtime
 from ptycho_runtime import contract as c
-from ptycho_runtime.engine.session import GraphSession
+from ptycho_runtime.engine.options import RunOptions
+from ptycho_runtime.engine.session import BaseSession, Session
 from ptycho_runtime.engine.variants import OpenedVariant, open_variant, precision_errors, refuse_beyond
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.precision import Budget, PrecisionErrors, Variant
@@ -77,18 +79,21 @@ def test_values_that_are_not_finite_err_infinitely() -> None:
     assert not Budget(1e9, 1e9).allows(precision_errors(broken, field(0.3)))
 
 
-class Turned:
+class Turned(BaseSession):
     """A session in "reduced precision" that turns the phase of what another one gives."""
 
-    engine, device, note, cold_s, steady_s = "openvino", "cpu", "", None, None
+    engine, device = "openvino", "cpu"
 
-    def __init__(self, session: GraphSession, by_rad: float) -> None:
+    def __init__(self, session: Session, by_rad: float) -> None:
         self.session, self.by_rad = session, by_rad
         self.inputs, self.outputs = session.inputs, session.outputs
         self.groups = 0
 
-    def warmup(self, modes: int = 1) -> None:
-        raise AssertionError("not needed")
+    def facts(self) -> dict[str, Any]:
+        return self.session.facts()
+
+    def close(self) -> None:
+        self.session.close()
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self.groups += len(feed[c.DIFFRACTION])
@@ -158,7 +163,7 @@ def test_unknown_precision_is_refused(demo: Path) -> None:
 
 def test_variant_for_a_gpu_is_another_one(demo: Path) -> None:
     model = ptycho_runtime.open(demo, "cpu", precision="auto")
-    model.patches.device = "cuda"
+    model.options = RunOptions("cuda", precision="auto")
     assert (
         "has no variant in reduced precision for cuda; export the bundle with --precision float16" in model.variant()[1]
     )
@@ -194,7 +199,7 @@ def test_stored_patterns_decide_on_this_host(demo: Path, monkeypatch: pytest.Mon
         turned_ = (right[c.OBJECT_REAL] + 1j * right[c.OBJECT_IMAG]) * by
         patterns |= {c.OBJECT_REAL: turned_.real, c.OBJECT_IMAG: turned_.imag}
         if fits:
-            assert open_variant(stored, graph, "cpu", 16).session.engine == "openvino"
+            assert open_variant(stored, graph, RunOptions("cpu")).session.engine == "openvino"
             continue
         with pytest.raises(VariantRefusedError, match="on the patterns stored with it"):
-            open_variant(stored, graph, "cpu", 16)
+            open_variant(stored, graph, RunOptions("cpu"))
