@@ -41,8 +41,6 @@ ROOMS_NOT_YET = set[str]()
 SIGNATURES_NOT_YET = {
     "exporters.parity.matrix.run_parity",
     "exporters.parity.matrix.trial_rows",
-    "ptycho_runtime.api.__init__",
-    "ptycho_runtime.api.open",
     "ptycho_torch.models.blocks.__init__",
 }
 ERAS_NOT_YET = {

@@ -68,9 +68,9 @@ def open_variant(export: Export, graph: str, options: RunOptions) -> OpenedVaria
         raise VariantRefusedError(
             f"{export.path.name}: has no variant in reduced precision for {options.device}; export the bundle with {how}"
         )
-    feed, reference = stored_patterns(export, graph)
     opened = OpenedVariant(variant, open_variant_session(variant, options))
     try:
+        feed, reference = stored_patterns(export, graph)
         refuse_beyond(opened, feed, reference, "the patterns stored with it")
     except BaseException:
         opened.session.close()
