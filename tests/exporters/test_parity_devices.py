@@ -120,7 +120,7 @@ class TestSession:
             return opened[-1]
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
-        with OnnxRunner(b"", "cuda", tf32=tf32) as runner:
+        with OnnxRunner(double(), "cuda", tf32=tf32) as runner:
             (session,) = opened
             assert session.asked == [(CUDA, provider_options(b"", RunOptions("cuda", tf32=tf32)))]
             assert session.asked[0][1] == {"use_tf32": "1" if tf32 else "0", "cudnn_conv_algo_search": "HEURISTIC"}
@@ -136,7 +136,7 @@ class TestSession:
         monkeypatch.setattr(FakeSession, "get_providers", lambda self: [CPU])
         monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
         with pytest.raises(NotRunnable, match=f"^cuda cannot be used: .* the session came up on {CPU}"):
-            OnnxRunner(b"", "cuda")
+            OnnxRunner(double(), "cuda")
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
     @pytest.mark.skipif(CUDA not in onnxruntime.get_available_providers(), reason="this onnxruntime has no CUDA")

@@ -148,8 +148,14 @@ def test_threads_of_a_session_that_waits_leave_the_cores_to_others(demo: Path) -
 
 
 def test_a_graph_that_the_cpu_refuses_is_a_damaged_export() -> None:
+    onnx = pytest.importorskip("onnx")
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, ["batch", 1]) for name in "xy")
+    # There is no sigmoid of whole numbers.
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Sigmoid", ["x"], ["y"])], "wrong", [x], [y])
+    opset = onnx.helper.make_opsetid("", 20)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10).SerializeToString()
     with pytest.raises(DamagedExportError, match=r"^onnxruntime refuses the graph: .*; export the bundle again$"):
-        open_session(b"rubbish", RunOptions("cpu"))
+        open_session(model, RunOptions("cpu"))
 
 
 class TestFacts:

@@ -11,7 +11,7 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from ptycho_runtime import DeviceUnavailableError, RunOptions
+from ptycho_runtime import DeviceUnavailableError, RunOptions, open_export
 from ptycho_runtime.engine import devices
 from ptycho_runtime.engine import tensorrt_cache as engines
 from ptycho_runtime.engine.opening import open_session
@@ -127,6 +127,10 @@ def test_installed_provider_knows_the_options_it_is_given(
 
 
 class TestRefusals:
+    @pytest.fixture
+    def model(self, demo: Path) -> bytes:
+        return open_export(demo).graphs["diffraction_to_obj"]
+
     @pytest.fixture(autouse=True)
     def driver_and_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Let the host look as if it had a GPU, up to the point that is tested."""
@@ -134,25 +138,25 @@ class TestRefusals:
         monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
         monkeypatch.delenv(engines.TF32_SWITCH, raising=False)
 
-    def test_rounding_that_was_not_allowed(self) -> None:
+    def test_rounding_that_was_not_allowed(self, model: bytes) -> None:
         expected = (
             r"^tensorrt cannot be used: TensorRT rounds products to TF32 by itself; "
             r"start with NVIDIA_TF32_OVERRIDE=0 in the environment, or allow TF32$"
         )
         with pytest.raises(DeviceUnavailableError, match=expected):
-            open_session(b"model", RunOptions("tensorrt"))
+            open_session(model, RunOptions("tensorrt"))
 
-    def test_libraries_that_are_missing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_libraries_that_are_missing(self, model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
         def missing() -> Host:
             raise OSError("libnvinfer.so.10: cannot open shared object file")
 
         monkeypatch.setattr(engines, "this_host", missing)
         with pytest.raises(DeviceUnavailableError, match=r"^tensorrt cannot be used: libnvinfer.*LD_LIBRARY_PATH\)$"):
-            open_session(b"model", RunOptions("tensorrt", tf32=True))
+            open_session(model, RunOptions("tensorrt", tf32=True))
 
-    def test_cache_that_cannot_be_written(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_cache_that_cannot_be_written(self, model: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         monkeypatch.setattr(engines, "this_host", lambda: HOST)
         with pytest.raises(DeviceUnavailableError, match=r"set XDG_CACHE_HOME to a folder that can be written$"):
-            open_session(b"model", RunOptions("tensorrt", tf32=True))
+            open_session(model, RunOptions("tensorrt", tf32=True))

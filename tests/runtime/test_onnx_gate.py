@@ -10,7 +10,8 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
-from ptycho_runtime.engine.devices import open_session  # noqa: E402
+from ptycho_runtime.engine.opening import open_session  # noqa: E402
+from ptycho_runtime.engine.options import RunOptions  # noqa: E402
 from ptycho_runtime.errors import DamagedExportError, UnsafeGraphError  # noqa: E402
 from ptycho_runtime.export.onnx_file import CheckedModel  # noqa: E402
 
@@ -127,7 +128,7 @@ def test_a_field_that_nobody_knows() -> None:
 def test_a_session_opens_what_was_looked_through_and_nothing_else() -> None:
     checked = CheckedModel(model([plain("Relu")]).SerializeToString(), "m.onnx")
     assert CheckedModel(checked) is checked
-    session = open_session(checked, "cpu").session
+    session = open_session(checked, RunOptions("cpu")).session
     assert session.run(None, {"x": np.full((1, 4), -1.0, np.float32)})[0].tolist() == [[0.0] * 4]
     with pytest.raises(UnsafeGraphError, match="weights in another file"):
-        open_session(model([plain()], [external()]).SerializeToString(), "cpu")
+        open_session(model([plain()], [external()]).SerializeToString(), RunOptions("cpu"))
