@@ -1,33 +1,44 @@
-"""The command line: `ptycho-runtime reconstruct|predict|check|tune|doctor`. One line an error, exit codes a script can use."""
+"""The command line: `ptycho-runtime reconstruct|predict|inspect|check|tune|doctor`. One line an error, exit codes a script can use."""
 
 from __future__ import annotations
 
 import argparse
 import signal
 import sys
+from collections.abc import Mapping
 
-from ptycho_runtime.cli import check, doctor, predict, reconstruct, tune
+from ptycho_runtime.cli import check, doctor, inspect, predict, reconstruct, tune
+from ptycho_runtime.cli.config import with_config
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, report_bug, say
 from ptycho_runtime.errors import PtychoExportError
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the command line's grammar."""
+    return _grammar()[0]
+
+
+def _grammar() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
+    """Return the command line's grammar, and that of each command."""
     top = argparse.ArgumentParser(
         prog="ptycho-runtime",
         description="Run exported PtychoPINN models without PyTorch.",
         epilog="Exit codes: 0 well, 2 bad input, 3 this host computes something else, 4 the device is absent, 130 stopped, 1 a bug here.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (reconstruct, predict, check, tune, doctor):
+    for module in (reconstruct, predict, inspect, check, tune, doctor):
         module.add(commands)
-    return top
+    return top, commands.choices
 
 
 def run(arguments: list[str] | None = None) -> int:
     """Run a command line and return its exit code; an error with a known cause is one line."""
-    parsed = parser().parse_args(arguments)
+    top, commands = _grammar()
+    given = sys.argv[1:] if arguments is None else arguments
     try:
+        if given and given[0] in commands:
+            given = [given[0], *with_config(given[1:], commands[given[0]])]
+        parsed = top.parse_args(given)
         return int(parsed.run(parsed))
     except PtychoExportError as error:
         say(str(error))

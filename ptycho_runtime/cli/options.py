@@ -42,6 +42,9 @@ def scan_options(command: argparse.ArgumentParser) -> None:
     domain.add_argument(
         "--intensity", dest="domain", action="store_const", const="intensity", help="patterns are intensities (counts)"
     )
+    group.add_argument(
+        "--config", type=Path, metavar="FILE.toml", help="options of a beamline; what stands here too counts more"
+    )
     group.add_argument("--axis-order", choices=("nhw", "hwn"), help="axes of the patterns")
     group.add_argument("--patterns-key", help="name of the patterns in the file")
     group.add_argument("--x-key", help="name of the positions along columns")
@@ -70,7 +73,11 @@ def scan_options(command: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--mask", type=Path, help="bad pixels, not zero where bad: .npy, .npz or HDF5")
     group.add_argument(
-        "--exclude", type=frame_numbers, default=(), metavar="FRAMES", help="leave frames out, by number: 3,17,20-29"
+        "--exclude",
+        type=frame_numbers,
+        default=(),
+        metavar="FRAMES",
+        help="leave frames out of scale and image, by number (3,17,20-29), or those that a first image flags (flagged)",
     )
     group.add_argument("--patterns", type=row_range, default=(0, None), metavar="FROM:TO", help="some of the patterns")
     group.add_argument("--every", type=positive, default=1, help="every so many of them")
@@ -106,7 +113,7 @@ def read_options(arguments: argparse.Namespace) -> ReadOptions:
         flip_x=arguments.flip_x,
         flip_y=arguments.flip_y,
         swap_xy=arguments.swap_xy,
-        exclude=arguments.exclude,
+        exclude=tuple(number for number in arguments.exclude if isinstance(number, int)),
         rows=arguments.patterns,
         every=arguments.every,
         follow_links=arguments.follow_links,
@@ -127,10 +134,13 @@ def centre(text: str) -> tuple[float, float] | Literal["auto"]:
     return row, column
 
 
-def frame_numbers(text: str) -> tuple[int, ...]:
-    """Return frame numbers: `3,17,20-29`."""
-    numbers: list[int] = []
+def frame_numbers(text: str) -> tuple[int | Literal["flagged"], ...]:
+    """Return frame numbers, `3,17,20-29`, and `flagged` where it is among them."""
+    numbers: list[int | Literal["flagged"]] = []
     for part in text.split(","):
+        if part.strip() == "flagged":
+            numbers.append("flagged")
+            continue
         first, _, last = part.strip().partition("-")
         if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) - int(first) > 10**6:
             raise argparse.ArgumentTypeError(f"{part.strip()!r} is no frame number, and no range such as 20-29")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ptycho_runtime.cli.inspect import export_facts, is_export, print_facts
 from ptycho_runtime.cli.options import (
     cuda_graph_option,
     device_options,
@@ -26,7 +27,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         "-o",
         "--out",
         type=Path,
-        required=True,
         help="result: .h5 (Ptychodus product), .npz, .cxi, .tif or .png; a .png comes with each",
     )
     device_options(command)
@@ -45,6 +45,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     precision_option(command)
     command.add_argument("--no-quality", action="store_true", help="leave out each pattern's residual")
     command.add_argument("--force", action="store_true", help="overwrite files at --out that are not earlier results")
+    command.add_argument("--dry-run", action="store_true", help="say what would be understood, and run nothing")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     scan_options(command)
     command.set_defaults(run=run)
@@ -58,6 +59,14 @@ def run(arguments: argparse.Namespace) -> int:
     from ptycho_runtime.image.products.write import write_product
     from ptycho_runtime.scan.read import read_scan
 
+    if is_export(arguments.scan) and not is_export(arguments.bundle):
+        raise ReconstructionError(
+            f"{arguments.scan} is a bundle and {arguments.bundle} is none; the bundle comes first, then the scan"
+        )
+    if arguments.dry_run:
+        return _look(arguments)
+    if arguments.out is None:
+        raise ReconstructionError("where the result goes is not said; give -o FILE, or --dry-run to look first")
     inputs = {
         "bundle": arguments.bundle,
         "scan": arguments.scan,
@@ -85,17 +94,24 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{scan.name}: {warning}")
     for reason, frames in scan.skipped.items():
         say(f"skipped {len(frames)}: {reason}: {', '.join(map(str, frames[:20]))}{'…' if len(frames) > 20 else ''}")
+    how = ReconstructOptions(
+        scale=arguments.input_scale,
+        crop_px=arguments.crop_px,
+        weighting=arguments.weighting,
+        quality=not arguments.no_quality,
+    )
     with ProgressBar(arguments.quiet) as progress:
-        result = model.reconstruct(
-            scan,
-            ReconstructOptions(
-                scale=arguments.input_scale,
-                crop_px=arguments.crop_px,
-                weighting=arguments.weighting,
-                quality=not arguments.no_quality,
-            ),
-            progress,
-        )
+        result = model.reconstruct(scan, how, progress)
+    if "flagged" in arguments.exclude and not result.partial:
+        if result.quality is None:
+            raise ReconstructionError(
+                "--exclude flagged needs each pattern's residual: a probe in the scan, the autoencoder graph, no --no-quality"
+            )
+        flagged = result.scan.frames[result.quality.flagged]
+        say(f"{len(flagged)} flagged frames are left out, and the image is made again")
+        if len(flagged):
+            with ProgressBar(arguments.quiet) as progress:
+                result = model.reconstruct(result.scan.without(flagged, "flagged in a first image"), how, progress)
     if result.note and result.note != model.patches.note:
         say(result.note)
     written = write_product(result, target)
@@ -110,3 +126,16 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"residual: {result.quality.flagged.sum()} patterns far off (above {result.quality.limit:.3f})")
     print(f"{'partial ' if result.partial else ''}object {rows} x {columns} px: {', '.join(map(str, written))}")
     return EXIT_STOPPED if result.partial else 0
+
+
+def _look(arguments: argparse.Namespace) -> int:
+    """Print what would be understood of bundle and scan."""
+    from ptycho_runtime.export.bundle import open_export
+    from ptycho_runtime.scan.facts import scan_facts
+    from ptycho_runtime.scan.read import read_scan
+
+    export = open_export(arguments.bundle)
+    print_facts(export_facts(export))
+    with read_scan(arguments.scan, export.N, read_options(arguments)) as scan:
+        print_facts(scan_facts(scan))
+    return 0

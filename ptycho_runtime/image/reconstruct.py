@@ -18,7 +18,7 @@ from ptycho_runtime.image.overlapping import Behind, ahead
 from ptycho_runtime.image.result import Reconstruction, Timing
 from ptycho_runtime.image.stitch import Stitcher, probe_weights
 from ptycho_runtime.image.trust.residual import Quality, probe_parts, residuals
-from ptycho_runtime.scan.grouping import group_neighbours, group_offsets
+from ptycho_runtime.scan.grouping import group_offsets, grouped
 from ptycho_runtime.scan.scale import scale_of_energy
 from ptycho_runtime.scan.scan import Scan
 
@@ -74,13 +74,13 @@ def reconstruct(
             f"{scan.name}: has no probe; weight by --weighting window, or name it with --probe-key"
         )
     start = time.perf_counter()
+    one_by_one = patches.inputs[c.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
+    scan, groups = grouped(scan, 1 if one_by_one else export.C, within_px=export.N)
     factor = (
         options.scale
         or export.scale_value
         or scale_of_energy(export.scale_formula, scan.energy(export.N, export.domain), export.N)
     )
-    one_by_one = patches.inputs[c.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
-    groups = group_neighbours(scan.positions_px, 1 if one_by_one else export.C)
     weights = probe_weights(scan.probe) if scan.probe is not None and options.weighting != "window" else None
     if whole is not None and (scan.probe is None or c.PREDICTED not in whole.outputs):
         whole = None

@@ -37,6 +37,9 @@ class MeanPattern:
 
     def add(self, amplitudes: np.ndarray) -> None:
         """Add patterns (n, rows, columns), not negative."""
+        # A hot pixel has no more weight than the brightest that belong to the pattern.
+        bright = 3 * np.quantile(amplitudes, 0.99, axis=(1, 2), keepdims=True)
+        amplitudes = np.where(bright > 0, np.minimum(amplitudes, bright), amplitudes)
         sums = amplitudes.sum((1, 2), dtype=np.float64)
         lit = (sums > 0) & np.isfinite(sums)
         self.total += np.einsum("nij,n->ij", amplitudes[lit], 1.0 / sums[lit], dtype=np.float64)

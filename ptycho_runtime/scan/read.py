@@ -97,6 +97,8 @@ class _Reading:
             skipped=pairs.skipped,
             warnings=self.warnings + seen.warnings,
             has_positions=bool(raw.positions_from),
+            source=f"{raw.key} {raw.dtype}" + (f", positions in {raw.positions_from}" if raw.positions_from else ""),
+            domain_declared=options.domain is not None,
             close_file=raw.close,
             energy_of_row={},
         )

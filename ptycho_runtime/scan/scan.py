@@ -42,6 +42,8 @@ class Scan:
     detector: Detector | None = None  # a square one of `size_px` with `fit` where None
     pixel_height_m: float = 0.0  # of the image, along y; `pixel_size_m` where 0
     has_positions: bool = True
+    source: str = ""  # name and type of the patterns in the file
+    domain_declared: bool = True  # by the user; False where the numbers tell
     close_file: Callable[[], None] = field(default=lambda: None, repr=False)
     # (N, domain as fed) -> Σ d² of each row, NaN where it was not looked at: spares a pass over the file
     energy_of_row: dict[tuple[int, str], np.ndarray] | None = field(default=None, repr=False)

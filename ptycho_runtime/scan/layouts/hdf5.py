@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_runtime.errors import ScanError
+from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.files import printable
 from ptycho_runtime.scan.layouts.cxi import CXI_PATTERNS, take_cxi
 from ptycho_runtime.scan.layouts.frames import JoinedFrames
@@ -30,7 +30,7 @@ def open_hdf5(path: Path, options: ReadOptions) -> RawScan:
     file = Hdf5File(path, options)
     try:
         return _understood(file, options)
-    except ScanError:
+    except PtychoExportError:
         file.close()
         raise
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:

@@ -36,6 +36,12 @@ class Hdf5File:
         self.options = options
         self._open: dict[Path, Any] = {}
         self.root = self._file(path.resolve())
+        if block := self.root.userblock_size:
+            self.close()
+            raise ScanError(
+                f"{path.name}: begins with a user block of {block} bytes, which is no HDF5; take it off: "
+                "h5unjam -i FILE -o NEW"
+            )
 
     def __enter__(self) -> Hdf5File:
         """Return the file; it is closed at the end of the block."""
@@ -133,13 +139,13 @@ class Hdf5File:
 
     def _rows_of(self, source: Any, whole: Any | None, n: int) -> np.ndarray:
         """Return the rows that a virtual dataset takes from a source that lacks them."""
-        first, last = (int(bound[0]) for bound in source.vspace.get_select_bounds())
-        rows = np.arange(first, min(last, n - 1) + 1)
+        rows = _selected_rows(source.vspace, n)
         if whole is None:
             return rows
-        start = int(source.src_space.get_select_bounds()[0][0]) if source.src_space.get_select_npoints() else 0
-        lacking = np.union1d(unwritten_rows(whole), np.arange(whole.shape[0], start + len(rows)))
-        return rows[np.isin(np.arange(start, start + len(rows)), lacking)]
+        first = _selected_rows(source.src_space, whole.shape[0])[:1].sum()
+        taken = np.arange(first, first + len(rows))
+        lacking = np.union1d(unwritten_rows(whole), taken[taken >= whole.shape[0]])
+        return rows[np.isin(taken, lacking)]
 
     def _file(self, path: Path) -> Any:
         import h5py
@@ -259,7 +265,10 @@ def unwritten_rows(dataset: Any) -> np.ndarray:
     if dataset.id.get_num_chunks() >= blocks * per_row:
         return np.zeros(0, np.int64)
     if blocks > MOST_VALUES:
-        raise ScanError(f"{dataset.name}: has shape {dataset.shape}, most of which was never written: it is incomplete")
+        file = printable(Path(dataset.file.filename).name)
+        raise ScanError(
+            f"{file}: {printable(dataset.name)} has shape {dataset.shape}, most of which was never written: it is incomplete"
+        )
     written = np.zeros(blocks, np.int64)
 
     def count(chunk: Any) -> None:
@@ -274,6 +283,15 @@ def _uncovered(dataset: Any) -> np.ndarray:
     """Return the rows of a virtual dataset that no source gives."""
     covered = np.zeros(dataset.shape[0], bool)
     for source in dataset.virtual_sources():
-        first, last = source.vspace.get_select_bounds()
-        covered[int(first[0]) : int(last[0]) + 1] = True
+        covered[_selected_rows(source.vspace, len(covered))] = True
     return np.flatnonzero(~covered)
+
+
+def _selected_rows(space: Any, n: int) -> np.ndarray:
+    """Return the rows of n that a selection of a virtual dataset takes, from its first to its last."""
+    import h5py
+
+    if space.get_select_type() != h5py.h5s.SEL_HYPERSLABS:
+        return np.arange(n)
+    first, last = space.get_select_bounds()
+    return np.arange(int(first[0]), min(int(last[0]), n - 1) + 1)

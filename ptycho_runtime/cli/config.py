@@ -1,0 +1,85 @@
+"""Options of a beamline in a TOML file: `--config FILE`. What the command line says too counts more."""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from ptycho_runtime.errors import ReconstructionError
+from ptycho_runtime.files import printable
+
+FLAG = "--config"
+
+
+def with_config(arguments: list[str], command: argparse.ArgumentParser) -> list[str]:
+    """Return a command's arguments with those of its configuration file in front.
+
+    Args:
+        arguments: of the command, without its name.
+        command: its grammar.
+
+    A key is an option's long name, with `_` or `-`; a table is called like the command, or its keys stand outside of any.
+
+    Raises:
+        ReconstructionError: the file cannot be read, or holds what is no option of this command.
+    """
+    if FLAG not in command.format_usage():
+        return arguments
+    paths, rest = _named(arguments)
+    options: list[str] = []
+    for path in paths:
+        options += _options(path, command)
+    return [*options, *rest]
+
+
+def _named(arguments: list[str]) -> tuple[list[Path], list[str]]:
+    paths: list[Path] = []
+    rest: list[str] = []
+    k = 0
+    while k < len(arguments):
+        text = arguments[k]
+        if text == FLAG and k + 1 < len(arguments):
+            paths.append(Path(arguments[k + 1]))
+            k += 2
+        elif text.startswith(FLAG + "="):
+            paths.append(Path(text.partition("=")[2]))
+            k += 1
+        else:
+            rest.append(text)
+            k += 1
+    return paths, rest
+
+
+def _options(path: Path, command: argparse.ArgumentParser) -> list[str]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ReconstructionError(f"{path}: no such configuration file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise ReconstructionError(f"{path.name}: cannot be read as TOML ({error})") from error
+    name = command.prog.rsplit(" ", 1)[-1]
+    own = document.get(name, {})
+    values = {key: value for key, value in document.items() if not isinstance(value, dict)}
+    values |= own if isinstance(own, dict) else {}
+    known = {option: action for action in command._actions for option in action.option_strings}
+    arguments: list[str] = []
+    for key, value in values.items():
+        option = "--" + key.replace("_", "-")
+        if option not in known or option in (FLAG, "--help"):
+            raise ReconstructionError(f"{path.name}: {printable(key)} is no option of {command.prog}")
+        arguments += _argument(option, value, known[option], path)
+    return arguments
+
+
+def _argument(option: str, value: Any, action: argparse.Action, path: Path) -> list[str]:
+    if action.nargs == 0:
+        if not isinstance(value, bool):
+            raise ReconstructionError(f"{path.name}: {option[2:]} is {printable(value)}; expected true or false")
+        return [option] if value else []
+    if isinstance(value, (bool, dict, list)):
+        raise ReconstructionError(f"{path.name}: {option[2:]} is {printable(value)}; expected text or a number")
+    if action.type is Path and not Path(str(value)).is_absolute():
+        value = path.parent / str(value)  # files beside the configuration
+    return [f"{option}={value}"]
