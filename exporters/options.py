@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,9 +31,9 @@ class ProofOptions:
     """Any scan that the runtime reads; its patterns, positions and probe are used in place of simulated ones."""
     scan_options: ReadOptions | None = None
     """What the scan's file leaves open."""
-    require: Iterable[str] = ()
+    require: Sequence[str] = ()
     """Devices (`cuda`, `tensorrt`) on which the proof must have run."""
-    batches: Iterable[int] = BATCHES
+    batches: Sequence[int] = BATCHES
     """Groups in a batch."""
     layers: bool = False
     """Compare the ONNX files with the eager models layer by layer even if they pass."""

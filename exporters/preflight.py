@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,6 @@ from exporters.options import ExportOptions, ProofOptions
 from exporters.parity.inputs import open_scan
 from exporters.stored import places
 from ptycho_runtime import contract
-from ptycho_runtime.engine.devices import why_not
 from ptycho_runtime.scan.scan import Scan
 from ptycho_torch.architecture.detect import detect
 from ptycho_torch.bundle import BundleRecord, read_bundle
@@ -84,8 +83,12 @@ def usable_scan(spec: ModelSpec, options: ProofOptions) -> Scan | None:
     return scan
 
 
-def refuse_absent_devices(require: Iterable[str]) -> None:
+def refuse_absent_devices(require: Sequence[str]) -> None:
     """Raise `DeviceRequiredError` for a required device that this host has not, before minutes of work."""
+    if not require:
+        return
+    from ptycho_runtime.engine.devices import why_not
+
     absent = {device: reason for device in require if (reason := why_not(device, tf32=True))}
     if absent:
         why = "; ".join(f"{device}: {reason}" for device, reason in absent.items())

@@ -10,9 +10,9 @@ import click
 from rich.table import Table
 
 from exporters.cli import options
+from exporters.cli.scan_options import read_options, scan_options
 from exporters.cli.terminal import SEVERITY, Ended, Say, guarded, messages, output, print_report
 from exporters.options import ExportOptions
-from exporters.preflight import plan_export
 from ptycho_runtime.export.precision import Budget
 from ptycho_torch import params as params_module
 from ptycho_torch.model_manager import require_torch
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
     help="Store a variant in reduced precision too; auto: the fastest on this CPU, run by OpenVINO; float16: for CUDA. Needs --scan and --budget.",
 )
 @options.budget
-@options.scan_options
+@scan_options
 def export(bundles: tuple[str, ...], out: Path | None, batches: str, budget: str | None, **chosen: Any) -> None:
     """Export each BUNDLE, prove the exports equal to the original, and store them beside its weights.
 
     BUNDLE is a wts.h5.zip, an unpacked folder, a run directory, a PtychoPINN base path, a Lightning .ckpt, or a pattern of these.
     """
     paths = options.expand(bundles)
-    chosen |= {"batches": options.batch_sizes(batches), "scan_options": options.read_options(chosen)}
+    chosen |= {"batches": options.batch_sizes(batches), "scan_options": read_options(chosen)}
     folders = options.output_folders(paths, out)
     endings = {path: _export(path, out=folders.get(path), budget=budget, chosen=chosen) for path in paths}
     if len(paths) > 1:
@@ -62,12 +62,14 @@ def export(bundles: tuple[str, ...], out: Path | None, batches: str, budget: str
 
 def _export(path: str, *, out: Path | None, budget: str | None, chosen: dict[str, Any]) -> Ended[ExportResult]:
     def run(say: Say) -> ExportResult:
-        require_torch("export")
+        from exporters.preflight import plan_export
+
         say("reading")
         allowed = None if budget is None else Budget.parse(budget)
         choice = ExportOptions(budget=allowed, progress=say, **chosen)
         # Importing PyTorch takes longer than finding that a file is not there.
         plan_export(path, out, choice).close()
+        require_torch("export")
         from exporters.pipeline import export_bundle
 
         # The next bundle starts from the same parameters.

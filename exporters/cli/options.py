@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import click
 
-from ptycho_runtime.scan.options import ReadOptions, Sign
 from ptycho_torch.bundle import resolve
 
 MAX_BATCH = 4096
@@ -66,42 +62,6 @@ layers = click.option(
     is_flag=True,
     help="Compare layer by layer even if parity passes; where it fails that is done anyway.",
 )
-
-
-# Options of `ReadOptions`, as ptycho-runtime reconstruct has them too.
-_SCAN_OPTIONS = (
-    click.option("--amplitude", "domain", flag_value="amplitude", help="The scan's patterns are amplitudes."),
-    click.option("--intensity", "domain", flag_value="intensity", help="The scan's patterns are intensities (counts)."),
-    click.option("--axis-order", type=click.Choice(["nhw", "hwn"]), help="Axes of the scan's patterns."),
-    click.option("--patterns-key", help="Name of the patterns in the scan."),
-    click.option("--x-key", help="Name of the positions along columns."),
-    click.option("--y-key", help="Name of the positions along rows."),
-    click.option("--probe-key", help="Name of the probe."),
-    click.option(
-        "--positions", "positions_file", type=click.Path(path_type=Path), help="File that has the scan's positions."
-    ),
-    click.option("--position-unit", type=click.Choice(["px", "m", "um"]), help="Unit of the positions."),
-    click.option("--pixel-size-m", type=float, help="Size of the object's pixels, metres."),
-    click.option("--positions-of", type=click.Choice(["beam", "sample"]), help="Whose motion the positions are."),
-    click.option("--crop", "fit", flag_value="crop", help="Cut patterns to the model's size."),
-    click.option("--pad", "fit", flag_value="pad", help="Pad patterns with zeros."),
-    click.option("--bin", "fit", flag_value="bin", help="Add up blocks of pixels."),
-)
-_READ_FIELDS = tuple(entry.name for entry in fields(ReadOptions) if entry.name != "position_sign")
-
-
-def scan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say what a scan's file leaves open; see `read_options`."""
-    for option in reversed(_SCAN_OPTIONS):
-        command = option(command)
-    return command
-
-
-def read_options(chosen: dict[str, Any]) -> ReadOptions:
-    """Take what a scan's file leaves open out of a command's options."""
-    motion = chosen.pop("positions_of")
-    sign: Sign | None = None if motion is None else -1 if motion == "sample" else 1
-    return ReadOptions(position_sign=sign, **{name: chosen.pop(name) for name in _READ_FIELDS})
 
 
 def expand(arguments: tuple[str, ...]) -> list[str]:

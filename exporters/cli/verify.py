@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from exporters.cli import options
+from exporters.cli.scan_options import read_options, scan_options
 from exporters.cli.terminal import Say, guarded, print_report
 from ptycho_runtime.export.precision import Budget
 from ptycho_torch.model_manager import require_torch
@@ -25,7 +26,7 @@ from ptycho_torch.model_manager import require_torch
     type=click.Path(path_type=Path),
     help="NPZ of PtychoPINN's own outputs, which the models are held against too; docs/parity.md says how to make one.",
 )
-@options.scan_options
+@scan_options
 @options.budget
 @options.require
 @options.batches
@@ -33,7 +34,7 @@ from ptycho_torch.model_manager import require_torch
 @options.run_stored_torchscript
 def verify(bundle: str, report: Path | None, batches: str, budget: str | None, **chosen: Any) -> None:
     """Repeat the parity check on the exports stored in BUNDLE, against its original weights."""
-    chosen |= {"batches": options.batch_sizes(batches), "scan_options": options.read_options(chosen)}
+    chosen |= {"batches": options.batch_sizes(batches), "scan_options": read_options(chosen)}
 
     def run(say: Say) -> None:
         require_torch("verify")

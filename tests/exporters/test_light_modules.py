@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from sample_bundles import DEMO
 
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import ParityRow
@@ -32,7 +33,12 @@ LIGHT = (
     "exporters.parity.forms.reading",
     "exporters.parity.forms.terminal",
     "exporters.parity.report",
+    "exporters.options",
     "exporters.parity.rows",
+    "exporters.preflight",
+    "exporters.stored.places",
+    "ptycho_runtime.export.bundle",
+    "ptycho_runtime.export.record",
 )
 BLOCK = f"""
 import sys
@@ -104,6 +110,23 @@ def test_a_report_is_written_in_all_forms_lightly(tmp_path: Path) -> None:
         "assert terminal.matrix_table(report).row_count == 3\n"
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--scan", "none.npz"], 2, "none.npz: no such scan"),
+        (["--budget", "phase=9rad,amp=1%"], 2, "allows another object; expected phase 0.1 rad, amplitude 10 % at most"),
+        (["--precision", "int8"], 2, "needs a budget and a scan"),
+        (["--exclude", "x"], 2, "'x' is no frame number"),
+    ],
+)
+def test_what_can_be_known_before_is_said_before_pytorch_is_imported(
+    arguments: list[str], code: int, message: str, tmp_path: Path
+) -> None:
+    done = command("export", DEMO, "--out", tmp_path / "out", *arguments)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
 
 
 def test_inspect_of_an_export_runs_lightly(exported: Callable[[str], ExportResult]) -> None:
