@@ -108,7 +108,20 @@ def all_eager_outputs(
         graphs: of `contract.ALL_GRAPHS`.
         feed: inputs of all of them by name, in the model's precision.
     """
-    heads = model.network_output(feed[c.DIFFRACTION], feed[c.INPUT_SCALE])
+    return outputs_of_heads(model, model.network_output(feed[c.DIFFRACTION], feed[c.INPUT_SCALE]), graphs, feed)
+
+
+def outputs_of_heads(
+    model: PtychoModel, heads: Pair, graphs: Iterable[str], feed: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor]]:
+    """Return what the untouched eager model makes of its network's two outputs, by graph.
+
+    Args:
+        model: in float32 or float64.
+        heads: (B, channels, N, N) each, in the model's precision.
+        graphs: of `contract.ALL_GRAPHS`.
+        feed: inputs of all of them by name.
+    """
     patches = model.patches(*heads)
     middle = c.centre(model.spec.N)
     results = {}

@@ -117,6 +117,36 @@ def match_layers(model: onnx.ModelProto, calls: Mapping[str, int]) -> list[tuple
 
     A layer whose nodes hand out another number of tensors is left to the layers around it.
     """
+    leaving, entering = crossings(model)
+    found: list[tuple[tuple[int, int], str, int, str]] = []
+    if len({value for _, value in entering}) == 1:
+        found.append(((entering[0][0], 99), f"{NETWORK} input", 0, entering[0][1]))
+    for path, values in leaving.items():
+        if calls.get(path) == len(values):
+            # At one node, the innermost layer is named first.
+            depth = -path.count(".")
+            found += [((position, depth), path, call, value) for call, (position, value) in enumerate(values)]
+    # The network's input comes before its first node.
+    found.sort(key=lambda item: (item[0][0] - (item[1] == f"{NETWORK} input"), item[0][1]))
+    seen: set[str] = set()
+    unique = []
+    for _, path, call, value in found:
+        if value not in seen:  # a layer that ends with another's result adds nothing
+            seen.add(value)
+            unique.append((path, call, value))
+    return unique
+
+
+def leaving_values(model: onnx.ModelProto, path: str) -> list[str]:
+    """Return the values that a module's nodes hand out, in the order in which they are computed."""
+    return list(dict.fromkeys(value for _, value in crossings(model)[0].get(path, [])))
+
+
+Crossing = tuple[int, str]  # position of the node, value
+
+
+def crossings(model: onnx.ModelProto) -> tuple[dict[str, list[Crossing]], list[Crossing]]:
+    """Return the values that leave each module, and those that enter the network."""
     nodes = [(node, _scopes(node)) for node in model.graph.node]
     consumers: dict[str, list[frozenset[str]]] = defaultdict(list)
     for node, inside in nodes:
@@ -136,23 +166,7 @@ def match_layers(model: onnx.ModelProto, calls: Mapping[str, int]) -> list[tuple
             for path in inside:
                 if any(path not in user for user in consumers[value]):
                     leaving[path].append((position, value))
-    found: list[tuple[tuple[int, int], str, int, str]] = []
-    if len({value for _, value in entering}) == 1:
-        found.append(((entering[0][0], 99), f"{NETWORK} input", 0, entering[0][1]))
-    for path, values in leaving.items():
-        if calls.get(path) == len(values):
-            # At one node, the innermost layer is named first.
-            depth = -path.count(".")
-            found += [((position, depth), path, call, value) for call, (position, value) in enumerate(values)]
-    # The network's input comes before its first node.
-    found.sort(key=lambda item: (item[0][0] - (item[1] == f"{NETWORK} input"), item[0][1]))
-    seen: set[str] = set()
-    unique = []
-    for _, path, call, value in found:
-        if value not in seen:  # a layer that ends with another's result adds nothing
-            seen.add(value)
-            unique.append((path, call, value))
-    return unique
+    return leaving, entering
 
 
 def nearest_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[str, set[str]]:

@@ -24,6 +24,7 @@ from exporters.parity.reference import eager_results
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import Cell, Divergence, ParityRow
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, TorchScriptRunner
+from exporters.parity.sweep import sweep_rows
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.batching import Feed
 from ptycho_runtime.engine.options import RunOptions
@@ -87,6 +88,9 @@ def run_parity(
     if progress:
         progress("independent evaluation")
     rows += independent_rows(models, pool, references)
+    if progress:
+        progress("sweep behind the networks")
+    rows += sweep_rows(models, artifacts, pool)
     planned += [row.cell for row in rows]
     for graph, files in artifacts.items():
         inputs, outputs = graph_io(spec, graph)

@@ -1,0 +1,102 @@
+"""What follows the network is proven on objects that the network never gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import pytest
+from onnx import helper
+from sample_bundles import bundle_path
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from exporters.formats.onnx import export_onnx  # noqa: E402
+from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
+from exporters.parity.inputs import make_pool  # noqa: E402
+from exporters.parity.layers import SCOPES  # noqa: E402
+from exporters.parity.rows import ParityRow  # noqa: E402
+from exporters.parity.sweep import sweep_rows  # noqa: E402
+from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_torch import load_torch_bundle  # noqa: E402
+
+GRAPH = "autoencoder"
+
+
+@pytest.fixture(scope="module")
+def ffno() -> tuple[Any, bytes]:
+    model = load_torch_bundle(bundle_path("ffno-2026-07-n64-g1"))[0][GRAPH]
+    inputs, outputs = graph_io(model.spec, GRAPH)
+    metadata = dict.fromkeys(c.META_KEYS, "x") | {"graph": GRAPH}
+    return model, export_onnx(build_graph(model, GRAPH), inputs, outputs, metadata)
+
+
+def swept(model: Any, data: bytes) -> ParityRow:
+    (row,) = sweep_rows({GRAPH: model}, {GRAPH: {"onnx": data}}, make_pool(model.spec, 8))
+    return row
+
+
+def producer(file: onnx.ModelProto, name: str) -> onnx.NodeProto:
+    return next(node for node in file.graph.node if name in node.output)
+
+
+def without_left_half(file: onnx.ModelProto) -> None:
+    """Give the angle of the mirrored point where the real part is negative."""
+    last = producer(file, c.PHASE)
+    inner = producer(file, last.input[2])
+    assert producer(file, inner.input[0]).op_type == "Less"
+    for node in file.graph.node:
+        for place, name in enumerate(node.input):
+            if name == inner.output[0]:
+                node.input[place] = inner.input[2]
+
+
+def coarse_amplitude(file: onnx.ModelProto) -> None:
+    """Give the amplitude in half precision."""
+    node = producer(file, c.AMPLITUDE)
+    node.output[:] = ["whole__"]
+    file.graph.node.append(helper.make_node("Cast", ["whole__"], ["half__"], to=onnx.TensorProto.FLOAT16))
+    file.graph.node.append(helper.make_node("Cast", ["half__"], [c.AMPLITUDE], to=onnx.TensorProto.FLOAT))
+
+
+def silent(file: onnx.ModelProto) -> None:
+    """Take away what the nodes say of their layers."""
+    for node in file.graph.node:
+        kept = [entry for entry in node.metadata_props if entry.key != SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+
+
+def test_a_right_file_passes(ffno: tuple[Any, bytes]) -> None:
+    row = swept(*ffno)
+    assert row.verdict == "passed", row
+    assert set(row.outputs) == {"predicted_diffraction", "amplitude", "phase"}
+    assert max(figures["share"] for figures in row.outputs.values()) < 0.7
+
+
+@pytest.mark.parametrize(
+    ("fault", "output"),
+    [(without_left_half, "phase"), (coarse_amplitude, "amplitude")],
+)
+def test_a_fault_where_the_network_never_goes_is_found(
+    ffno: tuple[Any, bytes], fault: Callable[[onnx.ModelProto], None], output: str
+) -> None:
+    model, data = ffno
+    file = onnx.load_from_string(data)
+    fault(file)
+    row = swept(model, file.SerializeToString())
+    assert row.verdict == "failed"
+    assert row.worst()[0] == output
+    assert row.worst()[1] > 100.0
+
+
+def test_a_file_that_hides_where_its_network_ends_fails(ffno: tuple[Any, bytes]) -> None:
+    model, data = ffno
+    file = onnx.load_from_string(data)
+    silent(file)
+    row = swept(model, file.SerializeToString())
+    assert (row.verdict, row.reason) == (
+        "failed",
+        "it cannot be cut where its network ends (its network hands out 0 values; expected 2)",
+    )
