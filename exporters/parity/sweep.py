@@ -54,7 +54,7 @@ def _row(model: PtychoModel, graph: str, data: bytes, pool: Pool) -> ParityRow:
         model_file = onnx.load_from_string(data)
         names = head_names(model_file, heads, feed)
         behind = cut_behind_network(model_file, names)
-        with OnnxRunner(behind) as runner:
+        with OnnxRunner(behind, whole=True) as runner:
             fed = {**feed, **dict(zip(names, swept, strict=True))}
             found = {name.removesuffix(_THROUGH): value for name, value in runner.run(fed).items()}
     except _ENDS as error:
@@ -131,7 +131,7 @@ def head_names(model: onnx.ModelProto, heads: Sequence[torch.Tensor], feed: Mapp
     names = leaving_values(model, NETWORK)
     if len(names) != len(heads):
         raise ValueError(f"its network hands out {len(names)} values; expected {len(heads)}")
-    with OnnxRunner(with_outputs(model, names)) as runner:
+    with OnnxRunner(with_outputs(model, names), whole=True) as runner:
         values = runner.run(feed)
 
     def distance(order: Sequence[str]) -> float:
