@@ -9,10 +9,10 @@ from typing import Any
 from exporters.graph.graphs import has_centre
 from ptycho_runtime import contract
 from ptycho_torch import params as params_module
-from ptycho_torch.architecture.detect import Architecture, Detection, detect
+from ptycho_torch.architecture import Architecture, Detection, detect
+from ptycho_torch.build import build_models, bundle_params
 from ptycho_torch.bundle import BundleRecord
 from ptycho_torch.errors import EvidenceConflictError
-from ptycho_torch.model_manager import build_models, bundle_params
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 

@@ -53,6 +53,8 @@ class ExportOptions(ProofOptions):
     """Fields that settle what the bundle leaves open (dictionary, `ModelSpec` or JSON file)."""
     params: Mapping[str, Any] | str | Path | None = None
     """Parameters for what a checkpoint lacks (dictionary or JSON file)."""
+    ignore_extra: bool = False
+    """Leave out what a state_dict holds beside the model, such as averaged weights or metrics; refused where False."""
     precision: str | None = None
     """Store a variant in reduced precision too: `auto` (the fastest on this host), `bfloat16`, `int8` or `float16`; needs scan and budget."""
     trace: Tracer | None = None

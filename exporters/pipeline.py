@@ -30,8 +30,8 @@ from ptycho_runtime.export.record import Conventions
 from ptycho_runtime.files import write_file
 from ptycho_runtime.scan.scan import Scan
 from ptycho_torch import params as params_module
+from ptycho_torch.build import require_torch, with_params
 from ptycho_torch.bundle import BundleRecord, read_bundle
-from ptycho_torch.model_manager import require_torch, with_params
 from ptycho_torch.spec import ModelSpec
 
 Files = Mapping[str, Mapping[str, bytes]]  # by graph and format

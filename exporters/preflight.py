@@ -14,10 +14,10 @@ from exporters.parity.inputs import open_scan
 from exporters.stored import places
 from ptycho_runtime import contract
 from ptycho_runtime.scan.scan import Scan
-from ptycho_torch.architecture.detect import detect
+from ptycho_torch.architecture import detect
+from ptycho_torch.build import with_params
 from ptycho_torch.bundle import BundleRecord, read_bundle
 from ptycho_torch.errors import ConfigurationError
-from ptycho_torch.model_manager import with_params
 from ptycho_torch.spec import ModelSpec
 
 
@@ -59,7 +59,7 @@ def plan_export(source: str | Path, out: str | Path | None, options: ExportOptio
             "a variant in reduced precision needs a budget and a scan: give --budget such as phase=0.01rad,amp=1% and --scan"
         )
     refuse_absent_devices(options.require)
-    bundle = with_params(read_bundle(source), options.params)
+    bundle = with_params(read_bundle(source, ignore_extra=options.ignore_extra), options.params)
     folder = Path(out) if out is not None else places.default_folder(bundle)
     target = places.target_path(bundle, folder, in_place=options.in_place)
     places.check_writable(folder)

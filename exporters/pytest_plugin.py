@@ -84,8 +84,8 @@ class BundleCollector(pytest.Collector):
             return getattr(error, "report", None), str(error)
 
     def _prove(self) -> ParityReport:
+        from ptycho_torch.build import require_torch
         from ptycho_torch.bundle import read_bundle
-        from ptycho_torch.model_manager import require_torch
 
         require_torch("--ptycho-bundle")
         from exporters.pipeline import export_bundle, verify_bundle

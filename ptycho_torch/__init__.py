@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from ptycho_torch import errors, params
-from ptycho_torch.architecture.detect import detect
+from ptycho_torch.architecture import detect
 from ptycho_torch.bundle import read_bundle
 from ptycho_torch.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptycho_torch.errors import BundleError
-from ptycho_torch.model_manager import create_torch_model_with_gridsize, load_torch_bundle, save_torch_bundle
+from ptycho_torch.model_manager import (
+    create_torch_model_with_gridsize,
+    load_inference_bundle_torch,
+    load_torch_bundle,
+    save_torch_bundle,
+)
 from ptycho_torch.spec import ModelSpec
 
 __all__ = [
@@ -19,6 +24,7 @@ __all__ = [
     "create_torch_model_with_gridsize",
     "detect",
     "errors",
+    "load_inference_bundle_torch",
     "load_torch_bundle",
     "params",
     "read_bundle",

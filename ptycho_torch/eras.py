@@ -54,6 +54,8 @@ class Era:
     # -- what its networks compute
     border_mask: bool = False
     """Whether the outer path of the last stage is cut out of the central half."""
+    probe_big_unsure: bool = False
+    """Whether its training may have had `probe_big` off whatever params say."""
     real_imag_cnn: bool = False
     """Whether its CNN can give real and imaginary parts."""
     # -- what its physics computes
@@ -100,6 +102,7 @@ _ROWS = (
         networks=("cnn",),
         config_marks=("first",),
         params_mark="",
+        probe_big_unsure=True,
         physics=("amplitude",),
         weighting=("central_mask",),
         positions_sign=1,

@@ -1,4 +1,8 @@
-"""Every way in which a bundle can be refused: one class per cause, all of them `BundleError`."""
+"""Every way in which a bundle can be refused: one class per cause, all of them `BundleError`.
+
+PtychoPINN's generations raise ValueError or RuntimeError for models and weights that are absent or do not fit; those
+classes are both here.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,7 @@ class NotABundleError(BundleError):
     """The path holds something other than a PtychoPINN bundle or checkpoint."""
 
 
-class DamagedBundleError(BundleError):
+class DamagedBundleError(BundleError, RuntimeError):
     """The archive or one of its members is cut short, corrupt, or disagrees with itself."""
 
 
@@ -31,7 +35,7 @@ class LimitExceededError(BundleError):
     """A member count, size, compression ratio, nesting depth or number is beyond what a real bundle has."""
 
 
-class MissingModelsError(BundleError):
+class MissingModelsError(BundleError, RuntimeError):
     """A model that the bundle should hold, or that was asked for, is not there."""
 
 
@@ -39,7 +43,7 @@ class MissingParamsError(BundleError):
     """Parameters without which the architecture cannot be rebuilt are absent."""
 
 
-class WeightMismatchError(BundleError):
+class WeightMismatchError(BundleError, RuntimeError):
     """The stored weights do not fit the architecture, or are not usable numbers."""
 
 

@@ -45,6 +45,8 @@ class ModelSpec:
     decoder_attention: Literal["none", "cbam", "eca", "spatial"] = "none"
     decoder_spatial_kernel: int = 7
     shared_decoder: bool = False
+    # real and imaginary head of the UNet: 0.2 + tanh and 1.2·tanh, or tanh twice
+    unet_heads: Literal["bounded", "tanh"] = "bounded"
     # spectral generators
     learned_input_channels: int = 1
     input_transform: Literal["none", "sqrt", "log1p", "instancenorm"] = "none"
@@ -59,6 +61,8 @@ class ModelSpec:
     max_position_jitter_px: int = 10  # widens the canvas in eras A, A2, U, U2 and V; the others ignore it
     probe_scale: float = 1.0
     probe_mask: Literal["none", "disk", "tensor"] = "none"
+    probe_mask_sigma_px: float = 1.0  # of the disk's edge
+    probe_mask_diameter_px: float | None = None  # of the disk; N/2 where None
     amplitude_physics_gain: float = 1.0
     num_datasets: int = 1
     single_probe_mode: bool = (
@@ -104,6 +108,12 @@ class ModelSpec:
             raise ConfigurationError(f"max_neighbor_distance_px is {self.max_neighbor_distance_px}; expected 0 to N")
         if self.max_position_jitter_px % 2 or not 0 <= self.max_position_jitter_px <= self.N:
             raise ConfigurationError(f"max_position_jitter_px is {self.max_position_jitter_px}; expected 0 to N, even")
+        if self.probe_mask_diameter_px is not None:
+            object.__setattr__(
+                self, "probe_mask_diameter_px", _positive("probe_mask_diameter_px", self.probe_mask_diameter_px)
+            )
+        if not abs(self.probe_mask_sigma_px) <= self.N:
+            raise ConfigurationError(f"probe_mask_sigma_px is {self.probe_mask_sigma_px}; expected at most N")
         if not self.probe_scale > 0.0 or not self.intensity_scale > 0.0:
             raise ConfigurationError("probe_scale and intensity_scale must be positive")
 
@@ -163,6 +173,12 @@ class ModelSpec:
     def dumps(self) -> str:
         """Return the spec as indented JSON text."""
         return json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+
+
+def _positive(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 < value < 1e6:
+        raise ConfigurationError(f"{name} is {value!r}; expected a positive number")
+    return float(value)
 
 
 def _within(name: str, value: int, low: int, high: int) -> None:

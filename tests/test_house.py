@@ -45,7 +45,6 @@ SIGNATURES_NOT_YET = {
 }
 ERAS_NOT_YET = {
     "ptycho_runtime.contract",
-    "ptycho_torch.architecture.detect",
 }
 ERA_TUPLE = re.compile(r'\(\s*"(A|A2|B|U|U2|J0|J|V)"\s*,\s*"(A|A2|B|U|U2|J0|J|V)"')
 

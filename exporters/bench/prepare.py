@@ -27,8 +27,8 @@ from exporters.stored.torchscript import made_anew, torchscript_to_run
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_runtime.export.precision import Budget, variant_precision
+from ptycho_torch.build import with_params
 from ptycho_torch.bundle import BundleRecord, is_own_member, read_bundle
-from ptycho_torch.model_manager import with_params
 from ptycho_torch.models.module import PtychoModel
 
 _POOL_GROUPS = 16

@@ -27,8 +27,8 @@ from ptycho_runtime.engine.hardware import reduced_arithmetic
 from ptycho_runtime.files import write_file
 from ptycho_runtime.metrics import field_errors, object_field
 from ptycho_torch import params as params_module
+from ptycho_torch.build import require_torch
 from ptycho_torch.bundle import read_bundle
-from ptycho_torch.model_manager import require_torch
 
 BENCH_JSON, BENCH_MARKDOWN, BENCH_PNG = "bench.json", "bench.md", "bench.png"
 

@@ -10,7 +10,7 @@ import click
 
 from exporters.cli import options
 from exporters.cli.terminal import Say, guarded, output
-from ptycho_torch.model_manager import require_torch
+from ptycho_torch.build import require_torch
 
 if TYPE_CHECKING:
     from exporters.bench.report import BenchReport

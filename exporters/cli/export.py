@@ -15,7 +15,7 @@ from exporters.cli.terminal import SEVERITY, Ended, Say, guarded, messages, outp
 from exporters.options import ExportOptions
 from ptycho_runtime.export.precision import Budget
 from ptycho_torch import params as params_module
-from ptycho_torch.model_manager import require_torch
+from ptycho_torch.build import require_torch
 
 if TYPE_CHECKING:
     from exporters.pipeline import ExportResult
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--in-place", is_flag=True, help="Put the exports into the source bundle itself.")
 @options.architecture
 @options.params
+@options.ignore_extra
 @options.scan
 @options.require
 @options.batches

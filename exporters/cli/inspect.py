@@ -12,8 +12,8 @@ from exporters.cli import options
 from exporters.cli.terminal import EXIT_INPUT, Say, complain, guarded, output
 from exporters.inspect import bundle as inspection
 from ptycho_runtime.files import write_file
+from ptycho_torch.build import with_params
 from ptycho_torch.bundle import read_bundle
-from ptycho_torch.model_manager import with_params
 
 
 @click.command()
@@ -21,19 +21,25 @@ from ptycho_torch.model_manager import with_params
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 @options.architecture
 @options.params
+@options.ignore_extra
 @click.option(
     "--write-architecture",
     type=click.Path(path_type=Path),
     help="Write the architecture as a JSON file for --architecture.",
 )
 def inspect(
-    bundle: str, as_json: bool, architecture: Path | None, params: Path | None, write_architecture: Path | None
+    bundle: str,
+    as_json: bool,
+    architecture: Path | None,
+    params: Path | None,
+    ignore_extra: bool,
+    write_architecture: Path | None,
 ) -> None:
     """Say what BUNDLE is, what settled each field of its architecture, and what exports it holds. Builds no model."""
 
     def run(say: Say) -> int:
         say("reading")
-        answer = inspection.inspect(with_params(read_bundle(bundle), params), architecture)
+        answer = inspection.inspect(with_params(read_bundle(bundle, ignore_extra=ignore_extra), params), architecture)
         if as_json:
             click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
         else:

@@ -40,6 +40,11 @@ run_stored_torchscript = click.option(
 architecture = click.option(
     "--architecture", type=click.Path(path_type=Path), help="JSON file that settles what the bundle leaves open."
 )
+ignore_extra = click.option(
+    "--ignore-extra",
+    is_flag=True,
+    help="Leave out what a checkpoint's state_dict holds beside the model, such as averaged weights or metrics.",
+)
 params = click.option(
     "--params", type=click.Path(path_type=Path), help="JSON file with the parameters that a checkpoint lacks."
 )

@@ -9,7 +9,7 @@ import click
 
 from exporters.cli import options
 from exporters.cli.terminal import EXIT_PARITY, Say, guarded, output
-from ptycho_torch.model_manager import require_torch
+from ptycho_torch.build import require_torch
 
 
 @click.command()

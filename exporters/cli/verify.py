@@ -12,7 +12,7 @@ from exporters.cli import options
 from exporters.cli.scan_options import read_options, scan_options
 from exporters.cli.terminal import Say, guarded, print_report
 from ptycho_runtime.export.precision import Budget
-from ptycho_torch.model_manager import require_torch
+from ptycho_torch.build import require_torch
 
 
 @click.command()

@@ -14,7 +14,7 @@ from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.export.precision import variant_precision
 from ptycho_runtime.export.record import parse
 from ptycho_torch import params as params_module
-from ptycho_torch.architecture.detect import Architecture, Detection, detect, role_weights
+from ptycho_torch.architecture import Architecture, Detection, detect, role_weights
 from ptycho_torch.bundle import BundleRecord, Sentinel
 from ptycho_torch.eras import ERAS
 from ptycho_torch.errors import BundleError

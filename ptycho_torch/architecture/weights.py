@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ptycho_torch.bundle import StateDict
+from ptycho_torch.bundle.state_dict import is_foreign
 from ptycho_torch.errors import WeightMismatchError
 
 _NETWORK = "model.autoencoder."
@@ -39,6 +40,11 @@ class WeightEvidence:
     def has_physics(self) -> bool:
         """Say whether any part of the physics is stored."""
         return bool(self.physics_keys)
+
+    def foreign_keys(self) -> list[str]:
+        """Return the keys of something beside the model, where there is a model."""
+        foreign = [key for key in self.shapes if is_foreign(key)]
+        return foreign if len(foreign) < len(self.shapes) else []
 
     def first_keys(self, count: int = 3) -> list[str]:
         """Return the first few keys, for messages."""
@@ -138,12 +144,12 @@ class WeightEvidence:
 
     def outer_channels(self) -> Settled:
         """Return the channels that feed the outer path, the same in every head."""
-        found = {self.dimension(1, f"{head}.conv_up_block.conv1.weight") for head in self._heads()}
-        if len(found) != 1:
+        numbers = {self.dimension(1, f"{head}.conv_up_block.conv1.weight") for head in self._heads()}
+        if len(numbers) != 1:
             raise WeightMismatchError(
-                f"the heads' outer paths take {sorted(found)} channels; expected one number in all heads"
+                f"the heads' outer paths take {sorted(numbers)} channels; expected one number in all heads"
             )
-        return Settled(found.pop(), "weights", "channels of conv_up_block")
+        return Settled(numbers.pop(), "weights", "channels of conv_up_block")
 
     @property
     def batch_norm(self) -> bool:

@@ -13,6 +13,8 @@ ARCHITECTURE: Final = "architecture.json"
 ROLES: Final = ("autoencoder", "diffraction_to_obj")
 # What a training run leaves in place of one role's weights.
 SENTINEL_KEY: Final = "_sentinel"
+# Parameters without which nothing can be rebuilt.
+REQUIRED_PARAMS: Final = ("N", "gridsize")
 BUNDLE_VERSION: Final = "2.0-pytorch"
 
 _ADDED = (contract.EXPORTS_JSON, contract.GOLDEN_NPZ, contract.VARIANT_NPZ)

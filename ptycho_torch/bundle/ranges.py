@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from ptycho_runtime.files import printable
 from ptycho_torch.errors import LimitExceededError
 
@@ -49,9 +51,12 @@ def check_numbers(values: Mapping[Any, Any], where: str, _depth: int = 0) -> Non
     Raises:
         LimitExceededError: a number that is not finite or beyond any real bundle's; the message names it and the range.
     """
-    for key, value in values.items():
+    for key, stored in values.items():
+        value = stored
         if isinstance(value, Mapping) and _depth < _MAX_DEPTH:
             check_numbers(value, where, _depth + 1)
+        if isinstance(value, np.generic) or (isinstance(value, np.ndarray) and value.ndim == 0):
+            value = value.item()
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not isinstance(key, str):
             continue
         low, high = _WHOLE.get(key) or _REAL.get(key) or (-math.inf, math.inf)

@@ -21,6 +21,7 @@ from ptycho_torch.bundle.layout import (
     ARCHITECTURE,
     MANIFEST,
     METADATA,
+    REQUIRED_PARAMS,
     ROLES,
     SENTINEL_KEY,
     params_member,
@@ -30,24 +31,31 @@ from ptycho_torch.bundle.members import Members
 from ptycho_torch.bundle.paths import resolve
 from ptycho_torch.bundle.pickle.load import load_plain
 from ptycho_torch.bundle.ranges import check_numbers
-from ptycho_torch.bundle.recognise import check_head, check_manifest, no_bundle
-from ptycho_torch.bundle.record import BundleRecord, Sentinel
+from ptycho_torch.bundle.recognise import check_head, check_manifest, no_bundle, refuse_tensorflow
+from ptycho_torch.bundle.record import BundleRecord, Sentinel, without_foreign
 from ptycho_torch.bundle.state_dict import usable_weights
 from ptycho_torch.bundle.tensors import StateDict, TensorFile, load_tensors
 from ptycho_torch.bundle.zip_archive import open_zip
 from ptycho_torch.errors import DamagedBundleError, LimitExceededError, MissingParamsError
 
 
-def read_bundle(path: str | Path) -> BundleRecord:
+def read_bundle(path: str | Path, *, ignore_extra: bool = False) -> BundleRecord:
     """Return what a bundle or checkpoint holds; nothing in it is executed and nothing is written.
 
     Args:
         path: a `wts.h5.zip`, PtychoPINN's base path without `.zip`, an unpacked folder, a run directory, a `.ckpt`.
+        ignore_extra: leave out what a state_dict holds beside the model, such as averaged weights or metrics.
 
     Raises:
         FileNotFoundError: nothing is there.
         BundleError: one subclass per cause, see `ptycho_torch.errors`.
     """
+    record = _read(path)
+    # Whoever exported it has decided that already.
+    return without_foreign(record) if ignore_extra or record.exports is not None else record
+
+
+def _read(path: str | Path) -> BundleRecord:
     try:
         actual, kind = resolve(path)
         if kind == "folder":
@@ -100,6 +108,11 @@ def _read_members(path: Path, kind: str, content: Members, sha256: str | None) -
         raise no_bundle(content)
     own = HashedMembers(content)
     manifest = _read_plain(own, MANIFEST, label)
+    refuse_tensorflow(label, names, manifest)
+    for role in ROLES:
+        # PtychoPINN, too, looks at parameters before weights, and before whether both models are there.
+        if params_member(role) in content:
+            _require(_params(own, params_member(role), content), f"{label}: {params_member(role)}")
     check_manifest(manifest, names, label)
     params = {role: _params(own, params_member(role), content) for role in ROLES}
     metadata = None
@@ -145,6 +158,15 @@ def _params(own: HashedMembers, name: str, content: Members) -> dict[str, Any]:
     params = _read_plain(own, name, label)
     check_numbers(params, f"{label}: {name}")
     return params
+
+
+def _require(params: dict[str, Any], where: str) -> None:
+    missing = [name for name in REQUIRED_PARAMS if params.get(name) is None]
+    if missing:
+        raise MissingParamsError(
+            f"{where}: missing required fields: {', '.join(missing)}. Cannot reconstruct model architecture; save the bundle "
+            "again from PtychoPINN with its configuration applied"
+        )
 
 
 def _weights(own: HashedMembers, name: str, label: str) -> tuple[StateDict | Sentinel, list[str]]:

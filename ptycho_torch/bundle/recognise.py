@@ -99,11 +99,9 @@ def check_manifest(manifest: dict[str, Any], names: list[str], label: str) -> No
     """Refuse a manifest that is not a PyTorch bundle's, or that lists other models than a bundle has.
 
     Raises:
-        TensorFlowBundleError: the other backend wrote it.
         DamagedBundleError: it lists no models, or is of another version.
         MissingModelsError: a role is not listed, or its weights are not there.
     """
-    _refuse_tensorflow(label, names, manifest)
     models = manifest.get("models")
     if not isinstance(models, list) or not all(isinstance(model, str) for model in models):
         raise DamagedBundleError(f"{label}: {MANIFEST} lists no models; it has {printable(sorted(manifest))}")
@@ -133,7 +131,8 @@ def check_manifest(manifest: dict[str, Any], names: list[str], label: str) -> No
         )
 
 
-def _refuse_tensorflow(label: str, names: list[str], manifest: dict[str, Any]) -> None:
+def refuse_tensorflow(label: str, names: list[str], manifest: dict[str, Any]) -> None:
+    """Raise `TensorFlowBundleError` for a bundle of the other backend."""
     keras = [n for n in names if n.endswith(("/model.keras", "/saved_model.pb", "/custom_objects.dill"))]
     if (
         manifest.get("backend") == "tensorflow"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ptycho_runtime.files import printable
 from ptycho_torch.bundle.members import Members
+from ptycho_torch.bundle.state_dict import is_foreign
 from ptycho_torch.bundle.tensors import StateDict
 from ptycho_torch.errors import DamagedBundleError
 
@@ -55,3 +56,26 @@ class BundleRecord:
         if name in self._digests and hashlib.sha256(data).hexdigest() != self._digests[name]:
             raise DamagedBundleError(f"{self.path}: member {name!r} changed since the bundle was read; start again")
         return data
+
+
+def without_foreign(record: BundleRecord) -> BundleRecord:
+    """Return a record without what its state_dicts hold beside the model; a notice names it."""
+    weights: dict[str, StateDict | Sentinel] = {}
+    foreign: dict[str, None] = {}
+    for role, state in record.weights.items():
+        if isinstance(state, Sentinel):
+            weights[role] = state
+            continue
+        here = [key for key in state if is_foreign(key)]
+        if len(here) == len(state):
+            here = []
+        foreign.update(dict.fromkeys(here))
+        # Roles that share one state_dict go on sharing it.
+        same = next((role_ for role_, other in record.weights.items() if other is state and role_ in weights), None)
+        weights[role] = weights[same] if same is not None else {k: v for k, v in state.items() if k not in foreign}
+    if not foreign:
+        return record
+    names = [printable(name) for name in foreign]
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    notice = f"{record.path.name}: left out of the state_dict: {', '.join(names[:5])}{more}"
+    return replace(record, weights=weights, notices=(*record.notices, notice))

@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ptycho_torch.metadata import CONFIGS, Configurations, configurations
 from ptycho_torch.models.physics import ForwardModel
 from ptycho_torch.models.registry import build_network
 from ptycho_torch.spec import ModelSpec
+
+
+class Scaler:
+    """The caller's scale factors, or the model's own scale in place of both."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        """Take the scale from `spec`."""
+        self.intensity_scale = spec.intensity_scale
+        self.intensity_scale_trainable = spec.intensity_scale_trainable
+
+    def input_factor(self, input_scale_factor: Tensor) -> Tensor:
+        """Return what patterns are multiplied by, (B, 1, 1, 1); a scale of 1 leaves it to the caller."""
+        if self.intensity_scale_trainable and self.intensity_scale != 1.0:
+            return torch.full_like(input_scale_factor, self.intensity_scale)
+        return input_scale_factor
+
+    def output_factor(self, output_scale_factor: Tensor) -> Tensor:
+        """Return what predictions are divided by, (B, 1, 1, 1); a scale of 1 replaces the caller's, too."""
+        if self.intensity_scale_trainable:
+            return torch.full_like(output_scale_factor, self.intensity_scale)
+        return output_scale_factor
 
 
 class Networks(nn.Module):
@@ -19,6 +42,7 @@ class Networks(nn.Module):
     def __init__(self, spec: ModelSpec, probe_mask: np.ndarray | None) -> None:
         """Build for `spec`; supervised models have no `forward_model`."""
         super().__init__()
+        self.scaler = Scaler(spec)
         self.autoencoder = build_network(spec)
         if spec.generator not in ("cnn", "unet"):
             self.generator = self.autoencoder
@@ -28,15 +52,42 @@ class Networks(nn.Module):
 class PtychoModel(nn.Module):
     """A PtychoPINN model: diffraction patterns to object patches, and on to the diffraction they predict."""
 
-    def __init__(self, spec: ModelSpec, probe_mask: np.ndarray | None = None) -> None:
-        """Build for `spec`; `probe_mask` as in `ForwardModel`."""
+    def __init__(
+        self, spec: ModelSpec, probe_mask: np.ndarray | None = None, configs: Configurations | None = None
+    ) -> None:
+        """Build for `spec`; `probe_mask` as in `ForwardModel`; `configs` are what a bundle stores, by default the era's own."""
         super().__init__()
         self.spec = spec
-        self.data_config = SimpleNamespace(N=spec.N, C=spec.C, grid_size=(spec.gridsize, spec.gridsize))
-        self.model_config = SimpleNamespace(C_model=spec.C, C_forward=spec.C, object_big=spec.object_big)
+        configs = configurations(spec, probe_mask) if configs is None else configs
+        self.data_config = SimpleNamespace(**configs.data_config)
+        self.model_config = SimpleNamespace(**configs.model_config)
+        self.training_config = SimpleNamespace(**configs.training_config)
+        self.inference_config = SimpleNamespace(**configs.inference_config)
+        self.ci_statistics = configs.ci_statistics
+        self.generator_overrides = configs.generator_overrides
+        self.torch_loss_mode = configs.training_config.get("torch_loss_mode", "poisson")
+        self._template = configs.template
         self.model = Networks(spec, probe_mask)
         if spec.parity_scale_mode != "off":
             self.log_scale_delta = nn.Parameter(torch.tensor(spec.parity_fixed_delta))
+
+    @property
+    def hparams(self) -> dict[str, Any]:
+        """The configurations by name, as Lightning keeps them."""
+        return {name: dict(vars(getattr(self, name))) for name in CONFIGS}
+
+    def get_ci_statistics(self) -> Any:
+        """Return the statistics that training on photon counts froze, or None."""
+        return self.ci_statistics
+
+    def configurations(self) -> Configurations:
+        """Return the configurations as they stand, for a bundle's metadata."""
+        return Configurations(
+            **self.hparams,
+            ci_statistics=self.ci_statistics,
+            generator_overrides=self.generator_overrides,
+            template=self._template,
+        )
 
     def network_output(self, x: Tensor, input_scale_factor: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's two real outputs, (B, C or 1, N, N), for amplitudes `x` (B, C, N, N)."""
@@ -46,20 +97,16 @@ class PtychoModel(nn.Module):
     def input_factor(self, input_scale_factor: Tensor) -> Tensor:
         """Return what the patterns are multiplied by, (B, 1, 1, 1)."""
         spec = self.spec
-        if spec.intensity_scale_trainable and spec.intensity_scale != 1.0:
-            return torch.full_like(input_scale_factor, spec.intensity_scale)
         if spec.parity_scale_mode in ("tied", "fixed", "input"):
             return input_scale_factor * torch.exp(-self.log_scale_delta)
-        return input_scale_factor
+        return self.model.scaler.input_factor(input_scale_factor)
 
     def output_factor(self, output_scale_factor: Tensor) -> Tensor:
         """Return what the predicted amplitude is divided by (rectangular: the exit wave multiplied by), (B, 1, 1, 1)."""
         spec = self.spec
-        if spec.intensity_scale_trainable:
-            return torch.full_like(output_scale_factor, spec.intensity_scale)
         if spec.parity_scale_mode in ("tied", "fixed", "output"):
             return output_scale_factor * torch.exp(self.log_scale_delta)
-        return output_scale_factor
+        return self.model.scaler.output_factor(output_scale_factor)
 
     def patches(self, first: Tensor, second: Tensor) -> Tensor:
         """Return object patches, (B, C, N, N) complex, from the network's two outputs."""

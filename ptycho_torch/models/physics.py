@@ -6,11 +6,14 @@ definition, because their rounding decides which pixels lie inside a patch's wei
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ptycho_torch.errors import ConfigurationError
 from ptycho_torch.spec import ModelSpec
 
 WEIGHT_CUT = 1e-6  # weights at or below this (absolute, or relative to the group's largest) leave a pixel empty
@@ -65,15 +68,28 @@ def central_box(N: int) -> np.ndarray:
     return box
 
 
-def disk_probe_mask(N: int) -> np.ndarray:
-    """Return the soft probe mask: a disk of radius N/4 smoothed by a Gaussian of 1 px, largest value 1; (N, N) float32."""
-    axis = np.arange(N) - (N - 1) / 2
-    disk = (axis[:, None] ** 2 + axis[None, :] ** 2 < (N / 4) ** 2).astype(np.float64)
-    taps = np.exp(-0.5 * np.arange(-3, 4) ** 2.0)
-    taps /= taps.sum()
-    for ax in (0, 1):
-        disk = np.apply_along_axis(np.convolve, ax, disk, taps, mode="same")
-    mask: np.ndarray = (disk / disk.max()).astype(np.float32)
+def disk_probe_mask(N: int, sigma_px: float = 1.0, diameter_px: float | None = None) -> np.ndarray:
+    """Return the soft probe mask: a disk smoothed by a Gaussian, between 0 and 1, largest value 1; (N, N) float32.
+
+    Args:
+        N: side of the mask, px.
+        sigma_px: of the Gaussian, which is cut at 3·sigma; 0 or less leaves the edge hard.
+        diameter_px: of the disk, which holds the pixels whose centres lie within; N/2 where None.
+
+    Raises `ConfigurationError` for a disk that holds no pixel.
+    """
+    radius_px = (N / 2 if diameter_px is None else diameter_px) / 2
+    axis = np.arange(N) - N // 2 + 0.5
+    disk = (axis[:, None] ** 2 + axis[None, :] ** 2 < radius_px**2).astype(np.float64)
+    if not disk.any():
+        raise ConfigurationError(f"a probe mask of diameter {diameter_px} px holds no pixel")
+    if sigma_px > 0.0:
+        reach = max(1, math.ceil(3 * sigma_px))
+        taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma_px) ** 2.0)
+        taps /= taps.sum()
+        for ax in (0, 1):
+            disk = np.apply_along_axis(lambda line: np.convolve(line, taps)[reach : reach + N], ax, disk)
+    mask: np.ndarray = np.clip(disk / disk.max(), 0.0, 1.0).astype(np.float32)
     return mask
 
 
@@ -131,7 +147,7 @@ class ForwardModel(nn.Module):
         self.translator = Translator(spec)
         mask = np.ones((1, 1), np.float32)
         if spec.probe_mask == "disk":
-            mask = disk_probe_mask(spec.N)
+            mask = disk_probe_mask(spec.N, spec.probe_mask_sigma_px, spec.probe_mask_diameter_px)
         elif spec.probe_mask == "tensor":
             if probe_mask is None:
                 raise ValueError("spec.probe_mask is 'tensor' but no probe mask was given")

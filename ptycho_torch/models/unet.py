@@ -81,15 +81,16 @@ class UNet(nn.Module):
         self.encoder = Encoder(spec)
         self.bottleneck_cbam = CBAM(encoder_channels(spec)[-1]) if spec.bottleneck_cbam else None
         self.half_channels = spec.amp_channels
+        real, imag = (bounded_real, bounded_imag) if spec.unet_heads == "bounded" else (torch.tanh, torch.tanh)
         if spec.shared_decoder:
             # The shared head bounds both halves as an imaginary part.
             self.decoder: UNetDecoder | None = UNetDecoder(
-                spec, "head", 2 * spec.amp_channels, bounded_imag, batch_norm=spec.batch_norm
+                spec, "head", 2 * spec.amp_channels, imag, batch_norm=spec.batch_norm
             )
         else:
             self.decoder = None
-            self.decoder_amp = UNetDecoder(spec, "amp", spec.amp_channels, bounded_real, batch_norm=False)
-            self.decoder_phase = UNetDecoder(spec, "phase", spec.out_channels, bounded_imag, batch_norm=spec.batch_norm)
+            self.decoder_amp = UNetDecoder(spec, "amp", spec.amp_channels, real, batch_norm=False)
+            self.decoder_phase = UNetDecoder(spec, "phase", spec.out_channels, imag, batch_norm=spec.batch_norm)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Reconstruct object patches from scaled diffraction.

@@ -10,7 +10,7 @@ import torch
 from hypothesis import strategies as st
 
 from ptycho_torch.bundle import ROLES, BundleRecord
-from ptycho_torch.model_manager import spec_metadata
+from ptycho_torch.metadata import spec_metadata
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
@@ -92,10 +92,13 @@ def specs(draw: st.DrawFn, eras: tuple[str, ...] = ("A", "A2", "B", "V", "U", "U
             values["max_position_jitter_px"] = draw(st.sampled_from([10, 10, 4]))
         if new:
             values["probe_mask"] = draw(st.sampled_from(["none", "disk", "tensor"])) if values["N"] == 64 else "none"
+            if values["probe_mask"] == "disk":
+                values["probe_mask_sigma_px"] = draw(st.sampled_from([1.0, 0.0, 2.5]))
+                values["probe_mask_diameter_px"] = draw(st.sampled_from([None, 40.0]))
         if era == "J":
             values["amplitude_physics_gain"] = draw(st.sampled_from([1.0, 2.5]))
             values["parity_scale_mode"] = draw(st.sampled_from(["off", "tied", "fixed", "input", "output"]))
-    if new:
+    if values.get("physics") == "rectangular" and new:
         values["measurement_domain"] = draw(st.sampled_from(["amplitude", "counts"]))
     if era not in ("A", "U2", "V") and values.get("parity_scale_mode", "off") == "off" and draw(st.integers(0, 4)) == 0:
         values |= {"intensity_scale_trainable": True, "intensity_scale": draw(st.sampled_from([1.0, 31.5]))}

@@ -13,10 +13,10 @@ from sample_bundles import BUNDLES, DEMO, NAMES, bundle_path, changed, members
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from spec_strategies import record  # noqa: E402
+from spec_strategies import hyper_parameters, record  # noqa: E402
 
 from ptycho_torch import read_bundle  # noqa: E402
-from ptycho_torch.architecture.detect import UNBUILDABLE, detect  # noqa: E402
+from ptycho_torch.architecture import UNBUILDABLE, detect  # noqa: E402
 from ptycho_torch.bundle import ROLES, BundleRecord  # noqa: E402
 from ptycho_torch.errors import (  # noqa: E402
     AmbiguousArchitectureError,
@@ -27,7 +27,7 @@ from ptycho_torch.errors import (  # noqa: E402
     UnsupportedArchitectureError,
     WeightMismatchError,
 )
-from ptycho_torch.model_manager import spec_metadata  # noqa: E402
+from ptycho_torch.metadata import spec_metadata  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 
 J = ModelSpec(
@@ -180,7 +180,7 @@ class TestUndecided:
             == "input"
         )
 
-    def test_unets_without_era_take_one_probe_mode(self) -> None:
+    def test_unets_name_all_readings_or_take_one_probe_mode(self) -> None:
         unet = ModelSpec(
             era="U",
             generator="unet",
@@ -191,7 +191,9 @@ class TestUndecided:
             patch_weighting="probe",
             output_mode="real_imag",
         )
-        found = detect(record(unet))
+        with pytest.raises(AmbiguousArchitectureError, match=r'"era": "U2".*"era": "V".*"unet_heads": "tanh"'):
+            detect(record(unet))
+        found = detect(record(unet, kind="ckpt", checkpoint={"hyper_parameters": hyper_parameters(unet)}))
         assert found.spec.single_probe_mode
         assert any("one probe mode" in notice for notice in found.notices)
         assert not detect(record(unet), architecture={"era": "U"}).spec.single_probe_mode

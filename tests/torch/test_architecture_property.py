@@ -14,10 +14,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from spec_strategies import MASK, hyper_parameters, record, release_params, specs  # noqa: E402
 
 from ptycho_torch import load_torch_bundle, read_bundle, save_torch_bundle  # noqa: E402
-from ptycho_torch.architecture.detect import detect  # noqa: E402
+from ptycho_torch.architecture import detect  # noqa: E402
 from ptycho_torch.bundle import ROLES  # noqa: E402
 from ptycho_torch.errors import AmbiguousArchitectureError, ConfigurationError  # noqa: E402
-from ptycho_torch.model_manager import spec_metadata  # noqa: E402
+from ptycho_torch.metadata import spec_metadata  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 

@@ -17,19 +17,26 @@ from sample_bundles import BUNDLES, DEMO, NAMES, bundle_path, golden, relative_l
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from ptycho_runtime.errors import OutputError  # noqa: E402
-from ptycho_torch import create_torch_model_with_gridsize, load_torch_bundle, params, save_torch_bundle  # noqa: E402
+from ptycho_torch import (  # noqa: E402
+    create_torch_model_with_gridsize,
+    load_inference_bundle_torch,
+    load_torch_bundle,
+    params,
+    save_torch_bundle,
+)
 from ptycho_torch.config import ModelConfig, TrainingConfig  # noqa: E402
 from ptycho_torch.errors import (  # noqa: E402
     BundleError,
     ConfigurationError,
     DamagedBundleError,
+    EvidenceConflictError,
     MissingModelsError,
     MissingParamsError,
     NotABundleError,
     TensorFlowBundleError,
     WeightMismatchError,
 )
-from ptycho_torch.workflows.components import load_inference_bundle_torch  # noqa: E402
+from ptycho_torch.workflows import components  # noqa: E402
 
 pytestmark = pytest.mark.load_torch_bundle
 SMALL = {"n_filters_scale": 1}
@@ -134,9 +141,10 @@ class TestLoadTorchBundle:
         load_torch_bundle(DEMO)
         assert torch.equal(torch.rand(4), expected)
 
-    def test_one_model_by_name(self) -> None:
-        models, _ = load_torch_bundle(DEMO, "diffraction_to_obj")
-        assert list(models) == ["diffraction_to_obj"]
+    @pytest.mark.parametrize("name", [None, "autoencoder", "diffraction_to_obj"])
+    def test_both_models_whatever_the_name(self, name: str | None) -> None:
+        models, _ = load_torch_bundle(base_path=DEMO, model_name=name)
+        assert list(models) == ["autoencoder", "diffraction_to_obj"]
 
     def test_name_that_no_bundle_has(self) -> None:
         with pytest.raises(MissingModelsError, match="no model is called 'decoder'"):
@@ -156,21 +164,76 @@ class TestLoadTorchBundle:
             "folder": tmp_path / "unpacked",
             "run directory": run,
         }
-        (model,) = load_torch_bundle(way[form], "diffraction_to_obj")[0].values()
+        model = load_torch_bundle(way[form])[0]["diffraction_to_obj"]
         assert sum(float(p.double().abs().sum()) for p in model.parameters()) == pytest.approx(
             self.demo_sum(), rel=1e-12
         )
 
     @staticmethod
     def demo_sum() -> float:
-        (model,) = load_torch_bundle(DEMO, "diffraction_to_obj")[0].values()
+        model = load_torch_bundle(DEMO)[0]["diffraction_to_obj"]
         return sum(float(p.double().abs().sum()) for p in model.parameters())
 
     def test_inference_entry_point_reads_a_run_directory(self, tmp_path: Path) -> None:
         shutil.copy(DEMO, tmp_path / "wts.h5.zip")
         models, values = load_inference_bundle_torch(tmp_path)
-        assert list(models) == ["diffraction_to_obj"]
+        assert set(models) == {"autoencoder", "diffraction_to_obj"}
         assert values["N"] == 64
+
+    def test_inference_entry_point_is_where_scripts_look_for_it(self) -> None:
+        assert components.load_inference_bundle_torch is load_inference_bundle_torch
+
+    def test_a_domain_that_is_asked_for_must_be_the_models(self, params_cfg: dict[str, object]) -> None:
+        models, _ = load_inference_bundle_torch(
+            bundle_dir=DEMO, scale_contract_version="legacy_v1", measurement_domain="normalized_amplitude"
+        )
+        assert models["autoencoder"].data_config.measurement_domain == "normalized_amplitude"
+        before = dict(params_cfg)
+        with pytest.raises(EvidenceConflictError, match="the model takes normalized_amplitude"):
+            load_inference_bundle_torch(DEMO, measurement_domain="count_intensity")
+        with pytest.raises(ConfigurationError, match="expected 'legacy_v1' with 'normalized_amplitude', or"):
+            load_inference_bundle_torch(DEMO, scale_contract_version="legacy_v1", measurement_domain="count_intensity")
+        assert params_cfg == before
+
+    def test_what_users_reach_for_on_a_module(self) -> None:
+        models, _ = load_torch_bundle(DEMO)
+        for model in models.values():
+            assert (model.data_config.scale_contract_version, model.data_config.probe_scale) == ("legacy_v1", 4.0)
+            assert (model.model_config.mode, model.model_config.architecture) == ("Unsupervised", "cnn")
+            assert model.model_config.intensity_scale == 1.0
+            assert model.training_config.learning_rate == 0.001
+            assert model.inference_config.window == 20
+            assert model.hparams["training_config"]["optimizer"] == "adam"
+            assert model.torch_loss_mode == "poisson"
+            assert model.get_ci_statistics() is None
+            assert model.generator_overrides == {}
+            assert model.model.scaler.intensity_scale_trainable is False
+
+    def test_whole_numbers_written_as_floats(self, tmp_path: Path) -> None:
+        def change(members: dict[str, bytes]) -> None:
+            for member in [m for m in members if m.endswith("params.dill")]:
+                values = pickle.loads(members[member])  # the test ships it
+                values.update(N=64.0, gridsize=1.0, n_filters_scale=1.0)
+                members[member] = pickle.dumps(values)
+
+        models, values = load_torch_bundle(rewrite(DEMO, tmp_path / "wts.h5.zip", change))
+        assert models["autoencoder"].spec.N == values["N"] == 64
+
+    @pytest.mark.parametrize("weights", [b"no weights at all", None])
+    def test_params_are_looked_at_before_weights(
+        self, weights: bytes | None, tmp_path: Path, params_cfg: dict[str, object]
+    ) -> None:
+        path = tmp_path / "wts.h5.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(
+                "manifest.dill", pickle.dumps({"models": ["diffraction_to_obj"], "version": "2.0-pytorch"})
+            )
+            archive.writestr("diffraction_to_obj/params.dill", pickle.dumps({"gridsize": 2}))
+            if weights is not None:
+                archive.writestr("diffraction_to_obj/model.pth", weights)
+        refused(
+            path, params_cfg, MissingParamsError, "missing required fields: N. Cannot reconstruct model architecture"
+        )
 
 
 def refused(path: Path, params_cfg: dict[str, object], kind: type[Exception], match: str) -> None:
@@ -240,7 +303,7 @@ class TestRefusals:
             seen.update(params.cfg)
             raise WeightMismatchError("sabotaged")
 
-        monkeypatch.setattr(model_manager, "build_model", fail)
+        monkeypatch.setattr(model_manager, "build_models", fail)
         before = dict(params_cfg)
         assert before["N"] != 64
         with pytest.raises(WeightMismatchError, match="sabotaged"):
@@ -260,7 +323,59 @@ def test_models_of_one_sentinel_bundle_are_independent() -> None:
     assert torch.equal(next(again["autoencoder"].parameters()), second)
 
 
+@pytest.mark.parametrize("kind", [DamagedBundleError, MissingModelsError, WeightMismatchError])
+def test_errors_that_one_generation_of_scripts_catches_as_runtime_errors(kind: type[Exception]) -> None:
+    assert issubclass(kind, ValueError)
+    assert issubclass(kind, RuntimeError)
+
+
+def stored_metadata(path: Path) -> dict[str, object]:
+    """Return a bundle's metadata by PyTorch's own reader."""
+    with zipfile.ZipFile(path) as archive, archive.open("torch_scaling_metadata.pt") as member:
+        metadata: dict[str, object] = torch.load(member, weights_only=True)
+    return metadata
+
+
 class TestSaveTorchBundle:
+    @pytest.mark.parametrize("name", ["cnn-2026-07-n64-g2", "cnn-2026-07-n64-g1-demo", "ffno-2026-07-n64-g1"])
+    def test_metadata_comes_back_value_for_value(self, name: str, tmp_path: Path) -> None:
+        models, values = load_torch_bundle(bundle_path(name))
+        path = save_torch_bundle(models_dict=models, base_path=tmp_path / "wts.h5", config=values)
+        assert stored_metadata(path) == stored_metadata(bundle_path(name))
+
+    @pytest.mark.parametrize("name", ["cnn-2025-11-n64-g2", "cnn-2026-02-n64-g1"])
+    def test_eras_without_metadata_get_none(self, name: str, tmp_path: Path) -> None:
+        models, values = load_torch_bundle(bundle_path(name))
+        path = save_torch_bundle(models_dict=models, base_path=tmp_path / "wts.h5", config=values)
+        with zipfile.ZipFile(path) as archive:
+            assert "torch_scaling_metadata.pt" not in archive.namelist()
+
+    def test_a_new_model_has_exactly_the_fields_of_its_era(self, tmp_path: Path) -> None:
+        path = save_torch_bundle(
+            models_dict=small_models(2), base_path=tmp_path / "wts.h5", config={"N": 64, "gridsize": 2}
+        )
+        made, example = stored_metadata(path), stored_metadata(bundle_path("cnn-2026-07-n64-g2"))
+
+        def names(value: object) -> object:
+            return {k: names(v) for k, v in value.items()} if isinstance(value, dict) else None
+
+        assert names(made) == names(example)
+        data: dict[str, object] = made["data_config"]  # type: ignore[assignment]
+        assert (data["scale_contract_version"], data["measurement_domain"]) == ("legacy_v1", "normalized_amplitude")
+        with zipfile.ZipFile(path) as archive:
+            manifest = pickle.loads(archive.read("manifest.dill"))  # the test wrote it
+        assert manifest["backend"] == "pytorch"
+        assert manifest["artifact_schema_version"] == made["schema_version"] == "torch-artifact-portable-v2"
+
+    def test_statistics_of_counts_survive(self, tmp_path: Path) -> None:
+        models, values = load_torch_bundle(DEMO)
+        statistics = {"rms_input_scale": [0.5], "mean_measured_intensity": [2.0]}
+        for model in models.values():
+            model.ci_statistics = statistics
+        path = save_torch_bundle(models_dict=models, base_path=tmp_path / "wts.h5", config=values)
+        assert stored_metadata(path)["ci_statistics"] == statistics
+        assert load_torch_bundle(path)[0]["autoencoder"].get_ci_statistics() == statistics
+
     def test_both_models_are_needed(self, tmp_path: Path) -> None:
         with pytest.raises(MissingModelsError, match="lack diffraction_to_obj"):
             save_torch_bundle({"autoencoder": small_models()["autoencoder"]}, tmp_path / "w", {"N": 64})
