@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import torch
 
 from exporters.graph.graphs import graph_io
 from exporters.host import host_facts
-from exporters.options import BATCHES
+from exporters.options import BATCHES, Progress, silent
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
 from exporters.parity.independent.rows import independent_rows
@@ -41,19 +42,33 @@ _BISECT_VALUES = (
 )  # pattern pixels run layer by layer: every intermediate of them is in memory three times
 
 
+@dataclass(frozen=True, kw_only=True)
+class ParityOptions:
+    """What a parity check runs."""
+
+    name: str = "bundle"
+    """The bundle's, for the report."""
+    batches: Iterable[int] = BATCHES
+    """Each is a slice of one pool of groups. See `telling_batches` for those that are added."""
+    stored_batches: Iterable[int] = ()
+    """Sizes of which it is known that they were tried; one larger than these is tried too."""
+    devices: Iterable[str] = DEVICES
+    """Which to try; one that is absent gives rows `not run`."""
+    require: Iterable[str] = ()
+    """Devices that must have run, see `ParityReport.missing_devices`."""
+    layers: bool = False
+    """Look layer by layer where the ONNX files diverge even if they do not fail; those that fail are looked at anyway."""
+    progress: Progress = silent
+    """Called with a short text before each runtime."""
+
+
 def run_parity(
     models: Mapping[str, PtychoModel],
     spec: ModelSpec,
     artifacts: Mapping[str, Mapping[str, bytes]],
-    *,
-    name: str = "bundle",
-    batches: Iterable[int] = BATCHES,
-    stored_batches: Iterable[int] = (),
     source: Source | None = None,
-    devices: Iterable[str] = DEVICES,
-    require: Iterable[str] = (),
-    layers: bool = False,
-    progress: Callable[[str], None] | None = None,
+    options: ParityOptions | None = None,
+    **fields: Any,
 ) -> ParityReport:
     """Compare the stored files with the untouched eager models.
 
@@ -61,35 +76,28 @@ def run_parity(
         models: eager float32 models on the CPU, by graph.
         spec: what they are.
         artifacts: file contents by graph and format (`onnx`, `torchscript`).
-        name: the bundle's, for the report.
-        batches: batch sizes; each is a slice of one pool of groups. See `telling_batches` for those that are added.
-        stored_batches: sizes of which it is known that they were tried; one larger than these is tried too.
         source: the bundle's scale, and a scan whose patterns are used in place of simulated ones.
-        devices: which to try; one that is absent gives rows `not run`.
-        require: devices that must have run, see `ParityReport.missing_devices`.
-        layers: look layer by layer where the ONNX files diverge even if they do not fail; those that fail are looked at anyway.
-        progress: called with a short text before each runtime.
+        options: what is run; the defaults where None.
+        **fields: fields of `ParityOptions` in place of those of `options`.
 
     Raises:
         ValueError: no batch sizes, or one below 1.
         ScanError: the scan cannot be used.
     """
-    batches = telling_batches(batches, stored_batches)
-    devices = tuple(devices)
+    options = replace(options or ParityOptions(), **fields)
+    batches = telling_batches(options.batches, options.stored_batches)
+    devices = tuple(options.devices)
     pool = make_pool(spec, max(batches[-2], POOL_GROUPS), source)
     rows: list[ParityRow] = []
-    evidence = Evidence(name, artifacts)
+    evidence = Evidence(options.name, artifacts)
     divergence: list[Divergence] = []
     planned: list[Cell] = []
-    if progress:
-        progress("eager references")
+    options.progress("eager references")
     references = eager_results(models, artifacts, pool, torch.float64)
     eagers32 = eager_results(models, artifacts, pool, torch.float32)
-    if progress:
-        progress("independent evaluation")
+    options.progress("independent evaluation")
     rows += independent_rows(models, pool, references)
-    if progress:
-        progress("sweep behind the networks")
+    options.progress("sweep behind the networks")
     rows += sweep_rows(models, artifacts, pool)
     planned += [row.cell for row in rows]
     for graph, files in artifacts.items():
@@ -98,24 +106,23 @@ def run_parity(
         reference, eager32 = references[graph], eagers32[graph]
         shapes = {info["name"]: (list(info["shape"]), info["dtype"]) for info in outputs}
         limits = {"float32": eager32}
+        case = GraphCase(graph, graph_pool, reference, limits, shapes)
         for trial in _trials(models[graph], graph, files, devices, eager32):
             planned += [(graph, trial.runtime, trial.device, trial.precision, batch) for batch in batches]
-            if progress:
-                progress(f"{graph}: {trial.runtime} on {trial.device}")
-            rows += trial_rows(graph, trial, graph_pool, batches, reference, limits, shapes, evidence)
+            options.progress(f"{graph}: {trial.runtime} on {trial.device}")
+            rows += trial_rows(case, trial, batches, evidence)
             if trial.precision == "float32" and "tf32" not in limits and torch.cuda.is_available():
                 limits["tf32"] = tf32_eager(models[graph], graph, graph_pool, reference)
         failed = [r for r in rows if r.graph == graph and r.runtime == "onnx" and r.verdict == "failed"]
-        if failed or layers:
-            if progress:
-                progress(f"{graph}: layer by layer")
+        if failed or options.layers:
+            options.progress(f"{graph}: layer by layer")
             batch, device = (failed[0].batch, failed[0].device) if failed else (max(batches), "cpu")
             groups = max(1, min(batch, _BISECT_VALUES // (spec.C * spec.N**2)))
             divergence.append(bisect_graph(models[graph], graph, files["onnx"], graph_pool, groups, device))
     return ParityReport(
-        name,
+        options.name,
         rows,
-        tuple(require),
+        tuple(options.require),
         host_facts(),
         {
             "model": "eager float64 on the CPU, this project's rebuild of PtychoPINN's",
@@ -223,33 +230,36 @@ def in_chunks(runner: Session, pool: Pool, size: int = 8) -> Outputs:
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def trial_rows(
-    graph: str,
-    trial: Trial,
-    pool: Pool,
-    batches: tuple[int, ...],
-    reference: Outputs,
-    limits: Mapping[str, Outputs],
-    shapes: dict[str, tuple[list[int | str], str]],
-    evidence: Evidence,
-) -> list[ParityRow]:
+@dataclass(frozen=True)
+class GraphCase:
+    """One graph with what its runtimes are fed and judged by."""
+
+    graph: str
+    pool: Pool
+    """Inputs of this graph."""
+    reference: Outputs
+    """Eager float64's, for the whole pool."""
+    limits: Mapping[str, Outputs]
+    """Eager outputs that budgets are made of, by precision."""
+    shapes: dict[str, tuple[list[int | str], str]]
+    """Shape and dtype of each output."""
+
+
+def trial_rows(case: GraphCase, trial: Trial, batches: tuple[int, ...], evidence: Evidence) -> list[ParityRow]:
     """Return one runtime's rows, a batch each.
 
     Args:
-        graph: whose they are.
+        case: what is run, and how it is judged.
         trial: how the runtime is opened.
-        pool: inputs of this graph.
         batches: sizes of slices of the pool.
-        reference: eager float64's outputs for the whole pool.
-        limits: eager outputs that budgets are made of, by precision.
-        shapes: shape and dtype of each output.
         evidence: takes what is worth showing.
     """
     rows: list[ParityRow] = []
+    pool = case.pool
     runtime, device, precision, open_runner = trial
 
     def row(batch: int, verdict: str, reason: str = "") -> ParityRow:
-        made = ParityRow(graph, runtime, device, precision, batch, pool.kind(0, batch), verdict, reason)
+        made = ParityRow(case.graph, runtime, device, precision, batch, pool.kind(0, batch), verdict, reason)
         rows.append(made)
         return made
 
@@ -270,10 +280,10 @@ def trial_rows(
                     fail(batch, "it raised", error)
                     continue
                 rows_of = pool.rows(0, batch)
-                wanted = {k: v[rows_of] for k, v in reference.items()}
-                eager = {k: v[rows_of] for k, v in limits[precision].items()}
+                wanted = {k: v[rows_of] for k, v in case.reference.items()}
+                eager = {k: v[rows_of] for k, v in case.limits[precision].items()}
                 made = row(batch, "passed")
-                judge(made, found, wanted, eager, shapes)
+                judge(made, found, wanted, eager, case.shapes)
                 evidence.add(made, [pool.kinds[i] for i in rows_of], feed, found, wanted, eager)
             facts = runner.facts() | ({} if repeats is None else {"repeats_bit_exact": repeats})
             doubt = why_unproven(runtime, device, precision, facts)

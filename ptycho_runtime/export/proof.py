@@ -20,7 +20,7 @@ ALLOWED: Final = "allowed_"
 MOST_RELATIVE: Final = 0.1
 # A share is written with all its digits; a reader may round.
 _SHARE_TOLERANCE = 1e-6
-_MAX_BATCH = 1 << 20
+_MAX_BATCH = 1 << 14
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters.parity.forms.markdown import compare, to_markdown  # noqa: E402
 from exporters.parity.forms.reading import read_report, report_from_json  # noqa: E402
 from exporters.parity.inputs import EDGES, WHOLE_PIXELS, Source, make_pool, open_scan  # noqa: E402
-from exporters.parity.matrix import Trial, judge, run_parity, telling_batches, trial_rows  # noqa: E402
+from exporters.parity.matrix import GraphCase, Trial, judge, run_parity, telling_batches, trial_rows  # noqa: E402
 from exporters.parity.metrics import budget, figures  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
@@ -469,7 +469,7 @@ def test_right_numbers_from_another_device_are_no_row_of_this_one(nodes: Any, ve
     reference = {"predicted_diffraction": np.ones((3, 1))}
     trial = Trial("onnx", "cuda", "float32", lambda: FakeRunner(node_providers=nodes, tf32=False))
     shapes: dict[str, tuple[list[int | str], str]] = {"predicted_diffraction": (["batch", 1], "float32")}
-    rows = trial_rows("g", trial, pool, (1, 3), reference, {"float32": reference}, shapes, Evidence("b"))
+    rows = trial_rows(GraphCase("g", pool, reference, {"float32": reference}, shapes), trial, (1, 3), Evidence("b"))
     assert [(r.batch, r.verdict, r.reason) for r in rows] == [(1, verdict, reason), (3, verdict, reason)]
 
 
