@@ -17,6 +17,7 @@ from ptycho_runtime.engine.tune import Setting, remembered
 from ptycho_runtime.engine.variants import OpenedVariant, open_variant
 from ptycho_runtime.errors import DeviceUnavailableError, NotExportedError, ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.bundle import Export, open_export
+from ptycho_runtime.export.domain import with_domain
 from ptycho_runtime.image.options import Progress, ReconstructOptions
 from ptycho_runtime.image.stitch import holds_crop
 from ptycho_runtime.scan.scale import input_scale_factor as scale_of
@@ -219,13 +220,20 @@ class Reconstructor:
         return reconstruct(self.export, graphs, scan, options, progress)
 
 
-def open(path: str | Path, options: RunOptions | str | None = None, **fields: Unpack[RunFields]) -> Reconstructor:
+def open(
+    path: str | Path,
+    options: RunOptions | str | None = None,
+    *,
+    model_domain: str | None = None,
+    **fields: Unpack[RunFields],
+) -> Reconstructor:
     """Open an exported bundle or a bare `.onnx` file.
 
     Args:
         path: `.zip` that ptycho-export wrote, or one of its `.onnx` files.
         options: how graphs are run; a device's name stands for options with that device. Where batch and threads are left open,
             what `ptycho-runtime tune` found for this model and host, else 16 groups and all threads.
+        model_domain: `amplitude` or `counts`, in place of what the export's record says of the patterns that are fed.
         fields: of `RunOptions`, in place of those in `options`: `device`, `batch`, `threads`, `tf32`, `cuda_graph`, `precision`.
 
     Raises:
@@ -234,4 +242,4 @@ def open(path: str | Path, options: RunOptions | str | None = None, **fields: Un
         DeviceUnavailableError: the device was asked for by name and cannot be used, or there is no CUDA for a CUDA graph.
     """
     chosen = RunOptions(options) if isinstance(options, str) else options or DEFAULTS
-    return Reconstructor(open_export(path), replace(chosen, **fields))
+    return Reconstructor(with_domain(open_export(path), model_domain), replace(chosen, **fields))

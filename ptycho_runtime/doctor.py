@@ -33,7 +33,8 @@ def report() -> dict[str, str]:
         )
     for package, use in (
         ("h5py", "CXI, HDF5 and Ptychodus files"),
-        ("scipy", "grouping for gridsize > 1"),
+        ("hdf5plugin", "HDF5 compressed by bitshuffle, LZ4, zstd or blosc (pip install 'ptycho-export[compression]')"),
+        ("scipy", "grouping for gridsize > 1, masks"),
         ("PIL", "pictures"),
         ("tqdm", "progress bars"),
         ("openvino", "variants in reduced precision"),

@@ -79,7 +79,17 @@ def export_facts(export: Export) -> dict[str, Any]:
         "export": export.path.name,
         "graphs": sorted(export.graphs),
         "patterns": f"{export.C} in a group, {export.N} x {export.N} px, zero frequency at {export.N // 2},{export.N // 2}",
-        "domain": f"{export.domain}: {'counts' if export.domain == 'counts' else 'roots of counts'} are fed",
+        "domain": _domain(export),
         "input scale": f"{frozen}: {INPUT_SCALE_FORMULAS[export.scale_formula]}",
         "era": export.era,
     }
+
+
+def _domain(export: Export) -> str:
+    """Say what patterns are fed, and why."""
+    fed = "counts are fed" if export.domain == "counts" else "roots of counts are fed"
+    if export.domain_note:
+        return f"{export.domain}: {export.domain_note}"
+    if export.record is None:
+        return f"{export.domain}: {fed}, as the file's metadata say"
+    return f"{export.domain}: {fed}; the model has {export.record.spec.get('physics')} physics"

@@ -24,6 +24,14 @@ def cuda_graph_option(command: argparse.ArgumentParser) -> None:
     )
 
 
+def model_domain_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--model-domain",
+        choices=("amplitude", "counts"),
+        help="what the model is fed, in place of what the export's record says (--amplitude, --intensity speak of the scan)",
+    )
+
+
 def precision_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--precision",
@@ -141,10 +149,11 @@ def frame_numbers(text: str) -> tuple[int | Literal["flagged"], ...]:
         if part.strip() == "flagged":
             numbers.append("flagged")
             continue
-        first, _, last = part.strip().partition("-")
-        if not first.isdecimal() or not (last or first).isdecimal() or int(last or first) - int(first) > 10**6:
+        first, dash, last = part.strip().partition("-")
+        last = last if dash else first
+        if not (first.isdecimal() and last.isdecimal()) or int(last) - int(first) > 10**6:
             raise argparse.ArgumentTypeError(f"{part.strip()!r} is no frame number, and no range such as 20-29")
-        numbers += range(int(first), int(last or first) + 1)
+        numbers += range(int(first), int(last) + 1)
     return tuple(dict.fromkeys(numbers))
 
 

@@ -9,6 +9,7 @@ from ptycho_runtime.cli.inspect import export_facts, is_export, print_facts
 from ptycho_runtime.cli.options import (
     cuda_graph_option,
     device_options,
+    model_domain_option,
     positive,
     precision_option,
     read_options,
@@ -43,6 +44,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         help="trust in each pixel of a patch (auto: the probe's intensity where known)",
     )
     precision_option(command)
+    model_domain_option(command)
     command.add_argument("--no-quality", action="store_true", help="leave out each pattern's residual")
     command.add_argument("--force", action="store_true", help="overwrite files at --out that are not earlier results")
     command.add_argument("--dry-run", action="store_true", help="say what would be understood, and run nothing")
@@ -78,6 +80,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ReconstructionError(f"--input-scale is {arguments.input_scale}; expected a positive number")
     model = ptycho_runtime.open(
         arguments.bundle,
+        model_domain=arguments.model_domain,
         device=arguments.device,
         batch=arguments.batch,
         threads=arguments.threads,
@@ -85,7 +88,9 @@ def run(arguments: argparse.Namespace) -> int:
         precision=arguments.precision,
     )
     scan = read_scan(arguments.scan, model.export.N, read_options(arguments))
-    say(f"{scan.name}: {len(scan)} patterns of {scan.size_px} px, {scan.domain}; device {model.patches.device}")
+    say(
+        f"{scan.name}: {len(scan)} patterns of {scan.size_px} px, {scan.domain}, fed as {model.export.domain}; device {model.patches.device}"
+    )
     if model.patches.note:
         say(model.patches.note)
     if model.tuned is not None:
@@ -131,11 +136,12 @@ def run(arguments: argparse.Namespace) -> int:
 def _look(arguments: argparse.Namespace) -> int:
     """Print what would be understood of bundle and scan."""
     from ptycho_runtime.export.bundle import open_export
+    from ptycho_runtime.export.domain import with_domain
     from ptycho_runtime.scan.facts import scan_facts
     from ptycho_runtime.scan.read import read_scan
 
     export = open_export(arguments.bundle)
-    print_facts(export_facts(export))
+    print_facts(export_facts(with_domain(export, arguments.model_domain)))
     with read_scan(arguments.scan, export.N, read_options(arguments)) as scan:
         print_facts(scan_facts(scan))
     return 0

@@ -67,6 +67,8 @@ class Export:
     era: str
     positions_sign: float
     """With which a pattern's offset from its group's centre is fed to `positions`: 1 or −1."""
+    domain_note: str = ""
+    """What is to be said where the host chose the domain."""
     record: ExportRecord | None = field(default=None, repr=False)
     """`exports.json`; a bare `.onnx` has none."""
     golden: bytes | None = field(default=None, repr=False)

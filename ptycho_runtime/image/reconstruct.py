@@ -127,7 +127,7 @@ def reconstruct(
         groups=len(groups),
         done=finished.groups,
         device=patches.device,
-        note=note or patches.note,
+        note="; ".join(filter(None, (note or patches.note, export.domain_note))),
         timing=Timing(time.perf_counter() - start, clock.seconds, clock.first_seconds),
         quality=quality,
     )

@@ -38,6 +38,9 @@ def comments(result: Reconstruction) -> str:
     if pixel_m(result) is None:
         lines.append("the object's pixel size is not known: nothing is given in metres")
     lines += [f"skipped, {reason}: {len(frames)}" for reason, frames in result.scan.skipped.items()]
+    lines += result.scan.warnings
+    if result.note:
+        lines.append(result.note)
     return "; ".join(lines)
 
 
