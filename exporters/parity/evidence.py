@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from exporters.parity.rows import STORED_RUNTIMES, ParityRow
+from ptycho_runtime.export.npz import read_npz
+from ptycho_runtime.files import printable
 from ptycho_runtime.metrics import difference, object_field, phase_weight
 from ptycho_torch.bundle.write import npz_bytes
 from ptycho_torch.errors import BundleError
@@ -19,6 +19,7 @@ from ptycho_torch.errors import BundleError
 Arrays = Mapping[str, np.ndarray]
 REPLAY_SCHEMA = "ptycho-export/replay"
 REPLAY_VERSION = 1
+MAX_REPLAY_BYTES = 4 << 30
 BINS = np.arange(
     -12.0, 0.51, 0.25
 )  # log10 of an error over the output's largest magnitude; smaller ones fall in the first
@@ -131,8 +132,7 @@ def read_replay(data: bytes, where: str) -> tuple[Case, str, bytes | None]:
     Raises `BundleError` where it is no replay file.
     """
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            arrays = {key: stored[key] for key in stored.files}
+        arrays = read_npz(data, "it", MAX_REPLAY_BYTES)
         about: dict[str, Any] = json.loads(arrays.pop("about").tobytes())
         if (about.pop("schema"), about.pop("schema_version")) != (REPLAY_SCHEMA, REPLAY_VERSION):
             raise ValueError("another schema")
@@ -145,6 +145,8 @@ def read_replay(data: bytes, where: str) -> tuple[Case, str, bytes | None]:
         kinds, failed = [str(kind) for kind in about["kinds"]], bool(about["failed"])
         arrays_of = (parts[part] for part in ("feed", "found", "reference", "eager32"))
         case = Case(graph, runtime, device, precision, 0.0, failed, kinds, *arrays_of)
-    except (ValueError, KeyError, TypeError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise BundleError(f"{where}: is no replay file of ptycho-export ({type(error).__name__}: {error})") from error
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise BundleError(
+            f"{where}: is no replay file of ptycho-export ({type(error).__name__}: {printable(error, 200)})"
+        ) from error
     return case, name, None if model is None else model.tobytes()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +18,7 @@ from exporters.stored.open import StoredExports
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.variants import precision_errors
 from ptycho_runtime.errors import DeviceUnavailableError
+from ptycho_runtime.export.npz import read_npz
 from ptycho_runtime.export.precision import Budget, PrecisionErrors, variant_precision
 from ptycho_runtime.export.record import StoredVariant
 from ptycho_torch.models.module import PtychoModel
@@ -110,9 +109,9 @@ def verify_variants(
 
 def _patterns(data: bytes, problems: list[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in _NAMES}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        stored = read_npz(data, c.VARIANT_NPZ)
+        arrays = {name: stored[name] for name in _NAMES}
+    except (ValueError, KeyError) as error:
         problems.append(f"{c.VARIANT_NPZ} cannot be read ({error})")
         return {}, {}
     return {name: arrays[name] for name in _NAMES[:2]}, arrays

@@ -14,6 +14,7 @@ import numpy as np
 from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError, NotExportedError
 from ptycho_runtime.export.bundle import refuse_other_metadata, refuse_unnamed_graphs
+from ptycho_runtime.export.npz import read_npz
 from ptycho_runtime.export.onnx_file import CheckedModel
 from ptycho_runtime.export.record import ExportRecord, StoredFile, StoredVariant, parse
 from ptycho_torch.bundle import BundleRecord
@@ -148,10 +149,9 @@ class StoredExports:
 def golden_problems(stored: bytes, fresh: bytes) -> list[str]:
     """Return what in a stored `golden.npz` the original weights do not give again; allowed errors may differ by host."""
     try:
-        if not zipfile.is_zipfile(io.BytesIO(stored)):
-            return [f"{contract.GOLDEN_NPZ} is no NPZ file"]
-        with np.load(io.BytesIO(stored), allow_pickle=False) as old, np.load(io.BytesIO(fresh)) as new:
-            if sorted(old.files) != sorted(new.files):
+        old = read_npz(stored, contract.GOLDEN_NPZ)
+        with np.load(io.BytesIO(fresh)) as new:
+            if sorted(old) != sorted(new.files):
                 return [f"{contract.GOLDEN_NPZ} holds other arrays than the models have"]
             # What was computed tells more than what it allows, so that comes last.
             for name in sorted(new.files, key=lambda name: (".allowed." in name, name)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from ptycho_runtime.cli.options import device_options
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
     export = open_export(arguments.bundle)
     rows = check_host(export, RunOptions(arguments.device, threads=arguments.threads))
     if arguments.json:
-        print(json.dumps([{**vars(row), "passed": row.passed} for row in rows], indent=1))
+        print(json.dumps([_plain({**vars(row), "passed": row.passed}) for row in rows], indent=1, allow_nan=False))
     else:
         for row in rows:
             print(
@@ -36,3 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
             )
     raise_unless_passed(rows, export.path.name)
     return 0
+
+
+def _plain(row: dict[str, object]) -> dict[str, object]:
+    """Return a row without the numbers that JSON lacks: null stands for them."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()
+    }

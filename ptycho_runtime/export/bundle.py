@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
@@ -15,7 +14,9 @@ import numpy as np
 
 from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
+from ptycho_runtime.export.golden import check_golden
 from ptycho_runtime.export.json_fields import MAX_JSON_BYTES, Field
+from ptycho_runtime.export.npz import read_npz
 from ptycho_runtime.export.onnx_file import CheckedModel, GraphFile
 from ptycho_runtime.export.precision import Variant
 from ptycho_runtime.export.record import (
@@ -85,7 +86,7 @@ class Export:
     def variant_patterns(self) -> dict[str, np.ndarray]:
         """Return the patterns that the variants were judged by, by tensor name; raises `DamagedExportError` where they are garbled."""
         label = f"{self.path.name}: {contract.VARIANT_NPZ}"
-        arrays = _arrays(self.patterns or b"", label)
+        arrays = read_npz(self.patterns or b"", label)
         expected = {contract.DIFFRACTION, contract.INPUT_SCALE, contract.OBJECT_REAL, contract.OBJECT_IMAG}
         if lacking := sorted(expected - set(arrays)):
             raise DamagedExportError(f"{label} lacks {', '.join(lacking)}; export the bundle again")
@@ -246,27 +247,20 @@ def load_golden(export: Export) -> dict[str, np.ndarray]:
 
     Raises:
         NotExportedError: the export has none.
-        DamagedExportError: it cannot be read, or holds other graphs than the export.
+        DamagedExportError: it cannot be read, holds other graphs than the export, or would let anything pass.
     """
     if export.golden is None:
         raise NotExportedError(f"{export.path.name}: holds no {contract.GOLDEN_NPZ}; export the bundle again")
     label = f"{export.path.name}: {contract.GOLDEN_NPZ}"
-    arrays = _arrays(export.golden, label)
+    arrays = read_npz(export.golden, label)
     held = {name.partition(".")[0] for name in arrays}
     if held != set(export.graphs):
         raise DamagedExportError(
             f"{label} is of {printable(', '.join(sorted(held)))}; the export has {', '.join(sorted(export.graphs))}; "
             "export the bundle again"
         )
+    check_golden(arrays, {graph: CheckedModel(model).told for graph, model in export.graphs.items()}, label)
     return arrays
-
-
-def _arrays(data: bytes, label: str) -> dict[str, np.ndarray]:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DamagedExportError(f"{label} cannot be read ({error})") from error
 
 
 def _variants(
