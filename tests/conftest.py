@@ -1,13 +1,18 @@
-"""A `params.cfg` that every test, and every fixture that outlives one, leaves as it found it."""
+"""What holds for all tests: the same examples in every run, and a `params.cfg` that each test leaves as it found it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Generator, Iterator
 
+import hypothesis
 import pytest
 
 from ptycho_torch import params
+
+# Property tests try the same examples in every run and have no clock: none fails by chance, or because the host is busy.
+hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("repeatable")
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,18 @@ from exporters.parity.report import ParityReport  # noqa: E402
 from exporters.parity.rows import StitchedRow  # noqa: E402
 from exporters.parity.stitched import figures, ring_correlation  # noqa: E402
 
-RANDOM = np.random.default_rng(5)
-OBJECT = np.exp(1j * RANDOM.uniform(-1, 1, (48, 56))) * RANDOM.uniform(0.5, 1.5, (48, 56))
+
+def random() -> np.random.Generator:
+    """Return the same numbers to each test, whichever ran before it."""
+    return np.random.default_rng(5)
+
+
+def noise(seed: int, shape: tuple[int, ...]) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+
+OBJECT = np.exp(1j * random().uniform(-1, 1, (48, 56))) * random().uniform(0.5, 1.5, (48, 56))
 COVERED = np.ones(OBJECT.shape, bool)
 
 
@@ -25,21 +35,21 @@ def test_equal_objects_have_no_deficit() -> None:
 
 
 def test_independent_noise_does_not_correlate() -> None:
-    other = RANDOM.normal(size=OBJECT.shape) + 1j * RANDOM.normal(size=OBJECT.shape)
+    other = noise(6, OBJECT.shape)
     assert np.median(ring_correlation(OBJECT - OBJECT.mean(), other)) < 0.3
 
 
 def test_a_known_share_of_noise_gives_its_correlation() -> None:
     # Two images s + n1, s + n2 of equal noise power correlate like S / (S + N).
-    signal, first, second = (RANDOM.normal(size=(256, 256)) + 1j * RANDOM.normal(size=(256, 256)) for _ in range(3))
+    signal, first, second = (noise(seed, (256, 256)) for seed in (7, 8, 9))
     found = ring_correlation(signal + 0.5 * first, signal + 0.5 * second)[8:]
     assert found.mean() == pytest.approx(1 / 1.25, abs=0.01)
 
 
 @pytest.mark.parametrize("error", [1e-3, 1e-2])
 def test_deficits_fall_with_the_square_of_the_error(error: float) -> None:
-    noise = RANDOM.normal(size=OBJECT.shape) + 1j * RANDOM.normal(size=OBJECT.shape)
-    one, ten = (figures(OBJECT + e * noise, OBJECT, COVERED) for e in (error, error / 10))
+    other = noise(10, OBJECT.shape)
+    one, ten = (figures(OBJECT + e * other, OBJECT, COVERED) for e in (error, error / 10))
     assert np.array(one) / np.array(ten) == pytest.approx([100.0] * 3, rel=0.3)
 
 

@@ -6,6 +6,7 @@ Usage: killed_writer.py MODE FOLDER. Prints one JSON object. Runs on its own bec
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import resource
 import signal
@@ -90,8 +91,10 @@ def many_writers(folder: Path) -> dict[str, Any]:
     path = folder / "wts.h5.zip"
     writer.write_zip(path, [("a", bytes(1000)), ("b", bytes(10))])
 
+    enough = mmap.mmap(-1, 1)  # shared with the forks
+
     def write(mark: int) -> None:
-        for _ in range(60):
+        while not enough[0]:
             writer.write_zip(path, [("a", bytes([mark]) * 60_000), ("b", bytes([mark]) * 10)])
 
     def dying() -> None:
@@ -109,20 +112,17 @@ def many_writers(folder: Path) -> dict[str, Any]:
             finally:
                 os._exit(code)
         writers.append(pid)
-    ended, whole = [], 0
-    while len(ended) < len(writers):
+    whole = 0
+    for _ in range(30):
         _child(dying)
         with zipfile.ZipFile(path) as archive:
             a, b = archive.read("a"), archive.read("b")
             assert a[:1] == b[:1] == a[-1:]
             whole += 1
-        for pid in writers:
-            if pid not in [e[0] for e in ended]:
-                done, status = os.waitpid(pid, os.WNOHANG)
-                if done:
-                    ended.append((pid, status))
-    write(5)
-    return {"statuses": [status for _, status in ended], "whole": whole, "names": [p.name for p in folder.iterdir()]}
+    enough[0] = 1
+    statuses = [os.waitpid(pid, 0)[1] for pid in writers]
+    writer.write_zip(path, [("a", bytes(1000)), ("b", bytes(10))])
+    return {"statuses": statuses, "whole": whole, "names": [p.name for p in folder.iterdir()]}
 
 
 def full_disk(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ptycho_torch.errors import BundleError
 
 # Seeds that once ended in another way.
 REGRESSIONS = [("changed", "small", 1_002_915)]  # a directory said to be shorter than it is lost members
-SECONDS_PER_CASE = 5.0
+SECONDS_PER_CASE = 5.0  # of the processor: what else runs on the host does not count
 
 
 @cache
@@ -78,7 +78,7 @@ def check(how: str, kind: str, seed: int, folder: Path) -> str:
     """Read one mutant; raise unless it ends as it may. Returns how it ended."""
     path = folder / name_of(kind)
     path.write_bytes((resealed if how == "resealed" else mutated)(original(kind), seed))
-    started = time.perf_counter()
+    started = time.process_time()
     try:
         found = read_bundle(path)
     except BundleError as error:
@@ -90,7 +90,7 @@ def check(how: str, kind: str, seed: int, folder: Path) -> str:
         # A sealed archive is a bundle of its own: what is read from it is plain data, and may differ.
         assert same or how == "resealed", (how, kind, seed)
         outcome = "equal" if same else "read"
-    assert time.perf_counter() - started < SECONDS_PER_CASE, (how, kind, seed)
+    assert time.process_time() - started < SECONDS_PER_CASE, (how, kind, seed)
     return outcome
 
 

@@ -34,19 +34,16 @@ class Session:
     device, note = "cpu", ""
 
     def __init__(self, hook: Hook = lambda run: None, side_px: int = N) -> None:
-        self.hook, self.side_px, self.runs, self.seconds = hook, side_px, 0, 0.0
+        self.hook, self.side_px, self.runs = hook, side_px, 0
         self.inputs = {c.DIFFRACTION: SimpleNamespace(shape=["batch", 1, N, N])}
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        start = time.perf_counter()
         self.hook(self.runs)
         self.runs += 1
         first = N // 2 - self.side_px // 2
         middle = np.s_[..., first : first + self.side_px, first : first + self.side_px]
         x = feed[c.DIFFRACTION] * feed[c.INPUT_SCALE]
-        found = {c.OBJECT_REAL: np.cos(x)[middle], c.OBJECT_IMAG: np.sin(3 * x)[middle]}
-        self.seconds += time.perf_counter() - start
-        return found
+        return {c.OBJECT_REAL: np.cos(x)[middle], c.OBJECT_IMAG: np.sin(3 * x)[middle]}
 
 
 def scan(hook: Hook = lambda first: None) -> Scan:
@@ -95,12 +92,13 @@ def slow_stitcher(monkeypatch: pytest.MonkeyPatch, hook: Hook) -> None:
     monkeypatch.setattr(Stitcher, "add_parts", slow)
 
 
-def test_three_batches_are_in_work_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The stitcher with batch 2, the session with 3 and the reader with 6 wait for one another."""
-    meeting = threading.Barrier(3, timeout=20)
-    slow_stitcher(monkeypatch, lambda batch: batch != 2 or meeting.wait())
-    session = Session(lambda run: run != 3 or meeting.wait())
-    found = run(session, scan(lambda first: first != 6 * BATCH or meeting.wait()))
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_three_batches_are_in_work_at_once(batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stitcher with a batch, the session with the next and the reader three further on wait for one another."""
+    meeting = threading.Barrier(3, timeout=60)
+    slow_stitcher(monkeypatch, lambda stitched: stitched != batch or meeting.wait())
+    session = Session(lambda run: run != batch + 1 or meeting.wait())
+    found = run(session, scan(lambda first: first != (batch + 4) * BATCH or meeting.wait()))
     assert not meeting.broken
     assert found.done == COUNT
 
@@ -120,20 +118,24 @@ def test_object_does_not_depend_on_timing(seed: int, monkeypatch: pytest.MonkeyP
 
 
 def test_time_in_the_session_is_that_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    slow_stitcher(monkeypatch, lambda batch: time.sleep(0.04))
-    session = Session(lambda run: time.sleep(0.02))
-    found = run(session, scan(lambda first: time.sleep(0.04)))
-    assert session.seconds <= found.timing.session_seconds <= 1.1 * session.seconds
-    assert found.timing.session_seconds <= 0.8 * found.timing.seconds, (
-        "the slower stitcher and reader count as time outside"
-    )
+    clock = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
 
+    def takes(seconds: float, number: int) -> Hook:
+        def hook(at: int) -> None:
+            clock[0] += seconds if at == number else 0.0
 
-def test_large_scan_spends_its_time_in_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stitcher and reader each take two thirds of the session's time: one after the other, its share would be below a half."""
-    slow_stitcher(monkeypatch, lambda batch: time.sleep(0.02))
-    found = run(Session(lambda run: time.sleep(0.03)), scan(lambda first: time.sleep(0.02)))
-    assert found.timing.session_seconds >= 0.7 * found.timing.seconds
+        return hook
+
+    def second(_: int) -> None:
+        clock[0] += 1.0
+
+    # The first batch is read before the session runs at all, and the last one is stitched when it has run for good.
+    session = Session(second)
+    slow_stitcher(monkeypatch, takes(3.0, (COUNT - 1) // BATCH))
+    found = run(session, scan(takes(5.0, 0)))
+    assert found.timing.session_seconds == session.runs == -(-COUNT // BATCH)
+    assert found.timing.seconds == session.runs + 5.0 + 3.0
 
 
 @pytest.mark.parametrize("place", ["reader", "session", "stitcher"])

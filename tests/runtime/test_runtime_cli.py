@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -88,15 +88,14 @@ def test_predict_starts_in_a_fraction_of_what_importing_torch_takes(demo: Path, 
         "cpu",
     ]
 
-    def best(command: list[str]) -> float:
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
-            times.append(time.perf_counter() - start)
-        return min(times)
+    def cost(command: list[str]) -> float:
+        """Return the seconds of the processor that a command takes, on a host that does other things too."""
+        before = os.times()
+        subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+        after = os.times()
+        return after.children_user + after.children_system - before.children_user - before.children_system
 
-    assert best(arguments) <= 0.5 * best([sys.executable, "-c", "import torch"])
+    assert cost(arguments) <= 0.5 * cost([sys.executable, "-c", "import torch"])
     assert np.load(tmp_path / "o.npy").shape == (64, 64)
 
 

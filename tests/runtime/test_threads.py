@@ -110,21 +110,23 @@ def test_behind_raises_what_work_raises(error: Exception) -> None:
     assert done == [0, 1, 2]
 
 
-def test_closing_drops_what_waits() -> None:
+def test_closing_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     started, release, done = threading.Event(), threading.Event(), []
+    join = threading.Thread.join
+
+    def released(thread: threading.Thread, timeout: float | None = None) -> None:
+        release.set()  # closing waits for the thread, so it has told it to stop
+        join(thread, timeout)
 
     def work(item: int) -> None:
         started.set()
         release.wait(10)
         done.append(item)
 
+    monkeypatch.setattr(threading.Thread, "join", released)
     worker = Behind(work, 2, NAME)
     for i in range(3):
         worker.put(i)
         assert started.wait(10)
-    closing = threading.Thread(target=worker.close)
-    closing.start()
-    assert worker._stop.wait(10)
-    release.set()
-    closing.join(10)
+    worker.close()
     assert done == [0]
