@@ -206,12 +206,9 @@ class Reconstructor:
         from ptycho_runtime.image.reconstruct import Graphs, reconstruct
 
         options = options or ReconstructOptions()
-        autoencoder = self.autoencoder if options.quality and scan.probe is not None else None
-        if autoencoder is not None and self.precision != "float32":
-            raise ReconstructionError(
-                "reduced precision goes without residuals, which need the whole network in float32; give --no-quality "
-                "(quality=False), or leave out --precision"
-            )
+        # In reduced precision a pattern is compared with probe × stitched object alone: no whole network is needed for that.
+        whole = options.quality and scan.probe is not None and self.precision == "float32"
+        autoencoder = self.autoencoder if whole else None
         fits = holds_crop(self.export.N // 2, self.export.N, options.crop_px)
         middle = self.centre if autoencoder is None and fits else None
         graph = c.CENTRE if middle is not None else "diffraction_to_obj"

@@ -181,7 +181,7 @@ def dumps(record: ExportRecord) -> bytes:
 
 
 # Left out where there is nothing to say.
-_EMPTY = ("left_out", "variants", "variant_patterns")
+_EMPTY = ("left_out", "variants", "variant_patterns", "trust_baseline")
 _FILE_FIELDS = {entry.name for entry in fields(StoredFile)}
 
 

@@ -23,7 +23,8 @@ def _grammar() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentP
     top = argparse.ArgumentParser(
         prog="ptycho-runtime",
         description="Run exported PtychoPINN models without PyTorch.",
-        epilog="Exit codes: 0 well, 2 bad input, 3 this host computes something else, 4 the device is absent, 130 stopped, 1 a bug here.",
+        epilog="Exit codes: 0 well, 2 bad input, 3 this host computes something else, 4 the device is absent, "
+        "5 not trusted (--strict), 130 stopped, 1 a bug here.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (reconstruct, predict, inspect, check, tune, doctor):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from ptycho_runtime.cli.inspect import export_facts, is_export, print_facts
@@ -15,7 +16,7 @@ from ptycho_runtime.cli.options import (
     read_options,
     scan_options,
 )
-from ptycho_runtime.cli.terminal import EXIT_STOPPED, ProgressBar, say
+from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say
 from ptycho_runtime.errors import ReconstructionError
 
 
@@ -48,6 +49,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--no-quality", action="store_true", help="leave out each pattern's residual")
     command.add_argument("--force", action="store_true", help="overwrite files at --out that are not earlier results")
     command.add_argument("--dry-run", action="store_true", help="say what would be understood, and run nothing")
+    command.add_argument("--json", action="store_true", help="print JSON for machines")
+    command.add_argument("--strict", action="store_true", help="exit with 5 where the image is not trusted")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     scan_options(command)
     command.set_defaults(run=run)
@@ -56,6 +59,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     import ptycho_runtime
+    from ptycho_runtime.cli import report
     from ptycho_runtime.image.options import ReconstructOptions
     from ptycho_runtime.image.products.target import check_target
     from ptycho_runtime.image.products.write import write_product
@@ -108,11 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
     with ProgressBar(arguments.quiet) as progress:
         result = model.reconstruct(scan, how, progress)
     if "flagged" in arguments.exclude and not result.partial:
-        if result.quality is None:
-            raise ReconstructionError(
-                "--exclude flagged needs each pattern's residual: a probe in the scan, the autoencoder graph, no --no-quality"
-            )
-        flagged = result.scan.frames[result.quality.flagged]
+        flagged = result.scan.frames[result.trust.flagged]
         say(f"{len(flagged)} flagged frames are left out, and the image is made again")
         if len(flagged):
             with ProgressBar(arguments.quiet) as progress:
@@ -120,17 +120,13 @@ def run(arguments: argparse.Namespace) -> int:
     if result.note and result.note != model.patches.note:
         say(result.note)
     written = write_product(result, target)
-    rows, columns = result.object.shape
-    timing = result.timing
-    say(
-        f"{result.done} of {result.groups} groups in {timing.seconds:.2f} s ({result.done / max(timing.seconds, 1e-9):.0f}/s, "
-        f"{100 * timing.session_seconds / max(timing.seconds, 1e-9):.0f} % in the session); first run {timing.first_run_seconds:.3f} s; "
-        f"input_scale_factor {result.input_scale_factor:.6g}"
-    )
-    if result.quality is not None:
-        say(f"residual: {result.quality.flagged.sum()} patterns far off (above {result.quality.limit:.3f})")
-    print(f"{'partial ' if result.partial else ''}object {rows} x {columns} px: {', '.join(map(str, written))}")
-    return EXIT_STOPPED if result.partial else 0
+    if arguments.json:
+        print(json.dumps(report.document(result, written), indent=1))
+    else:
+        print("\n".join(report.lines(result, written)))
+    if result.partial:
+        return EXIT_STOPPED
+    return EXIT_NOT_TRUSTED if arguments.strict and result.trust.verdict == "not trusted" else 0
 
 
 def _look(arguments: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+EXIT_NOT_TRUSTED = 5  # with --strict: done, but not to be believed
 EXIT_STOPPED = 130  # by Ctrl-C, as shells have it; what was finished is written
 TRACEBACK = "PTYCHO_RUNTIME_TRACEBACK"
 

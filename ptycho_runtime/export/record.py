@@ -128,6 +128,16 @@ class StoredVariant:
     """Processor, threads, engine versions."""
 
 
+@dataclass(frozen=True)
+class TrustBaseline:
+    """What the model leaves unexplained on a scan that it was made for: medians over the patterns."""
+
+    disagreement: float
+    """Of overlapping patches."""
+    stitched_residual: float | None = None
+    """Of patterns against probe × stitched object; None where that scan had no probe."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Conventions:
     """What a host must know to feed an export: known from the weights alone, before any graph is made."""
@@ -193,6 +203,7 @@ class ExportRecord(Conventions):
     """Graphs that a model has and the export has not, with the reason."""
     variants: tuple[StoredVariant, ...] = ()
     variant_patterns: StoredFile | None = None
+    trust_baseline: TrustBaseline | None = None
 
 
 def parse(document: bytes | Mapping[str, Any], label: str) -> ExportRecord:
@@ -234,6 +245,7 @@ def parse(document: bytes | Mapping[str, Any], label: str) -> ExportRecord:
         left_out=_left_out(top, graphs, spec),
         variants=variants,
         variant_patterns=patterns,
+        trust_baseline=_trust_baseline(top.get("trust_baseline")),
     )
 
 
@@ -287,6 +299,13 @@ def _positions(top: Field, spec: Mapping[str, Any]) -> Positions:
         entry["axes"].one_of((contract.POSITION_AXES,)),
         entry["units"].one_of((contract.POSITION_UNITS,)),
     )
+
+
+def _trust_baseline(entry: Field | None) -> TrustBaseline | None:
+    if entry is None:
+        return None
+    residual = entry.get("stitched_residual")
+    return TrustBaseline(entry["disagreement"].positive(), None if residual is None else residual.positive())
 
 
 def _source(entry: Field) -> SourceBundle:

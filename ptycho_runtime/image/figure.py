@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +14,11 @@ if TYPE_CHECKING:
 
 _MIN_SIDE_PX = 384
 _GAP_PX = 24
-_TOP_PX = 26
+_TOP_PX = 32
+_LINE_PX = 13
+_BOTTOM_PX = 36
+_WORST = 0.25  # score at the light end of the map: what is never accepted, whatever the scan
+_VERDICT_COLOURS = {"trusted": (0, 110, 40), "doubtful": (170, 95, 0), "not trusted": (190, 0, 0)}
 # Points of a perceptually even dark-to-light scale, between which colours are mixed.
 _MAP = np.array([(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], float)
 
@@ -32,9 +37,11 @@ def figure(result: Reconstruction) -> Picture:
         (f"amplitude {_span(amplitude[mask])}", _grey(amplitude, mask)),
         (f"phase, rad {_span(phase[mask])}", _grey(phase, mask)),
     ]
-    if result.quality is not None:
-        flagged = int(result.quality.flagged.sum())
-        panels.append((f"residual {_span(result.quality.residual)}, {flagged} far off", _trust_map(result, box)))
+    shown = _shown_score(result)
+    if shown is not None:
+        name, score = shown
+        flagged = int(result.trust.flagged.sum())
+        panels.append((f"{name}, {flagged} flagged (cyan)", _trust_map(result, score, box)))
     tiles = [
         (
             title,
@@ -43,13 +50,36 @@ def figure(result: Reconstruction) -> Picture:
         for title, pixels in panels
     ]
     width = sum(tile.width for _, tile in tiles) + _GAP_PX * (len(tiles) + 1)
-    page = Image.new("RGB", (width, tiles[0][1].height + _TOP_PX + _GAP_PX), "white")
+    reasons = _wrapped(f"{result.trust.verdict}" + "".join(f"; {reason}" for reason in result.trust.reasons), width)
+    top = _TOP_PX + _LINE_PX * len(reasons)
+    page = Image.new("RGB", (width, tiles[0][1].height + top + _BOTTOM_PX), "white")
     draw, x = ImageDraw.Draw(page), _GAP_PX
+    for number, line in enumerate(reasons):
+        draw.text((x, 6 + number * _LINE_PX), line, fill=_VERDICT_COLOURS[result.trust.verdict])
     for title, tile in tiles:
-        draw.text((x, 8), title + (" (partial)" if result.partial else ""), fill="black")
-        page.paste(tile, (x, _TOP_PX))
+        draw.text((x, top - 18), title + (" (partial)" if result.partial else ""), fill="black")
+        page.paste(tile, (x, top))
         x += tile.width + _GAP_PX
+    if shown is not None:
+        legend = Image.fromarray(_coloured(np.linspace(0, _WORST, tiles[-1][1].width)[None]).astype(np.uint8))
+        left, below = x - _GAP_PX - tiles[-1][1].width, top + tiles[0][1].height + 6
+        page.paste(legend.resize((tiles[-1][1].width, 10), Image.Resampling.NEAREST), (left, below))
+        draw.text((left, below + 12), "0 good", fill="black")
+        text = f"{_WORST:g} and more: bad"
+        draw.text((left + tiles[-1][1].width - 6 * len(text), below + 12), text, fill="black")
     return page
+
+
+def _wrapped(text: str, width_px: int) -> list[str]:
+    """Return text in lines that fit the default font's six pixels a letter; the font has no letters beyond Latin-1."""
+    return textwrap.wrap(text.encode("latin-1", "replace").decode("latin-1"), max(width_px // 6 - 8, 20))
+
+
+def _shown_score(result: Reconstruction) -> tuple[str, np.ndarray] | None:
+    """Return name and values of the score that the map shows: disagreement, else the stitched residual, else none."""
+    scores = result.trust.scores
+    pairs = (("disagreement of overlapping patches", scores.disagreement), ("residual", scores.stitched_residual))
+    return next(((name, values) for name, values in pairs if np.isfinite(values).any()), None)
 
 
 def without_ramp(object_: np.ndarray, covered: np.ndarray) -> np.ndarray:
@@ -79,25 +109,27 @@ def _grey(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return grey.astype(np.uint8)
 
 
-def _trust_map(result: Reconstruction, box: tuple[slice, slice]) -> np.ndarray:
-    """Colour each pixel by the residual of the nearest pattern; flagged patterns get a bright frame."""
+def _trust_map(result: Reconstruction, score: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+    """Colour each pixel by the score of the nearest pattern, on one scale for all scans; flagged patterns get a bright dot."""
     from scipy.spatial import cKDTree
 
-    assert result.quality is not None
-    residual, canvas = result.quality.residual, result.canvas
-    reached = np.isfinite(residual)
+    canvas, reached = result.canvas, np.isfinite(score)
     rows = np.arange(box[0].start, box[0].stop) + canvas.y0_px
     columns = np.arange(box[1].start, box[1].stop) + canvas.x0_px
     grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
     nearest = cKDTree(result.scan.positions_px[reached]).query(grid)[1].reshape(len(rows), len(columns))
-    values = residual[reached]
-    level = np.clip((values - values.min()) / max(float(np.ptp(values)), 1e-12), 0, 1)[nearest] * (len(_MAP) - 1)
-    low = np.minimum(level.astype(int), len(_MAP) - 2)
-    colours = _MAP[low] + (_MAP[low + 1] - _MAP[low]) * (level - low)[..., None]
-    for (x, y), flagged in zip(result.scan.positions_px, result.quality.flagged, strict=True):
-        if flagged:
-            r, k = round(y - rows[0]), round(x - columns[0])
-            colours[max(r - 2, 0) : r + 3, max(k - 2, 0) : k + 3] = (0, 220, 255)
+    colours = _coloured(score[reached][nearest])
+    for x, y in result.scan.positions_px[result.trust.flagged]:
+        r, k = round(y - rows[0]), round(x - columns[0])
+        colours[max(r - 2, 0) : r + 3, max(k - 2, 0) : k + 3] = (0, 220, 255)
     colours[~canvas.covered[box]] = (235, 238, 242)
     pixels: np.ndarray = colours.astype(np.uint8)
     return pixels
+
+
+def _coloured(score: np.ndarray) -> np.ndarray:
+    """Return colours (…, 3) from dark, 0, to light, `_WORST` and more."""
+    level = np.clip(score / _WORST, 0, 1) * (len(_MAP) - 1)
+    low = np.minimum(level.astype(int), len(_MAP) - 2)
+    found: np.ndarray = _MAP[low] + (_MAP[low + 1] - _MAP[low]) * (level - low)[..., None]
+    return found

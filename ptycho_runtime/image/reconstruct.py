@@ -17,7 +17,8 @@ from ptycho_runtime.image.options import Progress, ReconstructOptions
 from ptycho_runtime.image.overlapping import Behind, ahead
 from ptycho_runtime.image.result import Reconstruction, Timing
 from ptycho_runtime.image.stitch import Stitcher, probe_weights
-from ptycho_runtime.image.trust.residual import Quality, probe_parts, residuals
+from ptycho_runtime.image.trust.assess import Evidence, assess
+from ptycho_runtime.image.trust.residual import probe_parts, residuals
 from ptycho_runtime.scan.grouping import group_offsets, grouped
 from ptycho_runtime.scan.scale import scale_of_energy
 from ptycho_runtime.scan.scan import Scan
@@ -87,49 +88,55 @@ def reconstruct(
     probe = probe_parts(whole, scan.probe) if whole is not None and scan.probe is not None else {}
     if graphs.variant is not None:
         patches, note = _proven(patches, graphs.variant, _sample(scan, groups, export, factor))
-    finished = _Finished(
-        export, scan, Stitcher(scan.positions_px, export.N, weights, options.crop_px), with_residual=bool(probe)
-    )
+    baseline = export.record.trust_baseline if export.record else None
+    stitcher = Stitcher(scan.positions_px, export.N, weights, options.crop_px)
+    fits = scan.probe is not None and scan.probe.shape[-2:] == (export.N, export.N)
+    evidence = Evidence(stitcher, scan.positions_px, scan.probe if fits else None, export.domain == "counts")
+    finished = _Finished(export, scan, evidence)
     clock = _SessionClock()
     through = 0
     reader = ahead(_batches(scan, groups, export, graphs.batch), _READ_AHEAD, "scan reader")
     stitching = Behind(finished.take, _STITCH_BEHIND, "stitcher")
     try:
-        for members, patterns in reader:
-            scales = np.full((len(members), 1, 1, 1), factor, np.float32)
-            feed = {c.DIFFRACTION: patterns, c.INPUT_SCALE: scales}
-            if whole is None:
-                outputs = clock.run(patches, feed)
-            else:
-                feed |= probe
-                feed[c.POSITIONS] = group_offsets(scan.positions_px, members) * np.float32(export.positions_sign)
-                feed[c.OUTPUT_SCALE] = scales
-                feed[c.EXPERIMENT_ID] = np.zeros(len(members), np.int64)
-                outputs = clock.run(whole, feed)
-            stitching.put(_Batch(members, patterns, outputs))
-            through += len(members)
-            if progress:
-                progress(through, len(groups))
-        stitching.finish()
-    except KeyboardInterrupt:
-        stitching.finish()
-        if not finished.groups:
-            raise
+        try:
+            for members, patterns in reader:
+                scales = np.full((len(members), 1, 1, 1), factor, np.float32)
+                feed = {c.DIFFRACTION: patterns, c.INPUT_SCALE: scales}
+                if whole is None:
+                    outputs = clock.run(patches, feed)
+                else:
+                    feed |= probe
+                    feed[c.POSITIONS] = group_offsets(scan.positions_px, members) * np.float32(export.positions_sign)
+                    feed[c.OUTPUT_SCALE] = scales
+                    feed[c.EXPERIMENT_ID] = np.zeros(len(members), np.int64)
+                    outputs = clock.run(whole, feed)
+                stitching.put(_Batch(members, patterns, outputs))
+                through += len(members)
+                if progress:
+                    progress(through, len(groups))
+            stitching.finish()
+        except KeyboardInterrupt:
+            stitching.finish()
+            if not finished.groups:
+                raise
+        before = time.perf_counter()
+        trust = assess(evidence, baseline, partial=finished.groups < len(groups))
+        now = time.perf_counter()
+        timing = Timing(now - start, clock.seconds, clock.first_seconds, now - before)
     finally:
         reader.close()
         stitching.close()
-    canvas = finished.stitcher.result()
-    quality = None if finished.residual is None else Quality.of(finished.residual)
+        evidence.close()
     return Reconstruction(
-        canvas=canvas,
+        canvas=stitcher.result(),
         scan=scan,
         input_scale_factor=factor,
         groups=len(groups),
         done=finished.groups,
         device=patches.device,
         note="; ".join(filter(None, (note or patches.note, export.domain_note))),
-        timing=Timing(time.perf_counter() - start, clock.seconds, clock.first_seconds),
-        quality=quality,
+        timing=timing,
+        trust=trust,
     )
 
 
@@ -161,22 +168,26 @@ class _Batch:
 class _Finished:
     """What has been made of the batches so far; one thread changes it."""
 
-    def __init__(self, export: Export, scan: Scan, stitcher: Stitcher, with_residual: bool) -> None:
-        self.export, self.scan, self.stitcher = export, scan, stitcher
-        self.residual = np.full(len(scan), np.nan) if with_residual else None
+    def __init__(self, export: Export, scan: Scan, evidence: Evidence) -> None:
+        self.export, self.scan, self.evidence = export, scan, evidence
         self.groups = 0
 
     def take(self, batch: _Batch) -> None:
         members = batch.members
         real, imag = object_parts(batch.outputs)
         flat = members.reshape(-1) if real.shape[1] == members.shape[1] else members[:, 0]
-        self.stitcher.add_parts(
+        evidence = self.evidence
+        evidence.stitcher.keep = lambda first, patches: evidence.keep_patches(
+            flat[first : first + len(patches)], patches
+        )
+        evidence.stitcher.add_parts(
             real.reshape(-1, *real.shape[2:]), imag.reshape(-1, *imag.shape[2:]), self.scan.positions_px[flat]
         )
-        if self.residual is not None:
-            # A group's first pattern: each pattern is the first of one group.
-            predicted = batch.outputs[c.PREDICTED][:, 0]
-            self.residual[members[:, 0]] = residuals(batch.patterns[:, 0], predicted, self.export)
+        # A group's first pattern: each pattern is the first of one group.
+        first, patterns = members[:, 0], batch.patterns[:, 0]
+        evidence.keep_patterns(first, patterns)
+        if c.PREDICTED in batch.outputs:
+            evidence.residual[first] = residuals(patterns, batch.outputs[c.PREDICTED][:, 0], self.export)
         self.groups += len(members)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptycho_runtime.image.stitch import Canvas
-from ptycho_runtime.image.trust.residual import Quality
+from ptycho_runtime.image.trust.values import Trust
 from ptycho_runtime.scan.scan import Scan
 
 
@@ -21,6 +21,8 @@ class Timing:
     """Of these, while a session was running."""
     first_run_seconds: float
     """Of these, the first batch, which waits for plans and memory."""
+    verdict_seconds: float
+    """Of these, the verdict after the last pattern."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Reconstruction:
     device: str
     note: str
     timing: Timing
-    quality: Quality | None = None
+    trust: Trust
 
     @property
     def object(self) -> np.ndarray:

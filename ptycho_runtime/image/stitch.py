@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,8 @@ _AFTER_PX = 1  # and after it
 MARGIN_PX = max(_BEFORE_PX, _AFTER_PX)
 _AT_ONCE = 16  # patches whose intermediate arrays stay in a processor's cache
 _EMPTY = 1e-6  # of the largest weight: below it a pixel was not covered
+
+Keep = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,9 @@ class Stitcher:
         # Real part, imaginary part and coverage of a pixel side by side: one addition a patch, over whole rows.
         # In float64, for many patches add up in one pixel; what is added is as precise as the patches are.
         self._sums = np.zeros((rows, columns, 3))
+        self.keep: Keep | None = None
+        """Called with (first, patches): each few patches as they lie on the canvas, (k, crop, crop) complex64, not weighted, and
+        the number of the first within its `add_parts`."""
 
     def add(self, patches: np.ndarray, positions_px: np.ndarray) -> None:
         """Add patches (n, S, S) complex at positions (n, 2) (x, y), pixels; see `add_parts`."""
@@ -99,13 +105,22 @@ class Stitcher:
         self._check_side(real.shape[-1])
         whole = np.floor(positions_px).astype(int)
         fraction = positions_px - whole
-        corners = (whole - self.crop_px // 2 - self.origin).tolist()
+        corners = self.corners(positions_px).tolist()
         for first in range(0, len(real), _AT_ONCE):
             part = slice(first, first + _AT_ONCE)
-            weighted = self._weighted(real[part], imag[part], fraction[part])
-            for patch, (column, row) in zip(weighted, corners[part], strict=True):
+            grid = self._moved(real[part], imag[part], fraction[part])
+            if self.keep is not None:
+                patches = np.empty(grid.shape[1:], np.complex64)
+                patches.real, patches.imag = grid
+                self.keep(first, patches)
+            for patch, (row, column) in zip(self._weighted(grid), corners[part], strict=True):
                 region = self._sums[row : row + self.crop_px, column : column + self.crop_px]
                 np.add(region, patch, out=region)
+
+    def corners(self, positions_px: np.ndarray) -> np.ndarray:
+        """Return (row, column) on the canvas of the first pixel of patches' middles, (n, 2) int, for positions (n, 2) (x, y)."""
+        found: np.ndarray = (np.floor(positions_px).astype(int) - self.crop_px // 2 - self.origin)[:, ::-1]
+        return found
 
     def _check_side(self, side_px: int) -> None:
         crop = self.crop_px
@@ -121,8 +136,8 @@ class Stitcher:
                 f"expected a crop of 1 to {most} pixels; give --crop-px {most} or less, or an export with larger patches"
             )
 
-    def _weighted(self, real: np.ndarray, imag: np.ndarray, fraction: np.ndarray) -> np.ndarray:
-        """Return patches' middles as seen by the canvas's own pixels, times weights, and the weights: (n, crop, crop, 3)."""
+    def _moved(self, real: np.ndarray, imag: np.ndarray, fraction: np.ndarray) -> np.ndarray:
+        """Return patches' middles as seen by the canvas's own pixels, real and imaginary part: (2, n, crop, crop)."""
         count, crop = len(real), self.crop_px
         read = crop + _BEFORE_PX + _AFTER_PX
         start = real.shape[-1] // 2 - crop // 2 - _BEFORE_PX
@@ -137,20 +152,32 @@ class Stitcher:
         down, moved = (np.empty((2, count, crop * read), parts.dtype) for _ in range(2))
         _tapped(parts, y_taps, read, down)
         _tapped(down, x_taps, 1, moved[..., :-3])
-        grid = moved.reshape(2, count, crop, read)[..., :crop]
-        weighted: np.ndarray = np.empty((count, crop, crop, 3))
+        return moved.reshape(2, count, crop, read)[..., :crop]
+
+    def _weighted(self, grid: np.ndarray) -> np.ndarray:
+        """Return what `_moved` gives times weights, and the weights: (n, crop, crop, 3)."""
+        weighted: np.ndarray = np.empty((*grid.shape[1:], 3))
         np.multiply(grid[0], self.weights, out=weighted[..., 0])
         np.multiply(grid[1], self.weights, out=weighted[..., 1])
         weighted[..., 2] = self.weights
         return weighted
 
+    @property
+    def sums(self) -> np.ndarray:
+        """Weighted real part, weighted imaginary part and weight of each pixel so far, (rows, columns, 3) float64."""
+        return self._sums
+
     def result(self) -> Canvas:
         """Return what has been put together so far."""
-        coverage = self._sums[..., 2]
+        return self.canvas_of(self._sums)
+
+    def canvas_of(self, sums: np.ndarray) -> Canvas:
+        """Return the object of sums (rows, columns, 3) such as `sums`."""
+        coverage = sums[..., 2]
         covered = coverage > _EMPTY * coverage.max(initial=0.0)
         divisor = np.where(covered, coverage, np.inf)
         object_: np.ndarray = np.empty(coverage.shape, np.complex64)
-        object_.real, object_.imag = self._sums[..., 0] / divisor, self._sums[..., 1] / divisor
+        object_.real, object_.imag = sums[..., 0] / divisor, sums[..., 1] / divisor
         return Canvas(object_, coverage.astype(np.float32), float(self.origin[0]), float(self.origin[1]))
 
 

@@ -150,10 +150,11 @@ def test_export_without_a_variant_runs_in_float32_and_says_so(demo: Path) -> Non
     assert np.array_equal(model.predict(patterns), ptycho_runtime.open(demo, "cpu").predict(patterns))
 
 
-def test_reduced_precision_with_residuals_is_refused(demo: Path) -> None:
-    model = ptycho_runtime.open(demo, "cpu", precision="auto")
-    with pytest.raises(ReconstructionError, match="give --no-quality"):
-        model.reconstruct(read_scan(SCAN, 64))
+def test_reduced_precision_compares_patterns_with_probe_and_object(demo: Path) -> None:
+    found = ptycho_runtime.open(demo, "cpu", precision="auto").reconstruct(read_scan(SCAN, 64))
+    assert np.isfinite(found.trust.scores.stitched_residual).all()
+    assert np.isnan(found.trust.scores.residual).all()
+    assert found.trust.verdict == "trusted"
 
 
 def test_unknown_precision_is_refused(demo: Path) -> None:

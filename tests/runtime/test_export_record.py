@@ -13,7 +13,7 @@ from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, ReconstructionError
 from ptycho_runtime.export.json_fields import strict_json
 from ptycho_runtime.export.proof import figures_fault
-from ptycho_runtime.export.record import parse
+from ptycho_runtime.export.record import TrustBaseline, parse
 
 SHA = "0123456789abcdef" * 4
 FIGURES = {"max_abs": 1e-7, "rel_l2": 2e-7, "allowed_max_abs": 4e-7, "allowed_rel_l2": 4e-7, "share": 0.5}
@@ -274,3 +274,18 @@ def test_whatever_one_value_is_replaced_by_the_refusal_is_of_this_project() -> N
 )
 def test_figures_must_belong_together(changed: dict[str, float], fault: str) -> None:
     assert figures_fault(FIGURES | changed) == fault
+
+
+@pytest.mark.parametrize("residual", [None, 0.03])
+def test_baseline_of_trust_is_read(residual: float | None) -> None:
+    entry = {"disagreement": 0.03, "stitched_residual": residual}
+    assert parse({**document(), "trust_baseline": entry}, "w.zip").trust_baseline == TrustBaseline(0.03, residual)
+    assert parse(document(), "w.zip").trust_baseline is None
+
+
+@pytest.mark.parametrize(
+    "entry", [3, {"disagreement": "no"}, {"disagreement": float("nan")}, {"stitched_residual": 0.1}]
+)
+def test_garbled_baseline_of_trust_is_refused(entry: object) -> None:
+    with pytest.raises(DamagedExportError, match="trust_baseline"):
+        parse({**document(), "trust_baseline": entry}, "w.zip")

@@ -10,6 +10,7 @@ import pytest
 from sample_bundles import ROOT
 
 import ptycho_runtime
+from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.scan.read import read_scan
 
 PIXEL_M = 2.0**-26  # divides without rounding, so that both canvases are the same
@@ -32,6 +33,6 @@ def test_same_object_as_the_runtimes_own_reader(demo: Path) -> None:
     with np.load(path) as data:
         positions = np.stack([data["xcoords"], data["ycoords"]], -1) * PIXEL_M
         found = plug_in.reconstruct(data["diff3d"] ** 2, positions, data["probeGuess"][None], PIXEL_M)
-    expected = ptycho_runtime.open(demo, "cpu").reconstruct(read_scan(path, 64), quality=False)
+    expected = ptycho_runtime.open(demo, "cpu").reconstruct(read_scan(path, 64), ReconstructOptions(quality=False))
     assert np.abs(found.array[0] - expected.object).max() <= 1e-4
     assert found.center_x_m == pytest.approx((expected.canvas.x0_px + expected.object.shape[1] / 2) * PIXEL_M)

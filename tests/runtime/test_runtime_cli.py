@@ -31,8 +31,8 @@ def test_reconstruct(demo: Path, tmp_path: Path) -> None:
     with np.load(tmp_path / "object.npz") as data:
         assert np.iscomplexobj(data["object"])
     assert (tmp_path / "object.png").is_file()
-    assert "400 of 400 groups" in done.stderr
-    assert "object 222 x 222 px" in done.stdout
+    assert "400 of 400 groups" in done.stdout
+    assert done.stdout.startswith("trusted: object 222 x 222 px")
 
 
 def test_module_form(demo: Path, tmp_path: Path) -> None:

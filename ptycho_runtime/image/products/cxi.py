@@ -13,8 +13,10 @@ from ptycho_runtime.image.products.values import (
     comments,
     facts,
     pattern_arrays,
+    pixel_arrays,
     pixel_m,
     positions_m,
+    skipped_frames,
 )
 from ptycho_runtime.image.result import Reconstruction
 
@@ -43,7 +45,8 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
         translation = np.zeros((len(result.scan), 3))
         translation[:, :2] = positions_m(result)
         product["entry_1/data_1/translation"] = translation
+        image["skipped_frames"] = skipped_frames(result)
         image["frames"] = result.scan.frames
-        for name, values in pattern_arrays(result).items():
+        for name, values in (pattern_arrays(result) | pixel_arrays(result)).items():
             image[name] = values
     file.write(memory.getbuffer())

@@ -6,7 +6,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ptycho_runtime.image.products.values import CREATOR, facts, pattern_arrays
+from ptycho_runtime.image.products.values import CREATOR, facts, pattern_arrays, pixel_arrays, skipped_frames
 from ptycho_runtime.image.result import Reconstruction
 
 
@@ -19,7 +19,8 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
         "x0_px": result.canvas.x0_px,
         "y0_px": result.canvas.y0_px,
         "positions_px": result.scan.positions_px,
+        "skipped_frames": skipped_frames(result),
         "frames": result.scan.frames,
         "pixel_size_m": result.scan.pixel_size_m,
     }
-    np.savez(file, **arrays | facts(result) | pattern_arrays(result))
+    np.savez(file, **arrays | facts(result) | pattern_arrays(result) | pixel_arrays(result))

@@ -14,8 +14,10 @@ from ptycho_runtime.image.products.values import (
     comments,
     facts,
     pattern_arrays,
+    pixel_arrays,
     pixel_m,
     positions_m,
+    skipped_frames,
 )
 from ptycho_runtime.image.result import Reconstruction
 
@@ -58,7 +60,8 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
         product["object"].attrs["center_convention"] = _CENTRE_CONVENTION
         product["object_layer_spacing_m"] = np.zeros(0)
         product["loss_values"] = np.zeros(0)
+        product["skipped_frames"] = skipped_frames(result)
         product["object_coverage"] = result.canvas.coverage
-        for name, values in pattern_arrays(result).items():
+        for name, values in (pattern_arrays(result) | pixel_arrays(result)).items():
             product[name] = values
     file.write(memory.getbuffer())

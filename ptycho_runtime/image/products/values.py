@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 
 from ptycho_runtime.image.result import Reconstruction
+from ptycho_runtime.image.trust.values import KINDS
 
 CREATOR = "ptycho-runtime"  # the mark by which this project knows its own files again, in every format
 Fact = str | float | int | bool
@@ -12,20 +15,40 @@ Fact = str | float | int | bool
 
 def facts(result: Reconstruction) -> dict[str, Fact]:
     """Return what is known of the whole image, by name."""
+    trust = result.trust
     return {
         "partial": result.partial,
         "input_scale_factor": result.input_scale_factor,
         "groups": result.groups,
         "groups_done": result.done,
         "device": result.device,
+        "verdict": trust.verdict,
+        "trusted": trust.trusted,
+        "reasons": "; ".join(trust.reasons),
+        "flag_kinds": "; ".join(f"{number} {kind}" for number, kind in enumerate(KINDS) if kind),
+        **{f"trust_{name}": value for name, value in trust.figures.items()},
     }
+
+
+def skipped_frames(result: Reconstruction) -> str:
+    """Return the frames that are not in the image, as JSON: their numbers by reason."""
+    return json.dumps({reason: list(map(int, frames)) for reason, frames in result.scan.skipped.items()})
 
 
 def pattern_arrays(result: Reconstruction) -> dict[str, np.ndarray]:
     """Return what is known of each pattern used, (n, …) in the order of the frames."""
-    if result.quality is None:
-        return {}
-    return {"pattern_residual": result.quality.residual, "pattern_flagged": result.quality.flagged}
+    trust = result.trust
+    scores = {f"pattern_{name}": values for name, values in vars(trust.scores).items()}
+    known = {name: values for name, values in scores.items() if np.isfinite(values).any()}
+    return {"flagged": trust.flagged, "pattern_kind": trust.kinds, **known}
+
+
+def pixel_arrays(result: Reconstruction) -> dict[str, np.ndarray]:
+    """Return what is known of each pixel, (rows, columns)."""
+    return {
+        "amplitude_deviation": result.trust.amplitude_deviation,
+        "phase_deviation_rad": result.trust.phase_deviation_rad,
+    }
 
 
 def comments(result: Reconstruction) -> str:
@@ -33,6 +56,7 @@ def comments(result: Reconstruction) -> str:
     lines = [
         f"input_scale_factor {result.input_scale_factor:.9g}; {result.done} of {result.groups} groups on {result.device}"
     ]
+    lines.append(f"{result.trust.verdict}{': ' * bool(result.trust.reasons)}{'; '.join(result.trust.reasons)}")
     if result.partial:
         lines.append("PARTIAL: stopped before all patterns were in")
     if pixel_m(result) is None:

@@ -1,35 +1,12 @@
-"""How well the object explains each pattern: the trust map."""
+"""How well its own patch explains each pattern, as the autoencoder predicts it."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.session import Session
 from ptycho_runtime.export.bundle import Export
-
-_FAR_OFF_MADS = 5.0
-
-
-@dataclass(frozen=True)
-class Quality:
-    """A residual for each pattern, and which are far off."""
-
-    residual: np.ndarray  # (n,) float64: 0 explained in full, 1 not at all; NaN where not reached
-    limit: float
-    flagged: np.ndarray  # (n,) bool
-
-    @classmethod
-    def of(cls, residual: np.ndarray) -> Quality:
-        """Flag what lies further above the median than five median absolute deviations (scaled as for a normal distribution)."""
-        known = residual[np.isfinite(residual)]
-        if not len(known):
-            return cls(residual, float("nan"), np.zeros(len(residual), bool))
-        middle = float(np.median(known))
-        limit = middle + _FAR_OFF_MADS * 1.4826 * float(np.median(np.abs(known - middle)))
-        return cls(residual, limit, np.nan_to_num(residual, nan=-np.inf) > limit)
 
 
 def probe_parts(autoencoder: Session, probe: np.ndarray) -> dict[str, np.ndarray]:

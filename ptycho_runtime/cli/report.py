@@ -1,0 +1,59 @@
+"""What `reconstruct` says of a result: lines for people, one document for machines."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from ptycho_runtime.image.result import Reconstruction
+from ptycho_runtime.image.trust.values import KINDS
+
+_NAMED = 20  # flagged frames that are named in a line
+
+
+def lines(result: Reconstruction, written: list[Path]) -> list[str]:
+    """Return what people read; the verdict stands in the first line."""
+    trust, timing = result.trust, result.timing
+    rows, columns = result.object.shape
+    partial = "partial " if result.partial else ""
+    found = [f"{trust.verdict}: {partial}object {rows} x {columns} px: {', '.join(map(str, written))}"]
+    found += [f"  {reason}" for reason in trust.reasons]
+    if trust.flagged.any():
+        frames = result.scan.frames[trust.flagged]
+        named = [f"{frame} ({KINDS[kind]})" for frame, kind in zip(frames, trust.kinds[trust.flagged], strict=True)]
+        more = "; …" if len(named) > _NAMED else ""
+        found.append(f"  flagged {len(named)} of {len(trust.flagged)} frames: {'; '.join(named[:_NAMED])}{more}")
+    found.append(
+        f"  {result.done} of {result.groups} groups in {timing.seconds:.2f} s ({result.done / max(timing.seconds, 1e-9):.0f}/s, "
+        f"{100 * timing.session_seconds / max(timing.seconds, 1e-9):.0f} % in the session); first run {timing.first_run_seconds:.3f} s; "
+        f"input_scale_factor {result.input_scale_factor:.6g}"
+    )
+    figures = trust.figures
+    text = f"  overlapping patches differ by {figures['disagreement_median']:.3f} (median)"
+    if math.isfinite(figures["stitched_residual_median"]):
+        text += f"; probe and object leave {figures['stitched_residual_median']:.3f} unexplained"
+    return [*found, text]
+
+
+def document(result: Reconstruction, written: list[Path]) -> dict[str, Any]:
+    """Return the same as values that JSON holds."""
+    trust, timing = result.trust, result.timing
+    flagged = zip(result.scan.frames[trust.flagged].tolist(), trust.kinds[trust.flagged].tolist(), strict=True)
+    return {
+        "verdict": trust.verdict,
+        "trusted": trust.trusted,
+        "reasons": list(trust.reasons),
+        "figures": {name: value if math.isfinite(value) else None for name, value in trust.figures.items()},
+        "flagged": [{"frame": frame, "kind": KINDS[kind]} for frame, kind in flagged],
+        "partial": result.partial,
+        "written": list(map(str, written)),
+        "object_px": list(result.object.shape),
+        "pixel_size_m": result.scan.pixel_size_m or None,
+        "patterns": len(result.scan),
+        "skipped": {reason: list(map(int, frames)) for reason, frames in result.scan.skipped.items()},
+        "input_scale_factor": result.input_scale_factor,
+        "device": result.device,
+        "seconds": timing.seconds,
+        "session_seconds": timing.session_seconds,
+    }

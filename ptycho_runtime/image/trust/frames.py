@@ -1,0 +1,37 @@
+"""What a pattern alone tells: its counts, where it lies, a hot pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+
+_FAINT = 10.0  # counts: a lone pixel below is no hot one
+
+
+def centroids_px(intensity: np.ndarray) -> np.ndarray:
+    """Return the centre of gravity of patterns (n, N, N), (n, 2) (x, y) in pixels from [N//2, N//2], on the circle of N pixels.
+
+    On a circle a zero frequency at the corner is N/2 away, and not in the middle of four parts.
+    """
+    N = intensity.shape[-1]
+    turn = np.exp(2j * np.pi * (np.arange(N) - N // 2) / N)
+    columns, rows = intensity.sum(1) @ turn, intensity.sum(2) @ turn
+    found: np.ndarray = np.angle(np.stack([columns, rows], axis=-1)) * N / (2 * np.pi)
+    return found
+
+
+def hot_pixels(intensity: np.ndarray) -> np.ndarray:
+    """Return the largest ratio of a pixel to the brightest of its neighbours, (n,), for patterns (n, N, N)."""
+    N = intensity.shape[-1]
+    flat = intensity.reshape(len(intensity), -1)
+    # Only the brightest pixels can be hot enough to matter; four are looked at.
+    brightest = np.argpartition(flat, -4, axis=1)[:, -4:]
+    here = np.take_along_axis(flat, brightest, axis=1)
+    row, column = np.divmod(brightest, N)
+    beside = np.zeros_like(here)
+    which = np.arange(len(intensity))[:, None]
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            if down or right:
+                beside = np.maximum(beside, intensity[which, (row + down) % N, (column + right) % N])
+    found: np.ndarray = (here / (beside + _FAINT)).max(1)
+    return found

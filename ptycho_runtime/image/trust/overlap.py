@@ -1,0 +1,202 @@
+"""How well overlapping patches agree: each against the others, each pixel among its patches, and neighbours in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+_AT_ONCE = 32  # patches
+_SEEN = 0.05  # of the largest weight: where the others weigh less they are not asked
+_PARTNERS = 12  # neighbours that a pattern is compared with one by one
+_AGREEING = 3  # of these that must agree with it
+_REACH = 0.7  # of a middle: as far apart they still share enough
+_VOTES = 12
+
+
+class Records(Protocol):
+    """Arrays by number, as `Spool` keeps them."""
+
+    @property
+    def copies(self) -> np.ndarray:
+        """How many of each were added up, (n,) int."""
+
+    def get(self, which: np.ndarray) -> np.ndarray:
+        """Return the records of some numbers, (k, …)."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Patches' middles as they were added to the canvas."""
+
+    patches: Records
+    """(crop, crop) complex64 a pattern: the sum of its copies on the canvas's pixels."""
+    corners: np.ndarray
+    """(n, 2) row and column of each on the canvas."""
+    weights: np.ndarray
+    """(crop, crop), the same for each."""
+
+    @property
+    def crop_px(self) -> int:
+        """Side of a middle."""
+        return len(self.weights)
+
+    def numbers(self, which: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield the numbers of patterns that have a patch, of those in the mask `which` (n,), a few at a time."""
+        there = np.flatnonzero(which & (self.patches.copies > 0))
+        for start in range(0, len(there), _AT_ONCE):
+            yield there[start : start + _AT_ONCE]
+
+    def sums_without(self, sums: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+        """Return canvas sums (rows, columns, 3) float64 less the patterns in the mask `left_out` (n,)."""
+        found, crop = sums.copy(), self.crop_px
+        for numbers in self.numbers(left_out):
+            patches = self.patches.get(numbers)
+            for number, patch in zip(numbers, patches, strict=True):
+                row, column = self.corners[number]
+                region = found[row : row + crop, column : column + crop]
+                region[..., 0] -= patch.real * self.weights
+                region[..., 1] -= patch.imag * self.weights
+                region[..., 2] -= self.patches.copies[number] * self.weights
+        return found
+
+
+def leave_one_out(placed: Placed, sums: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Compare each pattern's patch with the weighted mean of the others there.
+
+    Args:
+        placed: the patches.
+        sums: (rows, columns, 3) float64: weighted real and imaginary part and weight of those that are used.
+        used: (n,) bool: whose patches are in the sums.
+
+    Returns:
+        (disagreement, phase): (n,) float64 each, NaN where no other patch is. The phase between a patch p and the mean o of the
+        others is taken out: √(min over φ of Σ w·|p − o·exp(iφ)|² / ((Σ w·|p|² + Σ w·|o|²) / 2)).
+    """
+    count, crop = len(used), placed.crop_px
+    disagreement, phase = np.full(count, np.nan), np.full(count, np.nan)
+    mean = (sums[..., 0] + 1j * sums[..., 1]).astype(np.complex64)
+    means, weighing = (sliding_window_view(values, (crop, crop)) for values in (mean, sums[..., 2].astype(np.float32)))
+    weights = placed.weights.astype(np.float32)
+    for numbers in placed.numbers(np.ones(count, bool)):
+        copies = placed.patches.copies[numbers].astype(np.float32)[:, None, None]
+        patch = placed.patches.get(numbers)
+        own = used[numbers].astype(np.float32)[:, None, None]
+        rows, columns = placed.corners[numbers].T
+        others = weighing[rows, columns] - own * copies * weights
+        seen = others > _SEEN
+        other = (means[rows, columns] - own * weights * patch) / np.where(seen, others, np.inf)
+        patch /= copies
+        here = np.where(seen, weights, 0)
+        product = np.einsum("nij,nij->n", here * patch, other.conj())
+        power = sum(np.einsum("nij,nij->n", here, part**2) for z in (patch, other) for part in (z.real, z.imag))
+        known = seen.any((1, 2))
+        ratio = 2.0 - 4.0 * np.abs(product) / np.maximum(power, 1e-30)
+        disagreement[numbers] = np.where(known, np.sqrt(np.maximum(ratio, 0.0)), np.nan)
+        phase[numbers] = np.where(known, np.angle(product), np.nan)
+    return disagreement, phase
+
+
+def deviations(placed: Placed, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weighted standard deviations of amplitude and of phase (rad) of the patches that made each pixel.
+
+    Args:
+        placed: the patches.
+        sums: (rows, columns, 3) float64 of all of them.
+
+    Returns:
+        (rows, columns) float32 twice; 0 where one patch or none was.
+    """
+    crop = placed.crop_px
+    divisor = np.where(sums[..., 2] > 0, sums[..., 2], np.inf)
+    mean = ((sums[..., 0] + 1j * sums[..., 1]) / divisor).astype(np.complex64)
+    windows = sliding_window_view(mean, (crop, crop))
+    squares = np.zeros((*mean.shape, 2))
+    for numbers in placed.numbers(np.ones(len(placed.corners), bool)):
+        copies = placed.patches.copies[numbers].astype(np.float32)[:, None, None]
+        patch = placed.patches.get(numbers) / copies
+        rows, columns = placed.corners[numbers].T
+        there = windows[rows, columns]
+        off = np.stack([np.abs(patch) - np.abs(there), np.angle(patch * there.conj())], axis=-1)
+        off *= off
+        off *= (placed.weights * copies)[..., None]
+        for row, column, part in zip(rows, columns, off, strict=True):
+            region = squares[row : row + crop, column : column + crop]
+            np.add(region, part, out=region)
+    found = np.sqrt(squares / divisor[..., None]).astype(np.float32)
+    return found[..., 0], found[..., 1]
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Neighbours compared two by two: a mean of many can be spoilt by many, a pair only by its two."""
+
+    partners: np.ndarray
+    """(n, k) numbers of each pattern's neighbours; −1 where it has fewer."""
+    disagreement: np.ndarray
+    """(n, k) of the two patches where both are, up to one phase; NaN where there is no partner."""
+
+    @property
+    def best(self) -> np.ndarray:
+        """How well each pattern agrees with the third of those that agree with it best, (n,); NaN where it has fewer."""
+        found: np.ndarray = np.sort(self.disagreement, axis=1)[:, _AGREEING - 1]
+        return found
+
+    def majority(self, limit: float) -> np.ndarray:
+        """Return which patterns belong to the largest set that agrees among itself, (n,) bool.
+
+        Args:
+            limit: of the disagreement of two that agree.
+
+        It begins with those that agree with a few of their neighbours. Two sets that each agree among themselves, such as frames
+        before and after a jump, outvote one another then: each pattern is for or against the neighbours that are still in.
+        """
+        known = np.isfinite(self.disagreement)
+        for_it = np.where(self.disagreement <= limit, 1.0, -np.clip(self.disagreement / limit - 1.0, 0.0, 1.0))
+        for_it = np.where(known, for_it, 0.0)
+        inside: np.ndarray = (np.nan_to_num(self.best, nan=np.inf) <= limit).astype(float)
+        for _ in range(_VOTES):
+            weight = np.where(known, inside[self.partners], 0.0)
+            support = (weight * for_it).sum(1) / np.maximum(weight.sum(1), 1e-9)
+            inside = np.clip(inside * 0.5 + support, 0.0, 1.0)
+        found: np.ndarray = inside > 0.5
+        return found
+
+
+def compare_pairs(placed: Placed, which: np.ndarray) -> Pairs:
+    """Compare each pattern with the nearest of its neighbours, one by one.
+
+    Args:
+        placed: the patches.
+        which: (n,) bool: patterns that have one.
+    """
+    from scipy.spatial import cKDTree
+
+    numbers, crop = np.flatnonzero(which), placed.crop_px
+    partners = np.full((len(which), _PARTNERS), -1)
+    found = np.full((len(which), _PARTNERS), np.nan)
+    if len(numbers) <= _AGREEING:
+        return Pairs(partners, found)
+    tree = cKDTree(placed.corners[numbers])
+    count = min(_PARTNERS + 1, len(numbers))
+    near = np.asarray(tree.query(placed.corners[numbers], k=count, distance_upper_bound=_REACH * crop)[1])
+    for number, close in zip(numbers, near, strict=True):
+        others = numbers[close[close < len(numbers)]]
+        others = np.sort(others[others != number])[:_PARTNERS]
+        if not len(others):
+            continue
+        patch = placed.patches.get(np.array([number]))[0] / placed.patches.copies[number]
+        partners[number, : len(others)] = others
+        for k, (other, theirs) in enumerate(zip(others, placed.patches.get(others), strict=True)):
+            row, column = placed.corners[other] - placed.corners[number]
+            here = np.s_[max(row, 0) : crop + min(row, 0), max(column, 0) : crop + min(column, 0)]
+            there = np.s_[max(-row, 0) : crop + min(-row, 0), max(-column, 0) : crop + min(-column, 0)]
+            weight = placed.weights[here] * placed.weights[there]
+            a, b = patch[here], theirs[there] / placed.patches.copies[other]
+            power = float((weight * (np.abs(a) ** 2 + np.abs(b) ** 2)).sum())
+            product = float(np.abs((weight * a * b.conj()).sum()))
+            found[number, k] = np.sqrt(max(2.0 - 4.0 * product / max(power, 1e-30), 0.0))
+    return Pairs(partners, found)

@@ -1,0 +1,144 @@
+"""Bad patterns are flagged and good ones not; a scan that is wrong throughout is not trusted, and says why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from simulated import N, Simulated, assessed, simulated, with_shifted_patterns, with_wrong_positions
+
+from ptycho_runtime.export.record import TrustBaseline
+from ptycho_runtime.image.stitch import Stitcher, probe_weights
+from ptycho_runtime.image.trust.spool import Spool
+from ptycho_runtime.image.trust.values import KINDS
+
+
+@pytest.fixture(scope="module")
+def scan() -> Simulated:
+    return simulated()
+
+
+def chosen(scan: Simulated, share: float) -> np.ndarray:
+    return np.sort(np.random.default_rng(7).choice(len(scan), round(share * len(scan)), replace=False))
+
+
+@pytest.mark.parametrize("probe", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_clean_scan_is_trusted(seed: int, probe: bool) -> None:
+    trust = assessed(simulated(seed), probe=probe)
+    assert trust.verdict == "trusted", trust.reasons
+    assert trust.trusted
+    assert trust.flagged.sum() <= 2
+    assert trust.reasons == ()
+
+
+@pytest.mark.parametrize("probe", [True, False])
+@pytest.mark.parametrize("share", [0.05, 0.4, 0.5, 0.6])
+@pytest.mark.parametrize("fault", [with_wrong_positions, with_shifted_patterns])
+def test_bad_patterns_are_flagged_however_many(fault: object, share: float, probe: bool, scan: Simulated) -> None:
+    bad = chosen(scan, share)
+    assert callable(fault)
+    trust = assessed(fault(scan, bad), probe=probe)
+    good = np.setdiff1d(np.arange(len(scan)), bad)
+    assert trust.flagged[bad].mean() >= 0.9
+    assert trust.flagged[good].mean() <= 0.02
+    assert trust.verdict == ("not trusted" if share > 0.25 else "doubtful")
+    assert any("--exclude flagged" in reason or "zero frequency" in reason for reason in trust.reasons)
+
+
+def test_flags_say_what_a_pattern_may_be(scan: Simulated) -> None:
+    amplitudes = scan.amplitudes.copy()
+    amplitudes[10] *= 0.01
+    amplitudes[50] *= 10
+    amplitudes[90, 3, 28] = 400.0
+    trust = assessed(replace(with_shifted_patterns(scan, np.array([130])), amplitudes=amplitudes))
+    assert "beam off" in KINDS[trust.kinds[10]]
+    assert "brighter" in KINDS[trust.kinds[50]]
+    assert "hot pixel" in KINDS[trust.kinds[90]]
+    assert trust.kinds[~trust.flagged].max() == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (lambda p: p[:, ::-1], "x and y exchanged"),
+        (lambda p: p * [1, -1], "y mirrored"),
+        (lambda p: p * [-1, 1], "x mirrored"),
+        (lambda p: -p, "both signs turned"),
+        (lambda p: p * 2, "positions × 0.5"),
+    ],
+)
+def test_scan_with_wrong_positions_throughout_is_not_trusted_and_the_better_reading_is_named(
+    change: object, name: str, scan: Simulated
+) -> None:
+    assert callable(change)
+    trust = assessed(replace(scan, positions_px=np.ascontiguousarray(change(scan.positions_px), float)))
+    assert trust.verdict == "not trusted"
+    assert any(name in reason for reason in trust.reasons), trust.reasons
+
+
+def test_shuffled_positions_are_not_trusted_and_no_reading_is_named(scan: Simulated) -> None:
+    order = np.random.default_rng(5).permutation(len(scan))
+    trust = assessed(replace(scan, positions_px=scan.positions_px[order]))
+    assert trust.verdict == "not trusted"
+    assert not any("with x" in reason for reason in trust.reasons)
+
+
+def test_zero_frequency_at_the_corner_is_named(scan: Simulated) -> None:
+    trust = assessed(replace(scan, amplitudes=np.fft.ifftshift(scan.amplitudes, axes=(1, 2))))
+    assert trust.verdict == "not trusted"
+    assert "zero frequency is not in the middle" in trust.reasons[0]
+
+
+def test_global_phase_of_a_patch_is_no_disagreement_but_is_said(scan: Simulated) -> None:
+    patches = scan.patches.copy()
+    patches[60] *= np.exp(0.5j)
+    trust = assessed(replace(scan, patches=patches))
+    assert trust.scores.phase_rad[60] == pytest.approx(0.5, abs=0.05)
+    assert trust.scores.disagreement[60] < 0.06
+
+
+def test_patches_that_overlap_no_other_cannot_be_checked(scan: Simulated) -> None:
+    trust = assessed(replace(scan, positions_px=scan.positions_px * 6), probe=False)
+    assert trust.verdict == "doubtful"
+    assert "overlap no other" in trust.reasons[-1]
+
+
+def test_deviation_of_a_pixel_is_that_of_the_patches_that_made_it(scan: Simulated) -> None:
+    """Positions are whole pixels, so patches come onto the canvas as they are; a pixel in the middle, by hand."""
+    trust = assessed(scan)
+    stitcher = Stitcher(scan.positions_px, N, probe_weights(scan.probe[None]))
+    row, column = (size // 2 for size in trust.amplitude_deviation.shape)
+    crop, values, weights = stitcher.crop_px, [], []
+    for patch, (top, left) in zip(scan.patches, stitcher.corners(scan.positions_px), strict=True):
+        if 0 <= row - top < crop and 0 <= column - left < crop:
+            start = N // 2 - crop // 2
+            values.append(patch[start + row - top, start + column - left])
+            weights.append(stitcher.weights[row - top, column - left])
+    found, weight = np.array(values), np.array(weights)
+    mean = np.average(found, weights=weight)
+    amplitude = np.average((np.abs(found) - abs(mean)) ** 2, weights=weight)
+    phase = np.average(np.angle(found * np.conj(mean)) ** 2, weights=weight)
+    assert len(found) > 3
+    assert trust.amplitude_deviation[row, column] == pytest.approx(np.sqrt(amplitude), rel=1e-3)
+    assert trust.phase_deviation_rad[row, column] == pytest.approx(np.sqrt(phase), rel=1e-3)
+
+
+class TestBaseline:
+    def test_limits_follow_the_model(self, scan: Simulated) -> None:
+        assert assessed(scan, baseline=TrustBaseline(0.001, 0.001)).verdict == "trusted"
+        worse = simulated(noise=0.06)
+        assert assessed(worse).verdict != "trusted"
+        assert assessed(worse, baseline=TrustBaseline(0.08, 0.03)).verdict == "trusted"
+
+
+def test_spool_adds_up_and_gives_back() -> None:
+    spool = Spool(6, (2, 2), np.complex64)
+    ones = np.ones((3, 2, 2), np.complex64)
+    spool.add(np.array([1, 2, 3]), ones)
+    spool.add(np.array([3, 5, 3]), 2 * ones)
+    found = spool.get(np.array([0, 1, 3, 4, 5]))
+    assert found[:, 0, 0].tolist() == [0, 1, 5, 0, 2]
+    assert spool.copies.tolist() == [0, 1, 1, 3, 0, 1]
+    spool.close()
