@@ -20,6 +20,22 @@ if TYPE_CHECKING:
 _DEVICES = ("cuda", "tensorrt")
 
 
+class Verdicts:
+    """The verdict of each bundle, which no -k, -m or --deselect takes out: a run that names a bundle ends with what became of it."""
+
+    def __init__(self) -> None:
+        """Wait for the bundles."""
+        self.items: list[pytest.Item] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Add the verdicts after everything else has chosen its tests."""
+        items.extend(self.items)
+
+
+VERDICTS = pytest.StashKey[Verdicts]()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options."""
     group = parser.getgroup("ptycho-export")
@@ -49,19 +65,25 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("--ptycho-require") and not config.getoption("--ptycho-bundle"):
         raise pytest.UsageError("--ptycho-require: there is no bundle to prove; give --ptycho-bundle too")
 
+    config.stash[VERDICTS] = Verdicts()
+    config.pluginmanager.register(config.stash[VERDICTS])
+
 
 @pytest.hookimpl(tryfirst=True)  # so that -k and -m choose among these tests too
 def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
     """Add one test for each row of each bundle's parity report."""
+    verdicts = config.stash[VERDICTS]
     for path in dict.fromkeys(config.getoption("--ptycho-bundle")):
-        items.extend(BundleCollector.from_parent(session, name=path, path=Path(path).absolute()).collect())
+        *rows, verdict = BundleCollector.from_parent(session, name=path, path=Path(path).absolute()).collect()
+        items.extend(rows)
+        verdicts.items.append(verdict)
 
 
 class BundleCollector(pytest.Collector):
     """One bundle."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield a test for each graph, runtime, device, precision and batch, and one for the verdict as a whole."""
+        """Yield a test for each graph, runtime, device, precision and batch, and last one for the verdict as a whole."""
         report, problem = self._report()
         if report is None:
             yield RowItem.from_parent(self, name="readable", row=None, problem=problem)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from exporters.cli.terminal import Say, guarded
+from exporters.cli.terminal import EXIT_PARITY, Say, guarded
 from exporters.parity.forms.markdown import compare as differences
 from exporters.parity.forms.reading import read_report
 
@@ -15,18 +15,21 @@ from exporters.parity.forms.reading import read_report
 @click.command()
 @click.argument("first", type=click.Path(path_type=Path))
 @click.argument("second", type=click.Path(path_type=Path))
-def compare(first: Path, second: Path) -> None:
+@click.option("--fail-on-change", is_flag=True, help="End with exit code 3 where anything changed beyond rounding.")
+def compare(first: Path, second: Path, fail_on_change: bool) -> None:
     """Say what changed between two parity.json reports: files, hosts, versions, verdicts, errors that doubled or halved.
 
-    Exit code 0 where both could be read, whatever changed; 2 where one is cut, edited or no report.
+    Exit code 0 where both could be read, whatever changed; 2 where one is cut, is no report, or holds figures that do not belong together.
+    A report that was edited into another that is consistent cannot be told from a true one: `verify` proves the files themselves.
     """
 
-    def run(say: Say) -> list[str]:
+    def run(say: Say) -> int:
         say("reading")
         old, new = read_report(first), read_report(second)
-        return differences(old, new) or [f"no change beyond rounding; both {'passed' if new.passed else 'failed'}"]
+        changes = differences(old, new)
+        unchanged = f"no change beyond rounding; both {'passed' if new.passed else 'failed'}"
+        click.echo("\n".join(changes or [unchanged]))
+        return EXIT_PARITY if changes and fail_on_change else 0
 
     ended = guarded(str(first), run)
-    if ended.value is not None:
-        click.echo("\n".join(ended.value))
-    sys.exit(ended.exit_code)
+    sys.exit(ended.exit_code or ended.value)

@@ -98,6 +98,36 @@ def test_compare_runs_lightly(tmp_path: Path) -> None:
     assert "autoencoder onnx cpu float32 batch 1: amplitude max_abs 1.0e-07 → 5.0e-07" in done.stdout
 
 
+def test_compare_can_end_with_three_where_something_changed(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(report(1e-7).to_json())
+    (tmp_path / "b.json").write_text(report(5e-7).to_json())
+    assert command("compare", "--fail-on-change", tmp_path / "a.json", tmp_path / "b.json").returncode == 3
+    assert command("compare", "--fail-on-change", tmp_path / "a.json", tmp_path / "a.json").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("figures", "message"),
+    [
+        ({"max_abs": 1e-30, "rel_l2": 1e-30}, "says its error is 0.1 of what is allowed; its figures say 1e-23"),
+        ({"share": 0.01}, "says its error is 0.01 of what is allowed; its figures say 0.1"),
+        (
+            {"allowed_max_abs": 1e9, "allowed_rel_l2": 1e9, "max_abs": 1e3, "rel_l2": 1e3, "share": 1e-6},
+            "allows a relative error of 1e+09, which proves nothing",
+        ),
+    ],
+)
+def test_a_report_whose_figures_do_not_belong_together_is_refused(
+    figures: dict[str, float], message: str, tmp_path: Path
+) -> None:
+    forged = report(1e-7)
+    forged.rows[1].outputs["amplitude"] |= figures
+    (tmp_path / "a.json").write_text(report(1e-7).to_json())
+    (tmp_path / "b.json").write_text(forged.to_json())
+    done = command("compare", tmp_path / "a.json", tmp_path / "b.json")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 def test_a_report_is_written_in_all_forms_lightly(tmp_path: Path) -> None:
     (tmp_path / "parity.json").write_text(report(1e-7, "the rule of that day").to_json())
     done = lightly(

@@ -55,11 +55,23 @@ def test_bad_export_fails_its_rows(exported: Exported, tmp_path: Path) -> None:
     assert "times the allowed error" in done.stdout
 
 
+def test_no_choice_among_tests_takes_the_verdict_out(exported: Exported, tmp_path: Path) -> None:
+    bundle, name = exported(NAME).bundle, "autoencoder/model.onnx"
+    bad = changed(bundle, tmp_path / "bad.zip", {name: with_flipped_weight(members(bundle)[name])})
+    done = run(tmp_path, "--ptycho-bundle", bad, "-k", "test_own or eager", "--deselect", f"{bad}::verdict")
+    assert done.returncode == 1
+    assert "autoencoder-onnx-cpu-batch1" not in done.stdout
+    assert "verdict FAILED" in done.stdout
+
+
 @pytest.mark.long
 def test_a_refused_export_shows_its_rows(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
-        "import exporters.pipeline as pipeline\nfrom tampering import with_flipped_weight\nhonest = pipeline.export_onnx\n"
-        "pipeline.export_onnx = lambda *a: with_flipped_weight(honest(*a))\n"
+        "import exporters.pipeline as pipeline\nfrom tampering import with_flipped_weight\nhonest = pipeline.trace_graph\n"
+        "def sabotaged(graph, metadata):\n"
+        "    files = honest(graph, metadata)\n"
+        "    return {**files, 'onnx': with_flipped_weight(files['onnx'])}\n"
+        "pipeline.trace_graph = sabotaged\n"
     )
     done = run(tmp_path, "--ptycho-bundle", bundle_path(NAME))
     assert done.returncode == 1
