@@ -75,7 +75,9 @@ def check_object_pixel(pixel: ObjectPixel, what: str) -> ObjectPixel:
     return pixel
 
 
-def check_positions(positions_px: np.ndarray, frames: np.ndarray, N: int, label: str) -> None:
+def check_positions(
+    positions_px: np.ndarray, frames: np.ndarray, N: int, label: str, *, unit_said: bool = False
+) -> None:
     """Refuse positions that cannot be where the beam was, before memory is taken for them.
 
     Args:
@@ -83,6 +85,7 @@ def check_positions(positions_px: np.ndarray, frames: np.ndarray, N: int, label:
         frames: (n,) the file's numbers of the patterns.
         N: side of a patch, pixels.
         label: of the file, for messages.
+        unit_said: whether the user said the unit; patterns may then lie half a patch apart and more.
 
     Raises:
         ScanError: positions that are not finite, all in one place, far too close or far apart for a unit of pixels, a few far
@@ -115,9 +118,10 @@ def check_positions(positions_px: np.ndarray, frames: np.ndarray, N: int, label:
             f"{label}: positions span {span[0]:.3g} × {span[1]:.3g} pixels; an image of more than {MOST_CANVAS_PX:.0e} pixels is "
             f"not made; {unit}"
         )
-    if n > _FEW and _apart(positions_px, N):
+    reach = float(N) if unit_said else N / 2
+    if n > _FEW and _apart(positions_px, reach):
         raise ScanError(
-            f"{label}: most positions are more than {N} pixels from any other, so that no patterns overlap "
+            f"{label}: most positions are more than {reach:g} pixels from any other, so that the middles of patches do not meet "
             f"(the span is {span[0]:.3g} × {span[1]:.3g} pixels); {unit}"
         )
 
@@ -133,9 +137,9 @@ def outlying(positions_px: np.ndarray, N: int) -> np.ndarray:
     return far if len(far) <= max(1, _FAR_SHARE * n) else np.zeros(0, np.int64)
 
 
-def _apart(positions_px: np.ndarray, N: int) -> bool:
-    """Say whether most of the positions have no other within a patch."""
+def _apart(positions_px: np.ndarray, reach_px: float) -> bool:
+    """Say whether most of the positions have no other within a distance."""
     from scipy.spatial import cKDTree
 
     distances = np.asarray(cKDTree(positions_px).query(positions_px, k=2)[0])
-    return bool(np.median(distances[:, 1]) > N)
+    return bool(np.median(distances[:, 1]) > reach_px)

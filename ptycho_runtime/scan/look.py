@@ -18,6 +18,8 @@ CHUNK_VALUES = 1 << 20  # pixels looked at in one go
 _SAMPLE_VALUES = 1 << 23
 _LARGEST = {"amplitude": 1e18, "intensity": 1e36}  # whose squares, or sums, float32 holds
 _HOT_SHARE = 0.5  # of a pattern's counts in one pixel
+_HOT_TIMES = 10.0  # the brightest neighbour
+_CENTRE_PX = 2
 _MOVES = 0.01  # of input_scale_factor, by one frame alone
 _BRIGHTER = 2.0  # times the median, so that a scan of few patterns is not all named
 
@@ -149,6 +151,25 @@ def _scale_warnings(energy: np.ndarray, peak: np.ndarray, dead: np.ndarray, numb
                 f"{remedy} with --exclude {','.join(map(str, numbers[frames][:10]))}"
             )
     return lines
+
+
+def hot_pixels(amplitudes: np.ndarray, zero_frequency: tuple[int, int]) -> np.ndarray:
+    """Return the pixels (k, 2) that outshine all their neighbours by far in most patterns, away from the zero frequency.
+
+    Args:
+        amplitudes: (n, rows, columns) of some patterns.
+        zero_frequency: (row, column), around which light is as it pleases.
+    """
+    from scipy.ndimage import maximum_filter
+
+    usual = np.median(amplitudes, axis=0)
+    around = np.ones((3, 3), bool)
+    around[1, 1] = False
+    hot = usual > _HOT_TIMES * np.maximum(maximum_filter(usual, footprint=around, mode="nearest"), np.median(usual))
+    hot &= usual > amplitudes.mean(dtype=np.float64)
+    row, column = zero_frequency
+    hot[max(row - _CENTRE_PX, 0) : row + _CENTRE_PX + 1, max(column - _CENTRE_PX, 0) : column + _CENTRE_PX + 1] = False
+    return np.argwhere(hot)
 
 
 def mean_centre(amplitudes: np.ndarray) -> Centre:

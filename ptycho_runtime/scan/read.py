@@ -14,7 +14,7 @@ from ptycho_runtime.scan.layouts.mask import read_mask
 from ptycho_runtime.scan.layouts.numbers import check_type
 from ptycho_runtime.scan.layouts.open import open_raw
 from ptycho_runtime.scan.layouts.raw import RawScan
-from ptycho_runtime.scan.look import Frames, check_centre, look_at, mean_centre, sample_rows
+from ptycho_runtime.scan.look import Frames, check_centre, hot_pixels, look_at, mean_centre, sample_rows
 from ptycho_runtime.scan.options import UNIT_M, Domain, ReadOptions
 from ptycho_runtime.scan.pairing import Pairs, pair, selected
 from ptycho_runtime.scan.probe import understood_probe
@@ -76,7 +76,7 @@ class _Reading:
         if pixel is not None:
             check_object_pixel(pixel, f"{self.label}: a pixel of the object")
         if raw.positions_from:
-            check_positions(positions, pairs.numbers, self.N, self.label)
+            check_positions(positions, pairs.numbers, self.N, self.label, unit_said=options.position_unit is not None)
         frames = Frames(self.label, raw.read, pairs.rows, pairs.numbers, detector, domain)
         seen = look_at(frames, self.N)
         scan = Scan(
@@ -188,7 +188,12 @@ class _Reading:
             return replace(detector, centre=(row, column))
         values = detector.filled(np.maximum(sample, 0) if sample.dtype.kind != "u" else sample, domain)
         values = np.nan_to_num(values, posinf=0.0)
-        centre = mean_centre(np.sqrt(values) if domain == "intensity" else values)
+        amplitudes = np.sqrt(values) if domain == "intensity" else values
+        centre = mean_centre(amplitudes)
+        hot = hot_pixels(amplitudes, detector.zero_frequency)
+        if len(hot):
+            named = ", ".join(f"{row},{column}" for row, column in hot[:5]) + (" …" if len(hot) > 5 else "")
+            self.warnings.append(f"{len(hot)} hot pixels in most patterns, at {named}; mask them with --mask")
         if wanted is None:
             check_centre(centre, detector, self.label)
             return detector
@@ -208,6 +213,8 @@ class _Reading:
             if not given > 0:
                 raise ScanError(f"the pixel size is {given}; --pixel-size-m takes a positive number of metres")
             return check_object_pixel(ObjectPixel(given, given), "--pixel-size-m: a pixel size")
+        if raw.image_pixel_m is not None:
+            return ObjectPixel(*raw.image_pixel_m)
         binning = detector.binning(N)
         if raw.object_pixel_m is not None:
             x_m, y_m = raw.object_pixel_m

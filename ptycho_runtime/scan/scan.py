@@ -150,7 +150,7 @@ class Scan:
         self.finish(seen.energy, seen.dead, N)
         self.warnings += seen.warnings
         if self.has_positions:
-            check_positions(self.positions_px, self.frames, N, self.name)
+            check_positions(self.positions_px, self.frames, N, self.name, unit_said=True)
         if self.probe is not None:
             self._check_probe()
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -301,6 +304,12 @@ class TestFrames:
         assert warnings[0].startswith("frames 9 have a hot pixel that alone move input_scale_factor by up to")
         assert len(warnings) == 1
 
+    def test_pixel_that_is_hot_in_every_frame_is_named(self, tmp_path: Path) -> None:
+        counts = COUNTS.copy()
+        counts[:, 4, 25] = 10**7
+        warnings = read_scan(hdf5(tmp_path / "s.h5", counts.astype(np.uint32)), N, GIVEN).warnings
+        assert warnings == ["1 hot pixels in most patterns, at 4,25; mask them with --mask"]
+
     def test_loner_is_left_out_of_groups(self) -> None:
         positions = np.stack([X, Y], -1)
         positions[4] = 150.0
@@ -351,3 +360,92 @@ class TestScanInPython:
         scan = scan_in_python().without([3, 4], "flagged")
         assert scan.skipped == {"flagged": [3, 4]}
         assert len(scan.energy(N, "amplitude")) == COUNT - 2
+
+
+class TestOurOwnProducts:
+    def product(self, path: Path, pixel_m: float) -> Path:
+        with h5py.File(path, "w") as file:
+            file["probe_position_indexes"] = np.arange(COUNT) + 100
+            for axis, values in (("x", X), ("y", Y)):
+                file[f"probe_position_{axis}_m"] = values * pixel_m
+                file[f"probe_position_{axis}_px"] = values
+            file["object"] = np.ones((1, 40, 40), np.complex64)
+            for name in ("pixel_width_m", "pixel_height_m"):
+                file["object"].attrs[name] = pixel_m
+        return path
+
+    @pytest.mark.parametrize(("pixel_m", "known"), [(2e-8, 2e-8), (np.nan, 0.0)])
+    def test_positions_come_back_in_pixels_of_the_image(self, pixel_m: float, known: float, tmp_path: Path) -> None:
+        patterns = np.pad(STORED, ((0, 0), (8, 8), (8, 8)))
+        np.savez(tmp_path / "d.npz", patterns=patterns, indexes=np.arange(COUNT) + 100)
+        options = ReadOptions(positions_file=self.product(tmp_path / "p.h5", pixel_m), fit="crop")
+        with read_scan(tmp_path / "d.npz", N, options) as scan:
+            assert scan.positions_px == pytest.approx(np.stack([X, Y], -1))
+            assert scan.frames.tolist() == list(range(100, 100 + COUNT))
+            assert scan.pixel_size_m == known
+
+
+class TestStillBeingWritten:
+    WRITER = """
+import os, sys, h5py, numpy as np
+patterns = np.load(sys.argv[2])
+file = h5py.File(sys.argv[1], "w", libver="latest")
+data = file.create_dataset("entry/data/data", patterns.shape, "u2", chunks=(1, *patterns.shape[1:]))
+file["x"], file["y"] = np.load(sys.argv[3])
+file.swmr_mode = True
+data[:20] = patterns[:20]
+data.flush()
+os._exit(0)
+"""
+
+    def test_says_so_and_gives_what_is_there_when_asked(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "patterns.npy", STORED)
+        np.save(tmp_path / "xy.npy", np.stack([X, Y]))
+        path = tmp_path / "s.h5"
+        names = [str(tmp_path / name) for name in ("s.h5", "patterns.npy", "xy.npy")]
+        subprocess.run([sys.executable, "-c", self.WRITER, *names], check=True, timeout=60)
+        with pytest.raises(ScanError, match=r"still being written \(SWMR\).*--incomplete"):
+            read_scan(path, N, GIVEN)
+        with read_scan(path, N, replace(GIVEN, incomplete=True)) as scan:
+            assert scan.frames.tolist() == list(range(20))
+
+
+class TestGuessesThatAreNotMade:
+    def test_probe_whose_modes_come_last_is_not_used(self, tmp_path: Path) -> None:
+        probe = np.ones((N, N, 2), np.complex64)
+        scan = read_scan(hdf5(tmp_path / "s.h5", probeGuess=probe), N, GIVEN)
+        assert scan.probe is None
+        assert "the modes last?" in scan.warnings[0]
+
+    def test_probe_of_real_numbers_is_not_used(self, tmp_path: Path) -> None:
+        scan = read_scan(hdf5(tmp_path / "s.h5", probeGuess=np.ones((2, N, N))), N, GIVEN)
+        assert scan.probe is None
+        assert scan.warnings[0].startswith("the probe is not used: it holds float64 numbers of shape (2, 32, 32)")
+
+    def test_probe_goes_the_way_of_the_patterns(self, tmp_path: Path) -> None:
+        side = 2 * N
+        y, x = np.mgrid[:side, :side] - side // 2
+        probe = np.exp(-(x**2 + y**2) / 200).astype(np.complex64)
+        patterns = np.pad(STORED, ((0, 0), (16, 16), (16, 16)))
+        scan = read_scan(hdf5(tmp_path / "s.h5", patterns, probeGuess=probe), N, replace(GIVEN, fit="crop"))
+        assert scan.probe is not None
+        assert np.abs(scan.probe[0] - probe[::2, ::2]).max() < 1e-3
+
+    @pytest.mark.parametrize("values", [STORED > 5, STORED + 0j, STORED.astype(object)])
+    def test_patterns_that_are_no_numbers(self, values: np.ndarray, tmp_path: Path) -> None:
+        path = tmp_path / "s.npz"
+        np.savez(path, diff3d=values, xcoords=X, ycoords=Y)
+        with pytest.raises(ScanError, match=r"booleans|complex|pickled"):
+            read_scan(path, N)
+
+    def test_energy_that_varies(self, tmp_path: Path) -> None:
+        energies = np.linspace(1.0, 1.2, COUNT) * 1.4e-15
+        with pytest.raises(ScanError, match=r"energy: varies from 1\.4e-15 to 1\.68e-15"):
+            read_scan(cxi(tmp_path / "s.cxi", **{"instrument_1/source_1/energy": energies}), N)
+
+    def test_patterns_far_apart_unless_the_unit_is_said(self, tmp_path: Path) -> None:
+        path = tmp_path / "s.npz"
+        np.savez(path, diff3d=np.sqrt(STORED), xcoords=3 * X, ycoords=3 * Y)
+        with pytest.raises(ScanError, match=r"middles of patches do not meet.*--position-unit"):
+            read_scan(path, N)
+        assert len(read_scan(path, N, ReadOptions(position_unit="px"))) == COUNT

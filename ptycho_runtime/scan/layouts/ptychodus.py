@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.npz import UNREADABLE, Arrays, NpzArrays, take_positions
 from ptycho_runtime.scan.layouts.numbers import check_type, one_number
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe
-from ptycho_runtime.scan.options import ReadOptions
+from ptycho_runtime.scan.options import LengthUnit, ReadOptions
 
 _ATTRIBUTES = (
     "detector_object_distance_m",
@@ -26,6 +27,25 @@ _ATTRIBUTES = (
     "tomography_angle_deg",
 )
 _X, _Y, _NUMBERS = "probe_position_x_m", "probe_position_y_m", "probe_position_indexes"
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """One way in which files keep positions."""
+
+    keys: tuple[str, str]
+    unit: LengthUnit
+    numbers: str = ""  # name of the frame numbers
+    is_product: bool = False  # with a probe and attributes of the beamline
+    ours: bool = False  # in pixels of the image
+
+
+_LAYOUTS = (
+    _Layout(("probe_position_x_px", "probe_position_y_px"), "px", _NUMBERS, is_product=True, ours=True),
+    _Layout((_X, _Y), "m", _NUMBERS, is_product=True),
+    _Layout(("xcoords", "ycoords"), "px"),
+    _Layout(("positions_px", "positions_px"), "px", "frames", ours=True),
+)
 
 
 def take_positions_file(path: Path, raw: RawScan, options: ReadOptions) -> None:
@@ -65,19 +85,21 @@ def take_positions_file(path: Path, raw: RawScan, options: ReadOptions) -> None:
 def _take(label: str, raw: RawScan, arrays: Arrays, scalars: dict[str, Any], sizes: dict[str, dict[str, Any]]) -> None:
     names = arrays.names()
     raw.axes = raw.numbers = raw.object_pixel_m = None
-    product = RawScan(label, None, (), np.dtype(np.float64))
-    for keys, unit in (((_X, _Y), "m"), (("xcoords", "ycoords"), "px"), (("positions_px", "positions_px"), "px")):
-        if all(key in names for key in keys):
-            take_positions(product, arrays, keys)
-            raw.x, raw.y, raw.positions_from = product.x, product.y, f"{label}: {product.positions_from}"
-            raw.position_unit, raw.position_sign = ("m" if unit == "m" else "px"), 1
-            break
-    else:
+    pixel = _pixel(sizes.get("object", {}), label) or _pixel(sizes.get("probe", {}), label)
+    layout = next((layout for layout in _LAYOUTS if all(key in names for key in layout.keys)), None)
+    if layout is None:
         raise ScanError(f"{label}: holds neither {_X} and _y_m nor xcoords and ycoords")
-    if unit == "px":
-        raw.positions_fitted = keys[0] == "positions_px"
-        if raw.positions_fitted and "frames" in names:
-            raw.numbers = _numbers(arrays.array("frames"), label)
+    product = RawScan(label, None, (), np.dtype(np.float64))
+    take_positions(product, arrays, layout.keys)
+    raw.x, raw.y, raw.positions_from = product.x, product.y, f"{label}: {product.positions_from}"
+    raw.position_unit, raw.position_sign, raw.positions_fitted = layout.unit, 1, layout.ours
+    if layout.numbers and layout.numbers in names:
+        raw.numbers = _numbers(arrays.array(layout.numbers), label)
+    if layout.ours:
+        raw.image_pixel_m = pixel or _one_pixel(scalars, label)
+    elif layout.unit == "m":
+        raw.object_pixel_m = pixel
+    if not layout.is_product:
         return
     for name in _ATTRIBUTES:
         if name in scalars:
@@ -86,20 +108,26 @@ def _take(label: str, raw: RawScan, arrays: Arrays, scalars: dict[str, Any], siz
     if energy:
         # One name until Ptychodus 1.6, the other since.
         raw.attributes["photon_energy_eV"] = raw.attributes["probe_energy_eV"] = energy
-    raw.object_pixel_m = _pixel(sizes.get("object", {}), label) or _pixel(sizes.get("probe", {}), label)
-    if _NUMBERS in names:
-        raw.numbers = _numbers(arrays.array(_NUMBERS), label)
     if "probe" in names:
         values = arrays.array("probe")
         if values.shape[-2:] != (1, 1):
-            pixel = _pixel(sizes.get("probe", {}), label)
-            raw.probe = StoredProbe(values, pixel[0] if pixel else None)
+            own = _pixel(sizes.get("probe", {}), label)
+            raw.probe = StoredProbe(values, own[0] if own and not layout.ours else None)
+
+
+def _one_pixel(scalars: dict[str, Any], label: str) -> tuple[float, float] | None:
+    """Return the pixel of our own NPZ, None where its size is not known."""
+    width = one_number(scalars["pixel_size_m"], f"{label}: pixel_size_m") if "pixel_size_m" in scalars else 0.0
+    height = one_number(scalars.get("pixel_height_m", width), f"{label}: pixel_height_m")
+    return (width, height) if width > 0 and height > 0 else None
 
 
 def _pixel(attributes: dict[str, Any], label: str) -> tuple[float, float] | None:
     """Return (width, height) of a pixel, None where the file does not say them."""
     if "pixel_width_m" not in attributes:
         return None
+    if np.isnan(attributes["pixel_width_m"]):
+        return None  # as our products say that it is not known
     width = one_number(attributes["pixel_width_m"], f"{label}: pixel_width_m")
     height = one_number(attributes.get("pixel_height_m", width), f"{label}: pixel_height_m")
     return (width, height) if width > 0 and height > 0 else None

@@ -49,6 +49,7 @@ class RawScan:
     numbers: np.ndarray | None = None  # (positions,) int64: number of the pattern of each position, where said
     position_unit: LengthUnit | None = None
     position_sign: Sign | None = None
+    image_pixel_m: tuple[float, float] | None = None  # (x, y) of the image, where the file says that one
     positions_fitted: bool = False  # in pixels of the image, as our own products have them, not of the recorded grid
     axes: np.ndarray | None = None  # (2, 2): directions (x, y) along which columns and rows of the detector grow
     declared_amplitude: bool = False  # by the layout; the values must agree
