@@ -6,6 +6,7 @@ It has kernels for bfloat16 and int8 that onnxruntime lacks. Nothing here decide
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import replace
 from typing import Any
@@ -139,6 +140,9 @@ def has_bfloat16() -> bool:
 
 
 def _openvino() -> Any:
+    # Importing it would tell its maker so over the network, and leave an identity in the user's home, through this package; where
+    # the package cannot be imported, it does without. One that is imported already was somebody else's choice.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # None is how Python bars a module
     try:
         import openvino
     except ImportError as error:
