@@ -52,10 +52,11 @@ def _row(model: PtychoModel, graph: str, data: bytes, pool: Pool) -> ParityRow:
         heads = network_outputs(model, feed)
         swept = _swept(model.spec.output_mode == "real_imag", [value.shape for value in heads])
         model_file = onnx.load_from_string(data)
-        names = head_names(model_file, heads, feed)
+        shapes = head_shapes(model_file, heads, feed)
+        names = list(shapes)
         behind = cut_behind_network(model_file, names)
         with OnnxRunner(behind, whole=True) as runner:
-            fed = {**feed, **dict(zip(names, swept, strict=True))}
+            fed = {**feed, **{name: _middle(v, shapes[name]) for name, v in zip(names, swept, strict=True)}}
             found = {name.removesuffix(_THROUGH): value for name, value in runner.run(fed).items()}
     except _ENDS as error:
         row.verdict, row.reason = (
@@ -123,8 +124,16 @@ def _eager(
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-def head_names(model: onnx.ModelProto, heads: Sequence[torch.Tensor], feed: Mapping[str, np.ndarray]) -> list[str]:
-    """Return the names of the values that are the network's two outputs, in the eager network's order.
+def _middle(value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Return the middle rows and columns of an array: the graph of the patches' centre cuts inside its network."""
+    rows, columns = ((size - part) // 2 for size, part in zip(value.shape[-2:], shape[-2:], strict=True))
+    return np.ascontiguousarray(value[..., rows : rows + shape[-2], columns : columns + shape[-1]])
+
+
+def head_shapes(
+    model: onnx.ModelProto, heads: Sequence[torch.Tensor], feed: Mapping[str, np.ndarray]
+) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the values that are the network's two outputs, by name in the eager network's order.
 
     Raises `ValueError` where the nodes do not say what the network hands out, or it hands out another number of values.
     """
@@ -135,14 +144,16 @@ def head_names(model: onnx.ModelProto, heads: Sequence[torch.Tensor], feed: Mapp
         values = runner.run(feed)
 
     def distance(order: Sequence[str]) -> float:
-        pairs = [(values[name], head.numpy()) for name, head in zip(order, heads, strict=True)]
-        if any(value.shape != head.shape for value, head in pairs):
+        pairs = [
+            (values[name], _middle(head.numpy(), values[name].shape)) for name, head in zip(order, heads, strict=True)
+        ]
+        if any(value.shape != part.shape for value, part in pairs):
             return float("inf")
         return sum(
-            float(np.linalg.norm(value - head)) / max(float(np.linalg.norm(head)), 1e-30) for value, head in pairs
+            float(np.linalg.norm(value - part)) / max(float(np.linalg.norm(part)), 1e-30) for value, part in pairs
         )
 
-    return min((names, names[::-1]), key=distance)
+    return {name: values[name].shape for name in min((names, names[::-1]), key=distance)}
 
 
 def cut_behind_network(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
