@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ptycho_torch.architecture.evidence import Evidence, Part, settle
@@ -86,11 +86,11 @@ def era(evidence: Evidence, generator: str, supervised: bool) -> Part:
     if differ_in_physics_alone(remaining):
         note = f"{' or '.join(remaining)}: the network is the same, the physics is not"
         assumed = settle(evidence, "era", Settled(remaining[-1], "assumed", note))
-        return assumed + Part(autoencoder_refusals=(ambiguous(label, remaining),))
-    raise ambiguous(label, remaining)
+        return assumed + Part(autoencoder_refusals=(ambiguous(label, *remaining),))
+    raise ambiguous(label, *remaining)
 
 
-def ambiguous(label: str, eras: Sequence[str]) -> AmbiguousArchitectureError:
+def ambiguous(label: str, *eras: str) -> AmbiguousArchitectureError:
     """Return the refusal of weights that fit several eras, with the override that settles it."""
     choices = " or ".join(f'{{"era": "{name}"}}' for name in eras)
     return AmbiguousArchitectureError(
@@ -140,13 +140,13 @@ def _unet_era(evidence: Evidence) -> Part:
     trainable = evidence.config("intensity_scale_trainable", bool)
     if trainable is not None and trainable.value and "intensity_scale_trainable" not in evidence.override:
         # U replaces the scale factors by the model's own scale, U2 does not.
-        refusal = ambiguous(evidence.label, ("U", "U2"))
+        refusal = ambiguous(evidence.label, "U", "U2")
         if config.get("intensity_scale", 1.0) != 1.0:
             raise refusal
         part += Part(autoencoder_refusals=(refusal,))
     if "training_patch_weighting" in config:
         # U and U2 have no choice of weights; the branch that has one moves patches the other way.
-        part += Part(autoencoder_refusals=(ambiguous(evidence.label, ("U2", "V")),))
+        part += Part(autoencoder_refusals=(ambiguous(evidence.label, "U2", "V"),))
     return part + _probe_modes(evidence, "unet", certain=False)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -163,6 +164,18 @@ def refinement_blocks(channels: list[int]) -> nn.ModuleList:
     return nn.ModuleList(RefinementBlock(c, 2 * c if i == last else c) for i, c in enumerate(channels))
 
 
+@dataclass(frozen=True)
+class HeadActivations:
+    """What follows each path of an output head, and their sum."""
+
+    inner: Activation
+    """After path 1, before padding."""
+    outer: Activation
+    """After path 2."""
+    whole: Activation = identity
+    """After the sum of both."""
+
+
 class OutputHead(nn.Module):
     """The last stage: the object inside the probe's support (path 1) plus what surrounds it (path 2).
 
@@ -177,9 +190,7 @@ class OutputHead(nn.Module):
         out_channels: int,
         *,
         batch_norm: bool,
-        inner: Activation,
-        outer: Activation,
-        whole: Activation = identity,
+        activations: HeadActivations,
         use_outer: bool = True,
     ) -> None:
         """Build the head.
@@ -188,9 +199,7 @@ class OutputHead(nn.Module):
             spec: supplies N, the width of the last decoder level, `c_outer` and `border_mask`.
             out_channels: channels of the result.
             batch_norm: normalise after both heads' convolutions and in the up block of path 2.
-            inner: activation of path 1, before padding.
-            outer: activation of path 2.
-            whole: activation of the sum.
+            activations: what follows each path and their sum.
             use_outer: False leaves path 2 out of the sum; its weights are stored all the same.
         """
         super().__init__()
@@ -202,7 +211,7 @@ class OutputHead(nn.Module):
         self.conv2 = nn.Conv2d(width, out_channels, 3, padding=1)
         self.bn1 = nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS) if batch_norm else None
         self.bn2 = nn.BatchNorm2d(out_channels, eps=BATCH_NORM_EPS) if batch_norm else None
-        self.inner, self.outer, self.whole = inner, outer, whole
+        self.inner, self.outer, self.whole = activations.inner, activations.outer, activations.whole
         self.use_outer = use_outer
         border = None
         if spec.border_mask:

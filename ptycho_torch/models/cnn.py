@@ -11,6 +11,7 @@ from ptycho_torch.models.attention import CBAM, ECA, build_attention
 from ptycho_torch.models.blocks import (
     Activation,
     Encoder,
+    HeadActivations,
     OutputHead,
     UpBlock,
     decoder_channels,
@@ -48,7 +49,11 @@ class Decoder(nn.Module):
         self.attention_blocks = decoder_attention(spec)
         self.head_name = head_name
         head = OutputHead(
-            spec, out_channels, batch_norm=batch_norm, inner=activation, outer=F.silu, use_outer=spec.probe_big
+            spec,
+            out_channels,
+            batch_norm=batch_norm,
+            activations=HeadActivations(inner=activation, outer=F.silu),
+            use_outer=spec.probe_big,
         )
         self.add_module(head_name, head)
 
@@ -75,8 +80,7 @@ class SharedDecoder(nn.Module):
             spec,
             2 * spec.amp_channels,
             batch_norm=spec.batch_norm,
-            inner=identity,
-            outer=F.silu,
+            activations=HeadActivations(inner=identity, outer=F.silu),
             use_outer=spec.probe_big,
         )
         self.activations = output_activations(spec)

@@ -10,6 +10,7 @@ from ptycho_torch.models.attention import CBAM, ECA
 from ptycho_torch.models.blocks import (
     Activation,
     Encoder,
+    HeadActivations,
     OutputHead,
     bounded_imag,
     bounded_real,
@@ -54,7 +55,8 @@ class UNetDecoder(nn.Module):
         self.eca = ECA(channels[-1]) if spec.shared_decoder else None
         self.head_name = head_name
         # One activation over the sum of both paths; the UNet's head ignores `probe_big`.
-        head = OutputHead(spec, out_channels, batch_norm=batch_norm, inner=identity, outer=identity, whole=activation)
+        activations = HeadActivations(inner=identity, outer=identity, whole=activation)
+        head = OutputHead(spec, out_channels, batch_norm=batch_norm, activations=activations)
         self.add_module(head_name, head)
 
     def forward(self, x: Tensor, skips: list[Tensor]) -> Tensor:

@@ -49,18 +49,18 @@ def convolutional(spec: ModelSpec, p: Weights, x: Array) -> tuple[Array, Array]:
     else:
         first, second = (expit if spec.amp_activation == "sigmoid" else silu), phase_head
     if spec.shared_decoder:
-        both = _decode(spec, p, x, skips, "decoder" if unet else "decoder_shared", "head", lambda v: v)
+        both = _decode(spec, p, x, skips, "decoder.head" if unet else "decoder_shared.head", lambda v: v)
         if unet:
             both = _imag(both)
             return both[:, :half], both[:, half:]
         return first(both[:, :half]), second(both[:, half:])
     if unet:
-        amp = _decode(spec, p, x, skips, "decoder_amp", "amp", lambda v: v)
-        phase = _decode(spec, p, x, skips, "decoder_phase", "phase", lambda v: v)
+        amp = _decode(spec, p, x, skips, "decoder_amp.amp", lambda v: v)
+        phase = _decode(spec, p, x, skips, "decoder_phase.phase", lambda v: v)
         return _real(amp), _imag(phase)
     return (
-        _decode(spec, p, x, skips, "decoder_amp", "amp", first),
-        _decode(spec, p, x, skips, "decoder_phase", "phase", second),
+        _decode(spec, p, x, skips, "decoder_amp.amp", first),
+        _decode(spec, p, x, skips, "decoder_phase.phase", second),
     )
 
 
@@ -69,10 +69,10 @@ def _decode(
     p: Weights,
     x: Array,
     skips: list[Array],
-    decoder: str,
     head: str,
     inner: Callable[[Array], Array],
 ) -> Array:
+    decoder = head.partition(".")[0]
     unet = spec.generator == "unet"
     for i in range(LEVELS[spec.N] - 1):
         x = double_size(conv_pair(x, p, f"{decoder}.blocks.{i}"))
@@ -89,15 +89,14 @@ def _decode(
     if spec.shared_decoder:
         x = eca(x, p, decoder + ".eca")
 
-    name = f"{decoder}.{head}"
-    c_outer = p[name + ".conv_up_block.conv1.weight"].shape[1]
+    c_outer = p[head + ".conv_up_block.conv1.weight"].shape[1]
     split, quarter, n = x.shape[1] - c_outer, spec.N // 4, spec.N
-    y = np.zeros((x.shape[0], p[name + ".conv1.weight"].shape[0], n, n))
+    y = np.zeros((x.shape[0], p[head + ".conv1.weight"].shape[0], n, n))
     centre = (slice(None), slice(None), slice(quarter, n - quarter), slice(quarter, n - quarter))
-    y[centre] = inner(batch_norm(named_conv(x[:, :split], p, name + ".conv1"), p, name + ".bn1"))
+    y[centre] = inner(batch_norm(named_conv(x[:, :split], p, head + ".conv1"), p, head + ".bn1"))
     if spec.probe_big or unet:
-        z = double_size(conv_pair(x[:, split:], p, name + ".conv_up_block"))
-        z = batch_norm(named_conv(z, p, name + ".conv2"), p, name + ".bn2")
+        z = double_size(conv_pair(x[:, split:], p, head + ".conv_up_block"))
+        z = batch_norm(named_conv(z, p, head + ".conv2"), p, head + ".bn2")
         if not unet:
             z = silu(z)
         if spec.border_mask:

@@ -1,7 +1,8 @@
 """The physics around the network written a second time, in numpy float64, pattern by pattern, by gathering pixels.
 
 Independent of the module under test: no matrices, no torch, one loop per pattern. Only the sampling positions are float32,
-because PtychoPINN's rounding of them decides which pixels a patch covers.
+because PtychoPINN's rounding of them decides which pixels a patch covers. What each era does is stated here once more, on purpose:
+a reference that read the project's table of eras would repeat its mistakes.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ def predict(
         mask: of the probe, (N, N).
     """
     positions, probe, output_scale, ids = beam.positions, beam.probe, beam.output_scale, beam.ids
-    newest = spec.era in ("V", "J0", "J")
+    newest = spec.era in {"V", "J0", "J"}
     rectangular = spec.physics == "rectangular"
     if not (rectangular and newest):
         probe = probe / spec.probe_scale
@@ -101,7 +102,7 @@ def predict(
                 found[b, c] = np.maximum(intensity, 0.0)
                 continue
             amplitude = np.sqrt(intensity) / output_scale[b] * spec.amplitude_physics_gain
-            if spec.intensity_scale_trainable and spec.era in ("A2", "B", "J0", "J"):
+            if spec.intensity_scale_trainable and spec.era in {"A2", "B", "J0", "J"}:
                 amplitude = scalars["alpha"][ids[b]] * amplitude + scalars["beta"][ids[b]]
             found[b, c] = amplitude
     return found
@@ -112,12 +113,12 @@ def overlapped(spec: ModelSpec, group: np.ndarray, shifts: np.ndarray, probe: np
     N = spec.N
     q = int(np.ceil(spec.max_neighbor_distance_px))
     q += q % 2
-    M = N + (spec.gridsize - 1) * q + (10 if spec.era in ("A", "A2", "U", "U2", "V") else 0)
+    M = N + (spec.gridsize - 1) * q + (10 if spec.era in {"A", "A2", "U", "U2", "V"} else 0)
     pad = (M - N) // 2
-    sign = -1.0 if spec.era in ("V", "J0", "J") else 1.0
+    sign = -1.0 if spec.era in {"V", "J0", "J"} else 1.0
     box = np.zeros((N, N))
     box[N // 4 : 3 * N // 4, N // 4 : 3 * N // 4] = 1.0
-    by_probe = spec.era in ("U", "U2") or spec.patch_weighting == "probe"
+    by_probe = spec.era in {"U", "U2"} or spec.patch_weighting == "probe"
     weight_map = (np.abs(probe) ** 2).sum(0) if by_probe else box
     patches, weights = [], []
     for patch, (dx, dy) in zip(group, shifts, strict=True):
@@ -127,7 +128,7 @@ def overlapped(spec: ModelSpec, group: np.ndarray, shifts: np.ndarray, probe: np
     plain, total = np.sum(patches, 0), np.sum(weights, 0)
     weighted = np.sum([p * w for p, w in zip(patches, weights, strict=True)], 0)
     whole: np.ndarray
-    if spec.era in ("A", "A2"):
+    if spec.era in {"A", "A2"}:
         whole = np.where(total > 1e-6, plain / np.maximum(total, 1.0), 0.0)
     elif spec.era == "B":
         whole = plain / (total + 0.001)
