@@ -138,6 +138,6 @@ def as_float32(
         narrowed.flags.writeable = False
         converted[key] = narrowed
     notices = [
-        f"{where}: {count} of {len(weights)} weights are {kind}; read as float32" for kind, count in kinds.items()
+        f"{kind} weights ({count} of {len(weights)}) are read as float32: {where}" for kind, count in kinds.items()
     ]
     return converted, notices

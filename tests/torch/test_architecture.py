@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ J = ModelSpec(
     probe_scale=4.0,
 )
 B = ModelSpec(era="B", generator="cnn", N=64, gridsize=2, n_filters_scale=1, c_outer=4, probe_scale=4.0)
+COUNTS = {"scale_contract_version": "ci_intensity_v2", "measurement_domain": "count_intensity"}
+RELOADED = {"N": 64, "gridsize": 2, "architecture": "cnn", "intensity_scale.trainable": True}
+RECTANGULAR = replace(J, physics="rectangular", output_mode="real_imag")
 
 
 def with_metadata(spec: ModelSpec, **fields: Any) -> BundleRecord:
@@ -199,7 +203,92 @@ class TestUndecided:
         assert not detect(record(unet), architecture={"era": "U"}).spec.single_probe_mode
 
 
+class TestDomain:
+    def labelled(self, spec: ModelSpec, **data: str) -> BundleRecord:
+        metadata = spec_metadata(spec)
+        metadata["data_config"].update(data)
+        return record(spec, metadata=metadata)
+
+    def test_amplitude_models_that_say_counts_take_amplitudes(self) -> None:
+        found = detect(self.labelled(J, **COUNTS))
+        assert found.spec.measurement_domain == "amplitude"
+        assert any("physics is amplitude, so it takes amplitudes" in notice for notice in found.notices)
+
+    def test_rectangular_models_with_the_pair_take_counts(self) -> None:
+        found = detect(self.labelled(RECTANGULAR, **COUNTS))
+        assert found.spec.measurement_domain == "counts"
+        assert found.notices == []
+
+    def test_rectangular_models_of_the_older_contract_take_amplitudes(self) -> None:
+        found = detect(self.labelled(RECTANGULAR))
+        assert found.spec.measurement_domain == "amplitude"
+
+    @pytest.mark.parametrize("half", ["scale_contract_version", "measurement_domain"])
+    def test_half_a_pair_under_rectangular_physics_is_refused(self, half: str) -> None:
+        with pytest.raises(EvidenceConflictError, match="a pair that PtychoPINN refuses under rectangular physics"):
+            detect(self.labelled(RECTANGULAR, **{half: COUNTS[half]}))
+
+    def test_an_override_settles_it(self) -> None:
+        override = {"measurement_domain": "counts"}
+        assert detect(self.labelled(J, **COUNTS), architecture=override).spec.measurement_domain == "counts"
+
+
+class TestProbeMask:
+    def test_sigma_and_diameter_are_taken(self) -> None:
+        found = detect(with_metadata(J, probe_mask=True, probe_mask_sigma=2.0, probe_mask_diameter=40.0))
+        assert (found.spec.probe_mask, found.spec.probe_mask_sigma_px, found.spec.probe_mask_diameter_px) == (
+            "disk",
+            2.0,
+            40.0,
+        )
+        assert found.autoencoder_refusal is None
+
+    def test_numbers_of_its_own_come_first_and_are_never_negative(self) -> None:
+        mask = np.linspace(-1, 1, 64 * 64).reshape(64, 64).astype(np.float32)
+        found = detect(with_metadata(J, probe_mask=True, probe_mask_tensor=mask))
+        assert found.spec.probe_mask == "tensor"
+        assert np.array_equal(found.probe_mask, np.maximum(mask, 0))
+
+
+class TestScaling:
+    def test_at_scale_one_the_reload_still_differs(self) -> None:
+        found = detect(record(B, params={**RELOADED, "intensity_scale": 1.0}))
+        assert not found.spec.intensity_scale_trainable
+        assert any("at intensity_scale 1 it ignores output_scale_factor" in notice for notice in found.notices)
+
+    def test_as_reloaded_at_scale_one(self) -> None:
+        found = detect(record(B, params={**RELOADED, "intensity_scale": 1.0}), architecture={"scaling": "as-reloaded"})
+        assert (found.spec.intensity_scale_trainable, found.spec.intensity_scale) == (True, 1.0)
+
+
 class TestRefusals:
+    def test_all_reasons_are_said(self) -> None:
+        with pytest.raises(EvidenceConflictError) as caught:
+            detect(with_metadata(J, batch_norm=True, n_filters_scale=2, use_shared_decoder=True))
+        text = str(caught.value)
+        assert "\n" not in text
+        assert all(f"{name} = " in text for name in ("batch_norm", "n_filters_scale", "shared_decoder"))
+        assert text.count("drawn.zip") == 1
+
+    def test_reasons_against_the_autoencoder_do_not_replace_one_another(self) -> None:
+        found = detect(
+            with_metadata(J, physics_forward_mode="rectangular_scaled", probe_mask_tensor=np.zeros((3, 3), np.float32))
+        )
+        text = str(found.autoencoder_refusal)
+        assert "rectangular physics with output mode" in text
+        assert "its probe mask is float32 of shape (3, 3)" in text
+
+    def test_keys_beside_the_model_are_named(self) -> None:
+        found = record(J)
+        weights = {**found.weights["autoencoder"], "ema.decay": np.zeros(1, np.float32)}
+        with pytest.raises(WeightMismatchError, match=r"keys beside the model's: ema\.decay; --ignore-extra"):
+            detect(replace(found, weights=dict.fromkeys(ROLES, weights)))
+
+    @pytest.mark.parametrize("name", ["ccnf", "patterson", "overlap_gated"])
+    def test_architectures_of_a_branch_say_which(self, name: str) -> None:
+        with pytest.raises(UnsupportedArchitectureError, match=f"{name}.*branch latent_experimental"):
+            detect(with_metadata(J, architecture=name))
+
     @pytest.mark.parametrize("name", [*UNBUILDABLE, "transformer_of_next_year"])
     def test_architecture_nobody_can_build(self, name: str) -> None:
         with pytest.raises(UnsupportedArchitectureError, match=f"names the architecture '{name}'"):

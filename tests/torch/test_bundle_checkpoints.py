@@ -94,7 +94,7 @@ def test_other_precisions_are_read_as_float32_and_said(dtype: str, tmp_path: Pat
         assert read.dtype == np.float32
         assert np.array_equal(read, value.float().numpy())
     assert record.notices == (
-        f"last.ckpt: state_dict: {len(stored)} of {len(stored)} weights are {dtype}; read as float32",
+        f"{dtype} weights ({len(stored)} of {len(stored)}) are read as float32: last.ckpt: state_dict",
     )
 
 

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters.graph.graphs import build_graph, eager_outputs, graph_io  # noqa: E402
 from exporters.parity.independent import physics as reference  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_torch.errors import ConfigurationError  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.models.physics import disk_probe_mask, sampling_positions_px  # noqa: E402
 from ptycho_torch.models.registry import GENERATORS  # noqa: E402
@@ -43,6 +44,8 @@ VARIANTS: dict[str, dict[str, object]] = {
     "J probe weights": {"era": "J", "patch_weighting": "probe", **NEW},
     "J uniform weights": {"era": "J", "patch_weighting": "uniform", **NEW},
     "J soft disk, gain": {"era": "J", "probe_mask": "disk", "amplitude_physics_gain": 2.5, **NEW},
+    "J soft disk of its own size": {"era": "J", "probe_mask": "disk", "probe_mask_sigma_px": 2.0, "probe_mask_diameter_px": 40.0, **NEW},
+    "U2 plain tanh": {"era": "U2", "unet_heads": "tanh", **UNET},
     "J real_imag": {"era": "J", "output_mode": "real_imag", **NEW},
     "J rectangular": {"era": "J", **NEW, **RECTANGULAR},
     "J rectangular, three datasets, probe weights": {"era": "J", "num_datasets": 3, "patch_weighting": "probe", **NEW, **RECTANGULAR},
@@ -114,7 +117,7 @@ class Case:
             factor = np.full_like(factor, spec.intensity_scale)
         elif spec.parity_scale_mode in ("tied", "output"):
             factor = factor * np.exp(float(np.float32(spec.parity_fixed_delta)))
-        mask = reference.soft_disk(spec.N) if spec.probe_mask == "disk" else self.mask
+        mask = reference.soft_disk(spec) if spec.probe_mask == "disk" else self.mask
         probe = feed[c.PROBE_REAL] + 1j * feed[c.PROBE_IMAG]
         return reference.predict(
             spec, patches, reference.Beam(feed[c.POSITIONS], probe, factor, feed[c.EXPERIMENT_ID]), self.scalars, mask
@@ -169,8 +172,20 @@ def test_sampling_positions_equal_the_step_by_step_rounding() -> None:
             assert np.array_equal(found.numpy().astype(np.float64), reference.positions_px(shift, size))
 
 
-def test_soft_disk_equals_scipys() -> None:
-    assert np.abs(disk_probe_mask(N) - reference.soft_disk(N)).max() <= 1e-7
+@pytest.mark.parametrize(
+    ("sigma", "diameter"), [(1.0, None), (2.0, 40.0), (0.2, 40.0), (0.0, 33.0), (-1.0, None), (30.0, 9.0)]
+)
+def test_soft_disk_equals_scipys(sigma: float, diameter: float | None) -> None:
+    spec = ModelSpec("J", "cnn", N, 1, probe_mask="disk", probe_mask_sigma_px=sigma, probe_mask_diameter_px=diameter)
+    mask = disk_probe_mask(N, sigma, diameter)
+    assert np.abs(mask - reference.soft_disk(spec)).max() <= 1e-7
+    assert mask.max() == 1.0
+    assert mask.min() >= 0.0
+
+
+def test_a_disk_without_a_pixel_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"a probe mask of diameter 0\.5 px holds no pixel"):
+        disk_probe_mask(N, 1.0, 0.5)
 
 
 def test_every_generator_and_era_is_among_the_variants() -> None:

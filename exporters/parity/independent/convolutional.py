@@ -43,21 +43,24 @@ def convolutional(spec: ModelSpec, p: Weights, x: Array) -> tuple[Array, Array]:
     skips = skips[-2::-1]
 
     real_imag = spec.output_mode == "real_imag"
-    if real_imag:
-        first: Callable[[Array], Array] = _real
-        second: Callable[[Array], Array] = _imag
+    first: Callable[[Array], Array]
+    second: Callable[[Array], Array]
+    if unet and spec.unet_heads == "tanh":
+        first, second = np.tanh, np.tanh
+    elif real_imag:
+        first, second = _real, _imag
     else:
         first, second = (expit if spec.amp_activation == "sigmoid" else silu), phase_head
     if spec.shared_decoder:
         both = _decode(spec, p, x, skips, "decoder.head" if unet else "decoder_shared.head", lambda v: v)
         if unet:
-            both = _imag(both)
+            both = second(both)
             return both[:, :half], both[:, half:]
         return first(both[:, :half]), second(both[:, half:])
     if unet:
         amp = _decode(spec, p, x, skips, "decoder_amp.amp", lambda v: v)
         phase = _decode(spec, p, x, skips, "decoder_phase.phase", lambda v: v)
-        return _real(amp), _imag(phase)
+        return first(amp), second(phase)
     return (
         _decode(spec, p, x, skips, "decoder_amp.amp", first),
         _decode(spec, p, x, skips, "decoder_phase.phase", second),

@@ -82,6 +82,6 @@ def _autoencoder(
     probe = feed[c.PROBE_REAL].astype(np.float64) + 1j * feed[c.PROBE_IMAG]
     ids = feed.get(c.EXPERIMENT_ID, np.zeros(len(scale), np.int64))
     scalars = {name: state[key].astype(np.float64) for name, key in _SCALARS.items() if key in state}
-    mask = soft_disk(spec.N) if spec.probe_mask == "disk" else probe_mask
+    mask = soft_disk(spec) if spec.probe_mask == "disk" else probe_mask
     predicted = predict(spec, patches, Beam(feed[c.POSITIONS], probe, scale, ids), scalars, mask)
     return {c.PREDICTED: predicted, **outputs}

@@ -50,12 +50,15 @@ def moved(image: np.ndarray, dx: float, dy: float) -> np.ndarray:
     return along(by_rows.T, columns).T
 
 
-def soft_disk(N: int) -> np.ndarray:
-    """Return the default probe mask from scipy's own Gaussian, (N, N)."""
+def soft_disk(spec: ModelSpec) -> np.ndarray:
+    """Return the probe mask that is a disk from scipy's own Gaussian, (N, N)."""
+    N, sigma = spec.N, spec.probe_mask_sigma_px
+    diameter = N / 2 if spec.probe_mask_diameter_px is None else spec.probe_mask_diameter_px
     y, x = np.mgrid[:N, :N] - (N - 1) / 2
-    disk = ((x**2 + y**2) < (N / 4) ** 2).astype(float)
-    smooth = ndimage.gaussian_filter(disk, 1.0, truncate=3.0, mode="constant")
-    return np.asarray(smooth / smooth.max())
+    disk = (2.0 * np.hypot(x, y) < diameter).astype(float)
+    if sigma > 0.0:
+        disk = ndimage.gaussian_filter(disk, sigma, radius=max(1, int(np.ceil(3 * sigma))), mode="constant")
+    return np.asarray(disk / disk.max())
 
 
 @dataclass(frozen=True)
