@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ptycho_runtime.engine.hardware import processor
+from ptycho_runtime.engine.hardware import processor, reduced_arithmetic, usable_threads
 
 _DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -34,14 +35,34 @@ def host_facts() -> dict[str, Any]:
         "platform": platform.platform(),
         "machine": platform.machine(),
         **hardware(),
-        "command": shlex.join(sys.orig_argv),
+        "command": f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join([sys.executable, *sys.orig_argv[1:]])}",
+        **_commit(),
         "packages": packages,
     }
+
+
+def _commit() -> dict[str, str]:
+    """Return the commit of this project where it runs from a checkout."""
+    root = Path(__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return {}
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"],
+            capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    return {"commit": done.stdout.strip()}
 
 
 def hardware() -> dict[str, Any]:
     """Return what this process may use; what a host does not tell is left out."""
     found: dict[str, Any] = {"processor": processor(), "cores": len(os.sched_getaffinity(0))}
+    arithmetic = reduced_arithmetic()
+    if arithmetic:
+        found["arithmetic"] = arithmetic
+    found["threads"] = {"usable": usable_threads(), "PyTorch": torch.get_num_threads()}
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads:
         found["OMP_NUM_THREADS"] = threads

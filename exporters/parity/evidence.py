@@ -40,6 +40,7 @@ class Case:
     found: Arrays
     reference: Arrays
     eager32: Arrays  # what the budget is made of
+    worst_output: str = ""  # which of the outputs is nearest to its limits
 
     def group_errors(self) -> np.ndarray:
         """Return each group's relative error of the object, (batch,); of the first output where the row holds no object."""
@@ -92,7 +93,18 @@ class Evidence:
         failed = row.verdict == "failed"
         share = row.worst()[1] if row.outputs else float("inf")
         case = Case(
-            row.graph, row.runtime, row.device, row.precision, share, failed, kinds, feed, found, reference, eager32
+            row.graph,
+            row.runtime,
+            row.device,
+            row.precision,
+            share,
+            failed,
+            kinds,
+            feed,
+            found,
+            reference,
+            eager32,
+            row.worst()[0],
         )
         held, seen = self.worst.get(row.graph), self.shown.get(row.graph)
         if held is None or (failed, share) > (held.failed, held.share):
@@ -143,8 +155,19 @@ def read_replay(data: bytes, where: str) -> tuple[Case, str, bytes | None]:
             parts[part][output] = value
         graph, runtime, device, precision = (str(about[key]) for key in ("graph", "runtime", "device", "precision"))
         kinds, failed = [str(kind) for kind in about["kinds"]], bool(about["failed"])
-        arrays_of = (parts[part] for part in ("feed", "found", "reference", "eager32"))
-        case = Case(graph, runtime, device, precision, 0.0, failed, kinds, *arrays_of)
+        case = Case(
+            graph,
+            runtime,
+            device,
+            precision,
+            0.0,
+            failed,
+            kinds,
+            parts["feed"],
+            parts["found"],
+            parts["reference"],
+            parts["eager32"],
+        )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise BundleError(
             f"{where}: is no replay file of ptycho-export ({type(error).__name__}: {printable(error, 200)})"

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import Divergence, ParityRow
+from ptycho_runtime import contract
+
+if TYPE_CHECKING:
+    from exporters.parity.forms.pictures import Picture
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --page: #fff; --quiet: #4b5563; --line: #e5e7eb; --track: #e4e7eb;
@@ -30,8 +34,8 @@ dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .
 dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .92em; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; background: #fff; border-radius: .3rem; }
 figcaption { color: var(--quiet); font-size: .9rem; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; }
-  figure { overflow-x: auto; } figure img { max-width: none; width: 44rem; } }
+@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; } }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0 1.5rem; align-items: start; }
 """
 
 _PICTURES = """<p>Reference and error of the first pattern of a group. Each map has a colour scale of its own, so rounding fills one as a fault does:
@@ -45,38 +49,43 @@ _MATRIX = (
 _STITCHED = (
     "runtime", "device", "#1 − FRC", "#allowed", "#1 − SSIM, amplitude", "#allowed", "#1 − SSIM, phase", "#allowed", "verdict",
 )  # fmt: skip
+_OUTPUT_UNITS = {contract.PHASE: "rad", contract.PREDICTED: "as measured, over output_scale_factor"}
 _LAYERS = ("layer", "#relative L2", "#allowed", "#share", "#growth")
-_OBJECTS = ("graph", "runtime", "device", "precision", "#batch", "#amplitude error", "#phase error, rad")
+_OBJECTS = ("graph", "runtime", "device", "precision", "#batch", "#amplitude error, relative", "#phase error, rad")
 
 
-def to_html(report: ParityReport, figures: Iterable[tuple[str, str]] = ()) -> str:
+def to_html(report: ParityReport, figures: Iterable[Picture] = ()) -> str:
     """Return the report as one self-contained HTML page.
 
     Args:
         report: what to show.
-        figures: (caption, image as a data URI) to show under the matrix.
+        figures: pictures to show under the matrix.
     """
     verdict = "passed" if report.passed else "failed"
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in report.problems)
+    notices = "".join(f"<li>{escape(notice)}</li>" for notice in report.notices)
     images = "".join(
-        f'<figure><img alt="{escape(caption)}" src="{uri}"><figcaption>{escape(caption)}</figcaption></figure>'
-        for caption, uri in figures
+        f'<figure><img alt="{escape(picture.alt)}" src="{picture.uri}"><figcaption>{escape(picture.caption)}</figcaption></figure>'
+        for picture in figures
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Parity of {escape(report.name)}: {verdict}</title><style>{_STYLE}</style></head><body>
 <h1>Parity of {escape(report.name)}</h1>
 <p class="verdict {verdict}">{escape(report.summary())}</p>
-{f"<h2>Stored files that are not what was exported</h2><ul>{problems}</ul>" if problems else ""}
-<p>Reference: {escape(str(report.reference.get("model", "")))}, {escape(str(report.reference.get("groups", "")))} groups of patterns,
-{escape(str(report.reference.get("patterns", "")))}.{escape(_required(report))}
-Rule: {escape(report.rule)}. The bar shows the larger of the two errors as a share of what is allowed.
+{f"<h2>What is stored is not what was exported</h2><ul>{problems}</ul>" if problems else ""}
+{f"<h2>To be known</h2><ul>{notices}</ul>" if notices else ""}
+<p>Reference: {escape(str(report.reference.get("model", "")))}.{escape(_required(report))}
+Rule: {escape(report.rule)}. The bar shows the larger of the two errors as a share of what is allowed;
+max abs is in the output's own unit, relative L2 and share have none.
 {escape(_batches(report.rows))}</p>
+<h2>Inputs</h2>
+<dl>{"".join(_inputs(report))}</dl>
 <h2>Matrix</h2>
-{_table(_MATRIX, "".join(_rows(rows) for rows in report.folded()))}
+{_table(_MATRIX, "".join(_rows(rows) for rows in report.folded()) + _not_run(report.rows))}
 {"".join(_divergence(found) for found in report.divergence)}
 {_stitched(report)}
-{f"<h2>Pictures</h2>{_PICTURES}{images}" if images else ""}
+{f'<h2>Pictures</h2>{_PICTURES}<div class="pictures">{images}</div>' if images else ""}
 <h2>Objects</h2>
 <p>What the errors mean for an image: amplitude error relative to the amplitude, and wrapped phase error weighted by the squared amplitude.</p>
 {_table(_OBJECTS, "".join(_object_row(row) for row in report.rows if row.outputs.get("object")))}
@@ -143,13 +152,30 @@ def _batches(rows: list[ParityRow]) -> str:
 
 
 def _rows(rows: list[ParityRow]) -> str:
-    """Return the table rows of one runtime and device; what did not run is one row for all batches."""
-    first = rows[0]
-    if all(row.verdict == "not run" for row in rows):
-        reason = escape(f"not run: {first.reason}")
-        batches = ", ".join(str(row.batch) for row in rows)
-        return f'<tr>{_names(first)}<td class="n">{batches}</td><td class="skipped" colspan="7">{reason}</td></tr>'
-    return "".join(_row(row) for row in rows)
+    """Return the table rows of one runtime and device that ran."""
+    return "".join(_row(row) for row in rows if row.verdict != "not run")
+
+
+def _not_run(rows: list[ParityRow]) -> str:
+    """Return one table row for each device and reason for which nothing ran."""
+    groups: dict[tuple[str, str], list[ParityRow]] = {}
+    for row in rows:
+        if row.verdict == "not run":
+            groups.setdefault((row.device, row.reason), []).append(row)
+    lines = ""
+    for (device, reason), group in groups.items():
+        names = [", ".join(dict.fromkeys(getattr(row, name) for row in group)) for name in ("graph", "runtime")]
+        precisions = ", ".join(dict.fromkeys(row.precision for row in group))
+        cells = "".join(f"<td>{escape(text)}</td>" for text in (*names, device, precisions))
+        batches = ", ".join(str(batch) for batch in sorted({row.batch for row in group}))
+        lines += f'<tr>{cells}<td class="n">{batches}</td><td class="skipped" colspan="7">{escape(f"not run: {reason}")}</td></tr>'
+    return lines
+
+
+def _inputs(report: ParityReport) -> list[str]:
+    """Return what the runtimes were fed: how much, from where, and the digest that another run can be compared by."""
+    words = {"groups": "groups", "patterns": "patterns", "positions": "positions", "sha256": "sha256 of all inputs"}
+    return _facts({word: report.reference[key] for key, word in words.items() if report.reference.get(key)})
 
 
 def _names(row: ParityRow) -> str:
@@ -169,9 +195,14 @@ def _row(row: ParityRow) -> str:
     bar = f'<span class="bar"><i style="width:{min(share, 1.0) * 100:.0f}%"></i></span> {share:.3g}'
     reason = f": {row.reason}" if row.reason else ""
     return (
-        f'<tr class="{"failed" if row.verdict == "failed" else ""}">{cells}<td>{escape(name)}</td>{numbers}'
+        f'<tr class="{"failed" if row.verdict == "failed" else ""}">{cells}<td>{escape(_with_unit(name))}</td>{numbers}'
         f'<td class="share">{bar}</td><td class="{row.verdict}">{escape(row.verdict + reason)}</td></tr>'
     )
+
+
+def _with_unit(name: str) -> str:
+    """Return an output's name with the unit of its max abs, where it has one."""
+    return f"{name}, {_OUTPUT_UNITS[name]}" if name in _OUTPUT_UNITS else name
 
 
 def _object_row(row: ParityRow) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from exporters.parity.evidence import BINS, Case, Evidence
-from ptycho_runtime.metrics import object_field
+from ptycho_runtime.metrics import difference, object_field
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,18 +18,55 @@ if TYPE_CHECKING:
 _DASHES = ("-", "--", ":", "-.")
 
 
-def pictures(evidence: Evidence) -> list[tuple[str, str]]:
-    """Return (caption, PNG as a data URI) of each picture."""
-    found = []
+@dataclass(frozen=True)
+class Picture:
+    """One picture of the report."""
+
+    caption: str
+    alt: str
+    """What is seen in it, for those who do not see it."""
+    uri: str
+    """The PNG as a data URI."""
+
+
+def pictures(evidence: Evidence) -> list[Picture]:
+    """Return the report's pictures: how errors are spread, the worst output as itself, and objects beside their errors."""
+    made = []
     if evidence.histograms:
         caption = "How the errors of all output values are spread, over the largest magnitude of each output"
-        found.append((caption, _uri(_histograms(evidence))))
+        made.append(Picture(caption, _spread_in_words(evidence), _uri(_histograms(evidence))))
+    for case in evidence.worst.values():
+        made += output_picture(case)
     for case in evidence.shown.values():
-        found += case_pictures(case)
-    return found
+        made += case_pictures(case)
+    return made
 
 
-def case_pictures(case: Case) -> list[tuple[str, str]]:
+def output_picture(case: Case) -> list[Picture]:
+    """Return the output that came nearest to its limits, drawn as itself; nothing where it is no picture."""
+    name = case.worst_output
+    got, wanted = case.found.get(name), case.reference.get(name)
+    if got is None or wanted is None or got.shape != wanted.shape or wanted.ndim != 4:
+        return []
+    distances = np.abs(np.nan_to_num(difference(name, got, wanted), nan=np.inf)).max((1, 2, 3))
+    group = int(np.argmax(distances))
+    error = np.abs(difference(name, got[group, 0], wanted[group, 0]))
+    caption = (
+        f"{case.graph}, {case.runtime} on {case.device}: {name}, the output nearest to its limits, in the group where it errs most "
+        f"({case.kinds[group]})"
+    )
+    alt = (
+        f"{name} from {wanted[group, 0].min():.3g} to {wanted[group, 0].max():.3g} in the reference; the file's differs by at most "
+        f"{float(np.nan_to_num(error, nan=np.inf).max()):.1e}"
+    )
+    panels = [
+        Panel("reference", wanted[group, 0], "gray"),
+        Panel("difference", np.where(np.isfinite(error), error, 0.0), "magma"),
+    ]
+    return [Picture(caption, alt, _uri(_maps(panels)))]
+
+
+def case_pictures(case: Case) -> list[Picture]:
     """Return the worst and the median group of a row; nothing where the row holds no object."""
     got, wanted = object_field(case.found), object_field(case.reference)
     if got is None or wanted is None or got.shape != wanted.shape:
@@ -36,48 +74,85 @@ def case_pictures(case: Case) -> list[tuple[str, str]]:
     errors = case.group_errors()
     order = np.argsort(errors)
     chosen = {"worst": int(order[-1]), "median": int(order[(len(order) - 1) // 2])}
-    found = []
+    made = []
     for word, group in chosen.items():
         caption = (
-            f"{case.graph}, {case.runtime} on {case.device}: the {word} of {len(errors)} groups "
+            f"{case.graph}, {case.runtime} on {case.device}: the object of the {word} of {len(errors)} groups "
             f"({case.kinds[group]}), relative error {errors[group]:.1e}"
         )
-        found.append((caption, _uri(_maps(got[group, 0], wanted[group, 0]))))
-    return found
+        field = np.where(np.isfinite(got[group, 0]), got[group, 0], 0.0)
+        reference = wanted[group, 0]
+        amplitude = np.abs(reference)
+        amplitude_error = np.abs(np.abs(field) - amplitude)
+        phase_error = np.abs(np.angle(field * np.conj(reference)))
+        panels = [
+            Panel("amplitude", amplitude, "gray"),
+            Panel("phase, rad", np.angle(reference), "twilight", (-np.pi, np.pi)),
+            Panel("amplitude error", amplitude_error, "magma"),
+            Panel("phase error, rad", phase_error, "magma"),
+        ]
+        alt = (
+            f"Object with amplitudes from {amplitude.min():.3g} to {amplitude.max():.3g}; the amplitude errs by at most {amplitude_error.max():.1e}, "
+            f"the phase by at most {phase_error.max():.1e} rad"
+        )
+        made.append(Picture(caption, alt, _uri(_maps(panels))))
+    return made
+
+
+def _spread_in_words(evidence: Evidence) -> str:
+    """Return where the errors of each graph end."""
+    ends = []
+    for graph in dict.fromkeys(graph for graph, _ in evidence.histograms):
+        total = sum(counts for (of, _), counts in evidence.histograms.items() if of == graph)
+        filled = np.flatnonzero(total)
+        if len(filled):
+            ends.append(f"{graph} up to 10^{BINS[int(filled[-1]) + 1]:.2f}")
+    return f"Histograms of relative errors, a line for each runtime: {'; '.join(ends)}"
 
 
 def _histograms(evidence: Evidence) -> Figure:
     graphs = list(dict.fromkeys(graph for graph, _ in evidence.histograms))
-    figure = _figure(10.0, 3.6)
-    figure.subplots_adjust(left=0.07, right=0.99, bottom=0.15, top=0.91, wspace=0.25)
-    axes = figure.subplots(1, len(graphs), squeeze=False)[0]
-    for axis, graph in zip(axes, graphs, strict=True):
+    figure = _figure(6.4, 2.9 * len(graphs))
+    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16 / len(graphs), top=1.0 - 0.1 / len(graphs), hspace=0.45)
+    for axis, graph in zip(figure.subplots(len(graphs), 1, squeeze=False)[:, 0], graphs, strict=True):
         rows = {label: counts for (of, label), counts in evidence.histograms.items() if of == graph}
         for number, (label, counts) in enumerate(rows.items()):
             axis.stairs(counts / max(counts.sum(), 1), BINS, label=label, linestyle=_DASHES[number % 4], linewidth=1.6)
-        axis.set_title(graph, fontsize=10)
+        axis.set_title(graph, fontsize=11)
         axis.set_xlabel("log₁₀ of error / largest magnitude")
         axis.set_ylabel("share of values")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=9)
     return figure
 
 
-def _maps(got: np.ndarray, wanted: np.ndarray) -> Figure:
-    finite = np.where(np.isfinite(got), got, 0.0)
-    amplitude, phase = np.abs(wanted), np.angle(wanted)
-    panels: list[tuple[str, np.ndarray, str]] = [
-        ("amplitude", amplitude, "gray"),
-        ("phase, rad", phase, "twilight"),
-        ("amplitude error", np.abs(np.abs(finite) - amplitude), "magma"),
-        ("phase error, rad", np.abs(np.angle(finite * np.conj(wanted))), "magma"),
-    ]
-    figure = _figure(12.0, 2.8)
-    figure.subplots_adjust(left=0.01, right=0.97, bottom=0.03, top=0.92, wspace=0.2)
-    for axis, (title, values, colours) in zip(figure.subplots(1, 4), panels, strict=True):
-        image: Any = axis.imshow(values, cmap=colours)
-        axis.set_title(title, fontsize=10)
+@dataclass(frozen=True)
+class Panel:
+    """One map of a picture."""
+
+    title: str
+    values: np.ndarray
+    colours: str
+    span: tuple[float, float] | None = None
+    """Ends of the colour scale; those of the values where None."""
+
+
+def _maps(panels: list[Panel]) -> Figure:
+    """Return maps two in a row, each with a colour scale beside it."""
+    rows = -(-len(panels) // 2)
+    figure = _figure(6.4, 2.75 * rows)
+    figure.subplots_adjust(left=0.01, right=0.97, bottom=0.03, top=1.0 - 0.14 / rows, wspace=0.1, hspace=0.2)
+    places = figure.subplots(rows, 2, squeeze=False).ravel()
+    for axis in places:
         axis.set_axis_off()
-        figure.colorbar(image, ax=axis, shrink=0.85)
+    for axis, panel in zip(places, panels, strict=False):
+        low, high = panel.span or (None, None)
+        image: Any = axis.imshow(panel.values, cmap=panel.colours, vmin=low, vmax=high)
+        axis.set_title(panel.title, fontsize=11)
+        scale = figure.colorbar(image, ax=axis, shrink=0.85)
+        if panel.span is not None:
+            scale.set_ticks([-np.pi, 0.0, np.pi], labels=["−π", "0", "π"])
+        scale.ax.tick_params(labelsize=9)
+        scale.ax.yaxis.get_offset_text().set_fontsize(8)
     return figure
 
 

@@ -1,0 +1,90 @@
+"""The page says what was done: rule, units, inputs, what did not run, and pictures that can be read without being seen."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+from exporters.parity.evidence import Case, Evidence
+from exporters.parity.forms.html import to_html
+from exporters.parity.forms.pictures import Picture, output_picture, pictures
+from exporters.parity.report import ParityReport
+from exporters.parity.rows import ParityRow
+from ptycho_runtime import contract as c
+
+FIGURES = {"max_abs": 1e-7, "rel_l2": 2e-7, "allowed_max_abs": 4e-7, "allowed_rel_l2": 4e-7, "share": 0.5}
+
+
+def row(runtime: str, device: str, batch: int, reason: str = "") -> ParityRow:
+    verdict, outputs = ("not run", {}) if reason else ("passed", {c.PHASE: dict(FIGURES)})
+    return ParityRow("autoencoder", runtime, device, "float32", batch, "simulated", verdict, reason, outputs)
+
+
+def report() -> ParityReport:
+    rows = [row(runtime, "cpu", 1) for runtime in ("torchscript", "onnx")]
+    rows += [
+        row(runtime, "cuda", batch, "no NVIDIA driver")
+        for runtime in ("eager", "torchscript", "onnx")
+        for batch in (1, 5)
+    ]
+    reference = {"model": "eager", "groups": 8, "patterns": "scan.npz", "positions": "the scan's own", "sha256": "ab12"}
+    return ParityReport(
+        "demo",
+        rows,
+        reference=reference,
+        planned=tuple(r.cell for r in rows),
+        rule="error ≤ 4 × eager's",
+        notices=["<b>said</b>"],
+    )
+
+
+def case(found: float) -> Case:
+    random = np.random.default_rng(1)
+    amplitude, phase = random.uniform(0.5, 1.0, (3, 1, 16, 16)), random.uniform(-3, 3, (3, 1, 16, 16))
+    reference = {c.AMPLITUDE: amplitude, c.PHASE: phase}
+    wrong = {c.AMPLITUDE: amplitude.astype(np.float32), c.PHASE: (phase + found).astype(np.float32)}
+    kinds = ["simulated", "all zero", "scan"]
+    return Case("autoencoder", "onnx", "cpu", "float32", 0.5, False, kinds, {}, wrong, reference, {}, c.PHASE)
+
+
+def test_the_page_says_rule_inputs_units_and_notices() -> None:
+    page = to_html(report())
+    for text in (
+        "error ≤ 4 × eager&#x27;s",
+        "scan.npz",
+        "the scan&#x27;s own",
+        "ab12",
+        "phase, rad",
+        "&lt;b&gt;said&lt;/b&gt;",
+    ):
+        assert text in page, text
+
+
+def test_what_did_not_run_is_one_line_a_device() -> None:
+    page = to_html(report())
+    lines = re.findall(r"<tr>(?:(?!</tr>).)*not run: no NVIDIA driver</td></tr>", page)
+    assert len(lines) == 1
+    assert "eager, torchscript, onnx" in lines[0]
+    assert "1, 5" in lines[0]
+
+
+def test_the_worst_output_is_drawn_as_itself_and_said_in_words() -> None:
+    picture = output_picture(case(0.25))[0]
+    assert picture.caption.startswith("autoencoder, onnx on cpu: phase, the output nearest to its limits")
+    assert "differs by at most 2.5e-01" in picture.alt
+    assert picture.uri.startswith("data:image/png;base64,")
+
+
+def test_every_picture_of_a_report_has_words_for_what_is_seen() -> None:
+    evidence = Evidence("demo", worst={"autoencoder": case(1e-3)}, shown={"autoencoder": case(1e-3)})
+    evidence.histograms["autoencoder", "onnx cpu"] = np.bincount([10, 10, 20], minlength=50)
+    made = pictures(evidence)
+    assert [len(made)] == [4]
+    assert made[0].alt == "Histograms of relative errors, a line for each runtime: autoencoder up to 10^-6.75"
+    assert all("err" in picture.alt or "differ" in picture.alt for picture in made)
+    page = to_html(report(), [Picture('a "caption"', "what & how", "data:,")])
+    assert '<img alt="what &amp; how" src="data:,"><figcaption>a &quot;caption&quot;</figcaption>' in page
