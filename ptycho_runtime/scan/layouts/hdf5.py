@@ -14,7 +14,7 @@ from ptycho_runtime.scan.layouts.cxi import CXI_PATTERNS, take_cxi
 from ptycho_runtime.scan.layouts.frames import JoinedFrames
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.nexus import take_nexus
-from ptycho_runtime.scan.layouts.npz import take_positions
+from ptycho_runtime.scan.layouts.npz import UNREADABLE, take_positions
 from ptycho_runtime.scan.layouts.numbers import check_type, column
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe, patterns_key
 from ptycho_runtime.scan.layouts.units import length_unit
@@ -33,7 +33,7 @@ def open_hdf5(path: Path, options: ReadOptions) -> RawScan:
     except PtychoExportError:
         file.close()
         raise
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+    except UNREADABLE as error:
         file.close()
         raise ScanError(f"{path.name}: cannot be read as HDF5 ({error})") from error
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_runtime.errors import ScanError
+from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.npz import UNREADABLE, NpzArrays
 from ptycho_runtime.scan.layouts.numbers import check_type, names_in
@@ -48,7 +48,7 @@ def read_mask(path: Path) -> np.ndarray:
         else:
             values = np.load(path, allow_pickle=False)
     except UNREADABLE as error:
-        if isinstance(error, ScanError):
+        if isinstance(error, PtychoExportError):
             raise
         raise ScanError(f"{path.name}: cannot be read as a mask ({error}); expected .npy, .npz or HDF5") from error
     check_type(values.dtype, f"{path.name}: the mask", "biuf")

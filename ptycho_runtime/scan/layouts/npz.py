@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from contextlib import closing
@@ -12,13 +13,27 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from ptycho_runtime.errors import ScanError
+from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.scan.layouts.frames import FramesOnDisk
 from ptycho_runtime.scan.layouts.numbers import MOST_VALUES, check_type, column
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe, patterns_key
 from ptycho_runtime.scan.options import ReadOptions
 
-UNREADABLE = (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, KeyError)
+# What damaged files make of zipfile, numpy (whose headers are Python literals) and h5py.
+UNREADABLE = (
+    ValueError,
+    OSError,
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    KeyError,
+    RuntimeError,
+    TypeError,
+    OverflowError,
+    SyntaxError,
+    tokenize.TokenError,
+)
 _IN_MEMORY_BYTES = 64 << 20  # of compressed patterns; more go through a file without a name
 _MOST_RATIO = 500.0  # of compressed patterns; beyond it a file is no scan
 _COPY_BYTES = 1 << 20
@@ -94,7 +109,7 @@ def open_npz(path: Path, options: ReadOptions) -> RawScan:
             _take_others(raw, arrays, names, options)
             return raw
     except UNREADABLE as error:
-        if isinstance(error, ScanError):
+        if isinstance(error, PtychoExportError):
             raise
         raise ScanError(f"{label}: cannot be read as NPZ ({error})") from error
 

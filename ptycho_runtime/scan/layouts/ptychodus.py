@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_runtime.errors import ScanError
+from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.scan.layouts.hdf5 import Hdf5Arrays
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.npz import UNREADABLE, Arrays, NpzArrays, take_positions
@@ -77,7 +77,7 @@ def take_positions_file(path: Path, raw: RawScan, options: ReadOptions) -> None:
                 }
                 _take(path.name, raw, arrays, scalars, sizes)
     except UNREADABLE as error:
-        if isinstance(error, (ScanError, FileNotFoundError)):
+        if isinstance(error, (PtychoExportError, FileNotFoundError)):
             raise
         raise ScanError(f"{path.name}: cannot be read as a product ({error})") from error
 
