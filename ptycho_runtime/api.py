@@ -210,7 +210,9 @@ class Reconstructor:
         whole = options.quality and scan.probe is not None and self.precision == "float32"
         autoencoder = self.autoencoder if whole else None
         fits = holds_crop(self.export.N // 2, self.export.N, options.crop_px)
-        middle = self.centre if autoencoder is None and fits else None
+        # The factors that a model of counts leaves open are fitted on whole patches.
+        open_scales = options.object_scales and self.export.domain == "counts" and scan.probe is not None
+        middle = self.centre if autoencoder is None and fits and not open_scales else None
         graph = c.CENTRE if middle is not None else "diffraction_to_obj"
         variant, note = self.variant(graph) if autoencoder is None else (None, "")
         graphs = Graphs(middle or self.patches, autoencoder, variant, note, self.batch)

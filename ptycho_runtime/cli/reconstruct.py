@@ -47,6 +47,12 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     precision_option(command)
     model_domain_option(command)
     command.add_argument("--no-quality", action="store_true", help="leave out each pattern's residual")
+    command.add_argument(
+        "--no-object-scales",
+        action="store_true",
+        help="leave the object's real and imaginary part as a model of counts gives them, without fitting their factors",
+    )
+    command.add_argument("--frc", action="store_true", help="compare even and odd patterns by Fourier ring correlation")
     command.add_argument("--force", action="store_true", help="overwrite files at --out that are not earlier results")
     command.add_argument("--dry-run", action="store_true", help="say what would be understood, and run nothing")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
@@ -108,6 +114,8 @@ def run(arguments: argparse.Namespace) -> int:
         crop_px=arguments.crop_px,
         weighting=arguments.weighting,
         quality=not arguments.no_quality,
+        frc=arguments.frc,
+        object_scales=not arguments.no_object_scales,
     )
     with ProgressBar(arguments.quiet) as progress:
         result = model.reconstruct(scan, how, progress)

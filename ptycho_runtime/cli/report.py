@@ -29,11 +29,28 @@ def lines(result: Reconstruction, written: list[Path]) -> list[str]:
         f"{100 * timing.session_seconds / max(timing.seconds, 1e-9):.0f} % in the session); first run {timing.first_run_seconds:.3f} s; "
         f"input_scale_factor {result.input_scale_factor:.6g}"
     )
+    if result.object_scales is not None:
+        found.append(
+            "  real and imaginary part are multiplied by {:.6g} and {:.6g}, fitted to the counts".format(
+                *result.object_scales
+            )
+        )
+    if result.resolution_px:
+        found.append(f"  Fourier ring correlation of even and odd patterns: {_resolution(result)}")
     figures = trust.figures
     text = f"  overlapping patches differ by {figures['disagreement_median']:.3f} (median)"
     if math.isfinite(figures["stitched_residual_median"]):
         text += f"; probe and object leave {figures['stitched_residual_median']:.3f} unexplained"
     return [*found, text]
+
+
+def _resolution(result: Reconstruction) -> str:
+    pixel_m = result.scan.pixel_size_m
+    texts = []
+    for name, half_period_px in result.resolution_px.items():
+        length = f", {half_period_px * pixel_m * 1e9:.3g} nm" if pixel_m else ""
+        texts.append(f"half-period of {half_period_px:.2f} px{length} ({name.replace('_', '-')})")
+    return "; ".join(texts)
 
 
 def document(result: Reconstruction, written: list[Path]) -> dict[str, Any]:
@@ -54,6 +71,8 @@ def document(result: Reconstruction, written: list[Path]) -> dict[str, Any]:
         "skipped": {reason: list(map(int, frames)) for reason, frames in result.scan.skipped.items()},
         "input_scale_factor": result.input_scale_factor,
         "device": result.device,
+        "half_period_px": result.resolution_px or None,
+        "object_scales": result.object_scales,
         "seconds": timing.seconds,
         "session_seconds": timing.session_seconds,
     }

@@ -23,3 +23,7 @@ class ReconstructOptions:
     quality: bool = True
     """Give each pattern a residual too, where the export and the scan allow it. It takes the whole network in float32, which
     then gives the object as well; without it the centre of the patches is enough, in reduced precision if so opened."""
+    frc: bool = False
+    """Compare the images of the even and the odd patterns by Fourier ring correlation; see `frc`."""
+    object_scales: bool = True
+    """Fit the two factors that a model of counts leaves open, where the scan has a probe; see `object_scales`."""

@@ -13,6 +13,8 @@ from ptycho_runtime.engine.session import Session
 from ptycho_runtime.engine.variants import OpenedVariant, refuse_beyond
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.bundle import Export
+from ptycho_runtime.image.frc import half_scans
+from ptycho_runtime.image.object_scales import ObjectScales
 from ptycho_runtime.image.options import Progress, ReconstructOptions
 from ptycho_runtime.image.overlapping import Behind, ahead
 from ptycho_runtime.image.result import Reconstruction, Timing
@@ -92,7 +94,7 @@ def reconstruct(
     stitcher = Stitcher(scan.positions_px, export.N, weights, options.crop_px)
     fits = scan.probe is not None and scan.probe.shape[-2:] == (export.N, export.N)
     evidence = Evidence(stitcher, scan.positions_px, scan.probe if fits else None, export.domain == "counts")
-    finished = _Finished(export, scan, evidence)
+    finished = _Finished(export, scan, evidence, _open_scales(export, scan) if options.object_scales and fits else None)
     clock = _SessionClock()
     through = 0
     reader = ahead(_batches(scan, groups, export, graphs.batch), _READ_AHEAD, "scan reader")
@@ -120,7 +122,9 @@ def reconstruct(
             if not finished.groups:
                 raise
         before = time.perf_counter()
+        object_scales = finished.scale_object()
         trust = assess(evidence, baseline, partial=finished.groups < len(groups))
+        rings = half_scans(evidence.placed(), stitcher.sums) if options.frc else None
         now = time.perf_counter()
         timing = Timing(now - start, clock.seconds, clock.first_seconds, now - before)
     finally:
@@ -137,6 +141,8 @@ def reconstruct(
         note="; ".join(filter(None, (note or patches.note, export.domain_note))),
         timing=timing,
         trust=trust,
+        object_scales=object_scales,
+        ring_correlation=rings,
     )
 
 
@@ -168,8 +174,8 @@ class _Batch:
 class _Finished:
     """What has been made of the batches so far; one thread changes it."""
 
-    def __init__(self, export: Export, scan: Scan, evidence: Evidence) -> None:
-        self.export, self.scan, self.evidence = export, scan, evidence
+    def __init__(self, export: Export, scan: Scan, evidence: Evidence, scales: ObjectScales | None) -> None:
+        self.export, self.scan, self.evidence, self.scales = export, scan, evidence, scales
         self.groups = 0
 
     def take(self, batch: _Batch) -> None:
@@ -186,9 +192,26 @@ class _Finished:
         # A group's first pattern: each pattern is the first of one group.
         first, patterns = members[:, 0], batch.patterns[:, 0]
         evidence.keep_patterns(first, patterns)
+        if self.scales is not None:
+            self.scales.add(real[:, 0].astype(np.float64), imag[:, 0].astype(np.float64), patterns)
         if c.PREDICTED in batch.outputs:
             evidence.residual[first] = residuals(patterns, batch.outputs[c.PREDICTED][:, 0], self.export)
         self.groups += len(members)
+
+    def scale_object(self) -> tuple[float, float] | None:
+        """Multiply the object's parts by what was left open, and return these factors; None where nothing was."""
+        if self.scales is None:
+            return None
+        found = self.scales.fit()
+        self.evidence.stitcher.scale_parts(*found)
+        self.evidence.object_scales = found
+        return found
+
+
+def _open_scales(export: Export, scan: Scan) -> ObjectScales | None:
+    """Return what fits the object's two factors where the model leaves them open: one of counts, whose probe is as the scan has it."""
+    masked = export.record is not None and export.record.spec.get("probe_mask", "none") != "none"
+    return None if export.domain != "counts" or scan.probe is None or masked else ObjectScales(scan.probe)
 
 
 def object_parts(outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ptycho_runtime.image.frc import RingCorrelation
 from ptycho_runtime.image.stitch import Canvas
 from ptycho_runtime.image.trust.values import Trust
 from ptycho_runtime.scan.scan import Scan
@@ -39,11 +40,23 @@ class Reconstruction:
     note: str
     timing: Timing
     trust: Trust
+    ring_correlation: RingCorrelation | None = None
+    """Of the even and the odd patterns, where it was asked for."""
+    object_scales: tuple[float, float] | None = None
+    """Factors of real and imaginary part that the object was multiplied by; None where nothing was left open."""
 
     @property
     def object(self) -> np.ndarray:
         """The object, (rows, columns) complex64; 0 where nothing was measured."""
         return self.canvas.object
+
+    @property
+    def resolution_px(self) -> dict[str, float]:
+        """Half-periods by threshold, pixels, where rings were compared."""
+        rings = self.ring_correlation
+        if rings is None:
+            return {}
+        return {name: rings.resolution_px(getattr(rings, name)) for name in ("one_bit", "half_bit")}
 
     @property
     def partial(self) -> bool:

@@ -167,6 +167,11 @@ class Stitcher:
         """Weighted real part, weighted imaginary part and weight of each pixel so far, (rows, columns, 3) float64."""
         return self._sums
 
+    def scale_parts(self, real: float, imag: float) -> None:
+        """Multiply real and imaginary part of what has been added so far."""
+        self._sums[..., 0] *= real
+        self._sums[..., 1] *= imag
+
     def result(self) -> Canvas:
         """Return what has been put together so far."""
         return self.canvas_of(self._sums)

@@ -9,6 +9,7 @@ import numpy as np
 from ptycho_runtime.export.record import TrustBaseline
 from ptycho_runtime.image.stitch import Stitcher, probe_weights
 from ptycho_runtime.image.trust.assess import Evidence, assess
+from ptycho_runtime.image.trust.overlap import Placed
 from ptycho_runtime.image.trust.values import Trust
 
 N, SIDE, STEP_PX = 32, 14, 5.0
@@ -77,13 +78,25 @@ def with_shifted_patterns(scan: Simulated, bad: np.ndarray, by_px: int = 3) -> S
     return replace(scan, amplitudes=amplitudes, patches=patches)
 
 
-def assessed(scan: Simulated, *, probe: bool = True, baseline: TrustBaseline | None = None) -> Trust:
-    """Return the verdict on a simulated scan."""
+def evidence_of(scan: Simulated, *, probe: bool = True) -> Evidence:
+    """Return a simulated scan as it is after all of its patterns."""
     stitcher = Stitcher(scan.positions_px, N, probe_weights(scan.probe[None]) if probe else None)
     evidence = Evidence(stitcher, scan.positions_px, scan.probe[None] if probe else None, is_counts=False)
     stitcher.keep = lambda first, patches: evidence.keep_patches(np.arange(first, first + len(patches)), patches)
     stitcher.add(scan.patches, scan.positions_px)
     evidence.keep_patterns(np.arange(len(scan)), scan.amplitudes)
+    return evidence
+
+
+def placed(scan: Simulated) -> tuple[Placed, np.ndarray]:
+    """Return (patches, canvas sums) of a simulated scan."""
+    evidence = evidence_of(scan, probe=False)
+    return evidence.placed(), evidence.stitcher.sums
+
+
+def assessed(scan: Simulated, *, probe: bool = True, baseline: TrustBaseline | None = None) -> Trust:
+    """Return the verdict on a simulated scan."""
+    evidence = evidence_of(scan, probe=probe)
     try:
         return assess(evidence, baseline)
     finally:

@@ -16,12 +16,15 @@ Fact = str | float | int | bool
 def facts(result: Reconstruction) -> dict[str, Fact]:
     """Return what is known of the whole image, by name."""
     trust = result.trust
+    scales = dict(zip(("object_scale_real", "object_scale_imag"), result.object_scales or (), strict=False))
     return {
         "partial": result.partial,
         "input_scale_factor": result.input_scale_factor,
         "groups": result.groups,
         "groups_done": result.done,
         "device": result.device,
+        **scales,
+        **{f"frc_{name}_half_period_px": figure for name, figure in result.resolution_px.items()},
         "verdict": trust.verdict,
         "trusted": trust.trusted,
         "reasons": "; ".join(trust.reasons),
@@ -44,8 +47,14 @@ def pattern_arrays(result: Reconstruction) -> dict[str, np.ndarray]:
 
 
 def pixel_arrays(result: Reconstruction) -> dict[str, np.ndarray]:
-    """Return what is known of each pixel, (rows, columns)."""
+    """Return what is known of each pixel, (rows, columns), and of each ring of the spectrum where they were compared."""
+    rings = result.ring_correlation
     return {
+        **(
+            {}
+            if rings is None
+            else {"frc": rings.correlation, "frc_one_bit": rings.one_bit, "frc_half_bit": rings.half_bit}
+        ),
         "amplitude_deviation": result.trust.amplitude_deviation,
         "phase_deviation_rad": result.trust.phase_deviation_rad,
     }

@@ -11,7 +11,7 @@ from ptycho_runtime.image.stitch import Stitcher
 from ptycho_runtime.image.trust import flags
 from ptycho_runtime.image.trust.frames import centroids_px, hot_pixels
 from ptycho_runtime.image.trust.hypotheses import better_reading
-from ptycho_runtime.image.trust.overlap import Placed, compare_pairs, deviations, leave_one_out
+from ptycho_runtime.image.trust.overlap import Placed, ScaledRecords, compare_pairs, deviations, leave_one_out
 from ptycho_runtime.image.trust.spool import Spool
 from ptycho_runtime.image.trust.stitched import stitched_residuals
 from ptycho_runtime.image.trust.values import PatternScores, Trust
@@ -40,6 +40,8 @@ class Evidence:
         """Make room for all patterns."""
         count, N, crop = len(self.positions_px), self.stitcher.N, self.stitcher.crop_px
         self.lost = ""
+        self.object_scales = (1.0, 1.0)
+        """Factors of real and imaginary part that were found after the patches were kept; the stitcher's sums have them."""
         self.counts, self.peaks, self.hot, self.residual = (np.full(count, np.nan) for _ in range(4))
         self.centroids_px = np.full((count, 2), np.nan)
         self.mean_pattern = np.zeros((N, N))
@@ -72,6 +74,11 @@ class Evidence:
         except OSError as error:
             self.lost = f"the folder for temporary files has no room ({error.strerror or error}); set TMPDIR"
 
+    def placed(self) -> Placed:
+        """Return the patches as they lie on the canvas."""
+        patches = ScaledRecords(self.patches, *self.object_scales)
+        return Placed(patches, self.stitcher.corners(self.positions_px), self.stitcher.weights)
+
     def close(self) -> None:
         """Give the temporary files back."""
         self.patches.close()
@@ -89,7 +96,7 @@ def assess(evidence: Evidence, baseline: TrustBaseline | None = None, *, partial
     Patterns that are flagged are left out of what the others are compared with, and all are looked at again, until none changes.
     The image itself is not touched.
     """
-    placed = Placed(evidence.patches, evidence.stitcher.corners(evidence.positions_px), evidence.stitcher.weights)
+    placed = evidence.placed()
     reached = (evidence.patches.copies > 0) & np.isfinite(evidence.counts)
     sums = evidence.stitcher.sums
     further = baseline.disagreement * 1.3 if baseline else _LOOK_FURTHER

@@ -29,6 +29,27 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True)
+class ScaledRecords:
+    """Records whose real and imaginary parts are multiplied by factors as they are read."""
+
+    records: Records
+    real: float
+    imag: float
+
+    @property
+    def copies(self) -> np.ndarray:
+        """How many of each were added up."""
+        return self.records.copies
+
+    def get(self, which: np.ndarray) -> np.ndarray:
+        """Return the records of some numbers."""
+        found = self.records.get(which)
+        found.real *= self.real
+        found.imag *= self.imag
+        return found
+
+
+@dataclass(frozen=True)
 class Placed:
     """Patches' middles as they were added to the canvas."""
 

@@ -1,0 +1,87 @@
+"""Two factors that a CI model leaves open: s1 of the object's real part and s2 of its imaginary part, from the measured counts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptycho_runtime.errors import ReconstructionError
+
+_ANGLES = 7200  # at which the best direction of (s1, s2) is looked for before it is refined
+
+
+class ObjectScales:
+    """Fits s1 and s2 so that |F(P·(s1·a + i·s2·b))|² is nearest to the counts of all patterns, in the sense of least squares.
+
+    With a and b the real and imaginary part of a pattern's own patch, the prediction is s1²·X1 + s2²·X2 + s1·s2·X3. Ten sums of
+    products over all pixels are all that is kept.
+    """
+
+    def __init__(self, probe: np.ndarray) -> None:
+        """Begin without any pattern.
+
+        Args:
+            probe: (modes, N, N) complex, as physical as it was for training.
+        """
+        self._probe = np.asarray(probe, np.complex128)
+        self._products = np.zeros((4, 4))
+
+    def add(self, real: np.ndarray, imag: np.ndarray, counts: np.ndarray) -> None:
+        """Add patterns.
+
+        Args:
+            real: (n, N, N) real parts of their full patches.
+            imag: (n, N, N) imaginary parts.
+            counts: (n, N, N) measured, zero frequency at [N//2, N//2].
+        """
+        terms = np.zeros((4, *counts.shape))
+        terms[3] = counts
+        for mode in self._probe:
+            of_real = _far_field(real * mode)
+            of_imag = _far_field(1j * imag * mode)
+            terms[0] += np.abs(of_real) ** 2
+            terms[1] += np.abs(of_imag) ** 2
+            terms[2] += 2.0 * (of_real * of_imag.conj()).real
+        flat = terms.reshape(4, -1)
+        self._products += flat @ flat.T
+
+    def fit(self) -> tuple[float, float]:
+        """Return (s1, s2), s1 ≥ 0: both with the other sign predict the same.
+
+        Raises:
+            ReconstructionError: no factors predict counts at all: patches or probe are zero.
+        """
+        from scipy.optimize import minimize_scalar
+
+        # In polar coordinates the sum of squares is r⁴·A − 2·r²·B + Σ I², whose least value over r is Σ I² − B²/A.
+        angles = np.linspace(-np.pi / 2, np.pi / 2, _ANGLES, endpoint=False)
+        gains = np.array([self._gain(angle) for angle in angles])
+        best, step = float(angles[np.argmax(gains)]), np.pi / _ANGLES
+        found = minimize_scalar(
+            lambda angle: -self._gain(angle),
+            bounds=(best - step, best + step),
+            method="bounded",
+            options={"xatol": 1e-10},
+        )
+        angle = float(found.x)
+        quartic, quadratic = self._parts(angle)
+        if not (quadratic > 0 and quartic > 0):
+            raise ReconstructionError(
+                "the object's two scales cannot be fitted: patches and probe predict no counts; give --no-object-scales"
+            )
+        size = float(np.sqrt(quadratic / quartic))
+        s1, s2 = size * float(np.cos(angle)), size * float(np.sin(angle))
+        return (s1, s2) if s1 >= 0 else (-s1, -s2)
+
+    def _parts(self, angle: float) -> tuple[float, float]:
+        direction = np.array([np.cos(angle) ** 2, np.sin(angle) ** 2, np.cos(angle) * np.sin(angle)])
+        return float(direction @ self._products[:3, :3] @ direction), float(direction @ self._products[:3, 3])
+
+    def _gain(self, angle: float) -> float:
+        quartic, quadratic = self._parts(angle)
+        return max(quadratic, 0.0) ** 2 / max(quartic, 1e-300)
+
+
+def _far_field(waves: np.ndarray) -> np.ndarray:
+    """Return the diffracted waves (n, N, N) of waves behind the sample, zero frequency at [N//2, N//2]."""
+    found: np.ndarray = np.fft.fftshift(np.fft.fft2(waves, norm="ortho"), axes=(-2, -1))
+    return found
