@@ -140,7 +140,7 @@ def _maps(panels: list[Panel]) -> Figure:
     """Return maps two in a row, each with a colour scale beside it."""
     rows = -(-len(panels) // 2)
     figure = _figure(6.4, 2.75 * rows)
-    figure.subplots_adjust(left=0.01, right=0.97, bottom=0.03, top=1.0 - 0.14 / rows, wspace=0.1, hspace=0.2)
+    figure.subplots_adjust(left=0.01, right=0.95, bottom=0.03, top=1.0 - 0.14 / rows, wspace=0.1, hspace=0.2)
     places = figure.subplots(rows, 2, squeeze=False).ravel()
     for axis in places:
         axis.set_axis_off()
@@ -148,11 +148,11 @@ def _maps(panels: list[Panel]) -> Figure:
         low, high = panel.span or (None, None)
         image: Any = axis.imshow(panel.values, cmap=panel.colours, vmin=low, vmax=high)
         axis.set_title(panel.title, fontsize=11)
-        scale = figure.colorbar(image, ax=axis, shrink=0.85)
+        # Each tick whole: a power of ten above the scale would lie under the map.
+        scale = figure.colorbar(image, ax=axis, shrink=0.85, format="%.2g")
         if panel.span is not None:
             scale.set_ticks([-np.pi, 0.0, np.pi], labels=["−π", "0", "π"])
         scale.ax.tick_params(labelsize=9)
-        scale.ax.yaxis.get_offset_text().set_fontsize(8)
     return figure
 
 
