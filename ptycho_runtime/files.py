@@ -180,9 +180,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Return where a host keeps what it found out or built: `$XDG_CACHE_HOME` or `~/.cache`, in `ptycho-runtime`."""
+    """Return where a host keeps what it found out or built: `$XDG_CACHE_HOME` or `~/.cache`, in `ptycho-runtime`.
+
+    Raises `OutputError` where the user has no home, as one that the system knows by a number alone.
+    """
     root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "ptycho-runtime"
+    try:
+        return (Path(root) if root else Path.home() / ".cache") / "ptycho-runtime"
+    except RuntimeError as error:
+        raise OutputError("this user has no home; set XDG_CACHE_HOME to a folder that can be written") from error
 
 
 def printable(value: object, limit: int = 80) -> str:

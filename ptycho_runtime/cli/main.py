@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import signal
 import sys
 from collections.abc import Mapping
@@ -11,6 +13,8 @@ from ptycho_runtime.cli import check, doctor, inspect, predict, reconstruct, tun
 from ptycho_runtime.cli.config import with_config
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, report_bug, say
 from ptycho_runtime.errors import PtychoExportError
+
+EXIT_NOT_READ = 141
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,4 +61,15 @@ def main() -> None:
     sys.excepthook = report_bug
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is done is written, as after Ctrl-C
-    sys.exit(run())
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is shown escaped and ends no run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = run()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads on, as after `| head`: what is left goes nowhere, and the exit code is a shell's for SIGPIPE.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_NOT_READ
+    sys.exit(code)

@@ -56,7 +56,7 @@ def capped_threads(asked: int | None) -> tuple[int, str]:
     usable = usable_threads()
     if asked is None or asked <= usable:
         return asked or usable, ""
-    return usable, f"{asked} threads were asked for, and this process may keep {usable} busy: {usable} work"
+    return usable, f"{asked} threads were asked for, capped at the {usable} that this process may keep busy"
 
 
 def cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:

@@ -17,6 +17,7 @@ from typing import Any
 
 import onnxruntime
 
+from ptycho_runtime.errors import OutputError
 from ptycho_runtime.files import cache_folder
 
 TF32_SWITCH = "NVIDIA_TF32_OVERRIDE"  # read by NVIDIA's libraries once, when they are first used
@@ -81,12 +82,12 @@ def engine_options(model: bytes, batch: int) -> dict[str, str]:
         raise OSError(
             f"{error}; TensorRT's libraries have to be where the loader finds them (LD_LIBRARY_PATH)"
         ) from error
-    folder = engine_folder(model, batch, host, cache_folder() / "tensorrt")
     try:
+        folder = engine_folder(model, batch, host, cache_folder() / "tensorrt")
         # An engine is code for the GPU: nobody else is to put one here.
         for path in (folder.parent.parent, folder.parent, folder):
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, OutputError) as error:
         raise OSError(
             f"engines cannot be kept ({error}); set XDG_CACHE_HOME to a folder that can be written"
         ) from error

@@ -19,6 +19,7 @@ from ptycho_runtime.engine.hardware import processor, usable_threads
 from ptycho_runtime.engine.opening import open_session
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.engine.session import Session
+from ptycho_runtime.errors import OutputError
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.files import cache_folder, write_file
 
@@ -140,7 +141,11 @@ def remembered(export: Export, device: str, folder: Path | None = None) -> Setti
     """Return what was tuned for this model on this host; None where nothing was, or the file says something else."""
     if GRAPH not in export.graphs:
         return None
-    found = _entries((folder or cache_folder()) / "tuned.json").get(key(export, device))
+    try:
+        path = (folder or cache_folder()) / "tuned.json"
+    except OutputError:
+        return None
+    found = _entries(path).get(key(export, device))
     if not isinstance(found, dict):
         return None
     batch, threads = found.get("batch"), found.get("threads")

@@ -154,6 +154,6 @@ def test_more_threads_than_the_process_may_keep_busy_are_capped_and_said(
     monkeypatch.setattr(hardware, "cgroup_cpus", lambda: math.inf)
     with ptycho_runtime.open(demo, device="cpu", threads=64) as model:
         assert model.options.threads == 2
-        assert model.patches.note == "64 threads were asked for, and this process may keep 2 busy: 2 work"
+        assert model.patches.note == "64 threads were asked for, capped at the 2 that this process may keep busy"
     with ptycho_runtime.open(demo, device="cpu", threads=2) as model:
         assert (model.options.threads, model.patches.note) == (2, "")

@@ -1,0 +1,72 @@
+"""The surroundings of a command: who reads its output, in which encoding, and for which user."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_bundles import ROOT
+
+from ptycho_runtime.cli import main as cli
+from ptycho_runtime.engine.tune import Setting, remember, remembered
+from ptycho_runtime.errors import OutputError
+from ptycho_runtime.export.bundle import open_export
+
+PROGRAM = [sys.executable, "-m", "ptycho_runtime"]
+
+
+def test_output_that_nobody_reads_is_no_bug() -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    try:
+        done = subprocess.run(
+            [*PROGRAM, "doctor"], stdout=write_end, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False
+        )
+    finally:
+        os.close(write_end)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(demo: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.ones((64, 64), np.float32))
+    out = tmp_path / "Objekt-ö.npy"
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    done = subprocess.run(
+        [*PROGRAM, "predict", str(demo), str(tmp_path / "x.npy"), "-o", str(out), "--device", "cpu"],
+        env=environment, capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert out.is_file()
+    assert "Objekt-\\xf6.npy" in done.stdout
+
+
+class TestUserWithoutHome:
+    @pytest.fixture(autouse=True)
+    def homeless(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Let the system not know where this user lives, as in a container that runs as a number."""
+
+        def unknown(path: str | None = None) -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(Path, "home", unknown)
+
+    def test_nothing_was_tuned(self, demo: Path) -> None:
+        assert remembered(open_export(demo), "cpu") is None
+
+    def test_a_setting_to_be_kept_names_the_way_out(self, demo: Path) -> None:
+        with pytest.raises(OutputError, match=r"^this user has no home; set XDG_CACHE_HOME to a folder that can be"):
+            remember(open_export(demo), "cpu", Setting(4, 1))
+
+
+def test_threads_beyond_the_host_are_capped_and_said(
+    demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "x.npy", np.ones((64, 64), np.float32))
+    arguments = ["predict", str(demo), str(tmp_path / "x.npy"), "-o", str(tmp_path / "o.npy")]
+    assert cli.run([*arguments, "--device", "cpu", "--threads", "4096"]) == 0
+    assert "4096 threads were asked for, capped at the " in capsys.readouterr().err
