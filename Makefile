@@ -16,7 +16,7 @@ READY  := $(VENV)/.installed
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help export verify verify-cuda reconstruct inspect bench test test-all lint clean install
+.PHONY: help export verify verify-cuda reconstruct inspect bench test test-all test-interop lint clean install
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,12 +56,17 @@ test: $(READY) ## run the tests (under ten minutes on two cores)
 test-all: $(READY) ## run the long tests too
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
+test-interop: ## Ptychodus and viewers open our results, and we read theirs (an environment of its own: .venv-interop)
+	test -x .venv-interop/bin/python || $(BASE) -m venv .venv-interop
+	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[interop]'
+	.venv-interop/bin/python -m pytest -q tests/interop
+
 lint: $(READY) ## ruff and mypy
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
 
-clean: ## remove what builds and exports leave (not .venv)
+clean: ## remove what builds and exports leave (not the environments)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find artifacts -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference -exec rm -rf {} +
-	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path './$(VENV)*' -prune -exec rm -rf {} +

@@ -262,7 +262,7 @@ class TestProducts:
         for name in ("o.cxi", "o.tif", "p.png"):
             write(result, tmp_path / name)
         with h5py.File(tmp_path / "o.cxi") as file:
-            assert np.array_equal(file["entry_1/image_1/data"][()], result.object)
+            assert np.array_equal(file["entry_1/image_2/data"][()], result.object)
         with Image.open(tmp_path / "o.tif") as image:
             assert image.n_frames == 2
             assert np.allclose(np.asarray(image), np.abs(result.object))

@@ -1,0 +1,49 @@
+"""Viewers show the object when they open a result, without being told where it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptycho_runtime.image.products.target import Target
+from ptycho_runtime.image.products.write import write_product
+from ptycho_runtime.image.result import Reconstruction
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".cxi"])
+def test_silx_opens_a_result_at_its_default(suffix: str, result: Reconstruction, tmp_path: Path) -> None:
+    silx_io = pytest.importorskip("silx.io", reason="silx is not installed: make test-interop")
+    from silx.io import nxdata
+
+    path = tmp_path / f"product{suffix}"
+    write_product(result, Target(path))
+    with silx_io.open(str(path)) as file:
+        shown = nxdata.get_default(file)
+        assert shown is not None
+        assert shown.is_image
+        assert shown.signal.shape[-2:] == result.object.shape
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".cxi"])
+def test_nexusformat_finds_what_to_plot(suffix: str, result: Reconstruction, tmp_path: Path) -> None:
+    nexus = pytest.importorskip("nexusformat.nexus", reason="nexusformat is not installed: make test-interop")
+    path = tmp_path / f"product{suffix}"
+    write_product(result, Target(path))
+    plotted = nexus.nxload(str(path)).get_default()
+    assert plotted is not None
+    assert plotted.nxsignal.shape[-2:] == result.object.shape
+
+
+def test_tifffile_reads_both_pages(result: Reconstruction, tmp_path: Path) -> None:
+    tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed: make test-interop")
+    path = tmp_path / "object.tif"
+    write_product(result, Target(path))
+    with tifffile.TiffFile(path) as file:
+        amplitude, phase = (page.asarray() for page in file.pages)
+        assert file.pages[0].tags["Software"].value == "ptycho-runtime"
+    np.testing.assert_array_equal(amplitude, np.abs(result.object).astype(np.float32))
+    np.testing.assert_array_equal(phase, np.angle(result.object).astype(np.float32))
