@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from exporters.parity.inputs import Pool
 from exporters.parity.metrics import budget, figures
+from exporters.parity.physics_steps import as_layer, candidates, recorded_steps, step_errors
 from exporters.parity.rows import OUTPUT, Divergence, LayerError
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs
 from ptycho_torch.models.module import PtychoModel
@@ -44,20 +45,35 @@ def bisect_graph(
     found = Divergence(graph, device)
     feed = pool.slice(0, groups)
     try:
-        reference, references = record_layers(EagerRunner(model, graph, dtype=torch.float64), feed)
-        eager32, eagers32 = record_layers(EagerRunner(model, graph), feed)
+        double, single = EagerRunner(model, graph, dtype=torch.float64), EagerRunner(model, graph)
+        with recorded_steps(double.model) as steps:
+            reference, references = record_layers(double, feed)
+        with recorded_steps(single.model) as steps32:
+            eager32, eagers32 = record_layers(single, feed)
         exported = onnx.load_from_string(data)
-        matches = match_layers(exported, {path: len(values) for path, values in references.items()})
-        with OnnxRunner(with_outputs(exported, [tensor for _, _, tensor in matches]), device, whole=True) as runner:
+        counts = {path: len(values) for path, values in references.items()}
+        matches = match_layers(exported, counts, aliases(model.model.autoencoder))
+        physics = candidates(exported, _scopes) if steps else []
+        with OnnxRunner(
+            with_outputs(exported, [*(tensor for _, _, tensor in matches), *physics]), device, whole=True
+        ) as runner:
             results = runner.run(feed)
     except _ENDS as error:
         found.reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return found
     sources = nearest_sources(exported, {*(tensor for _, _, tensor in matches), *reference})
     relative: dict[str, float] = {}
-    trials = [(path, tensor, references[path][call], eagers32[path][call]) for path, call, tensor in matches]
+    names = aliases(model.model.autoencoder)
+    trials = []
+    for path, call, tensor in matches:
+        first_name = names.get(path, path)
+        trials.append((path, tensor, references[first_name][call], eagers32[first_name][call]))
+    behind = len(trials)
     trials += [(f"{OUTPUT} {name}", name, reference[name], eager32[name]) for name in reference]
-    for path, tensor, wanted, eager in trials:
+    for number, (path, tensor, wanted, eager) in enumerate(trials):
+        if number == behind:
+            errors = step_errors(steps, steps32, results, physics)
+            found.layers += [as_layer(step, value, worst, 0.0) for step, value, worst in errors]
         got = results.get(tensor)
         if got is None or got.shape != wanted.shape:
             continue  # the lowered layer keeps its result in another form
@@ -100,6 +116,14 @@ def record_layers(runner: EagerRunner, feed: Mapping[str, np.ndarray]) -> tuple[
     return outputs, dict(results)
 
 
+def aliases(network: nn.Module) -> dict[str, str]:
+    """Return for every path of a module under which it is not known first the one under which it is: layers may be shared."""
+    first = {id(module): name for name, module in network.named_modules()}
+    every = network.named_modules(remove_duplicate=False)
+    paths = ((name, first[id(module)]) for name, module in every)
+    return {f"{NETWORK}.{name}": f"{NETWORK}.{known}" for name, known in paths if name != known}
+
+
 def _tensors(value: object) -> Iterator[Tensor]:
     if isinstance(value, Tensor):
         yield value
@@ -108,12 +132,15 @@ def _tensors(value: object) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def match_layers(model: onnx.ModelProto, calls: Mapping[str, int]) -> list[tuple[str, int, str]]:
+def match_layers(
+    model: onnx.ModelProto, calls: Mapping[str, int], shared: Mapping[str, str] | None = None
+) -> list[tuple[str, int, str]]:
     """Return (layer, which of its results, ONNX value), in the order in which the file computes them.
 
     Args:
         model: an exported file.
         calls: eager layers, and how many tensors each returned in one run of the model.
+        shared: other paths of layers that stand in several places, with the path under which `calls` has them.
 
     A layer whose nodes hand out another number of tensors is left to the layers around it.
     """
@@ -121,11 +148,16 @@ def match_layers(model: onnx.ModelProto, calls: Mapping[str, int]) -> list[tuple
     found: list[tuple[tuple[int, int], str, int, str]] = []
     if len({value for _, value in entering}) == 1:
         found.append(((entering[0][0], 99), f"{NETWORK} input", 0, entering[0][1]))
+    together: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
     for path, values in leaving.items():
-        if calls.get(path) == len(values):
-            # At one node, the innermost layer is named first.
-            depth = -path.count(".")
-            found += [((position, depth), path, call, value) for call, (position, value) in enumerate(values)]
+        together[(shared or {}).get(path, path)] += [(position, value, path) for position, value in values]
+    for first_path, uses in together.items():
+        if calls.get(first_path) == len(uses):
+            # At one node, the innermost layer is named first. A shared layer's calls come in the order of its uses.
+            found += [
+                ((position, -path.count(".")), path, call, value)
+                for call, (position, value, path) in enumerate(sorted(uses))
+            ]
     # The network's input comes before its first node.
     found.sort(key=lambda item: (item[0][0] - (item[1] == f"{NETWORK} input"), item[0][1]))
     seen: set[str] = set()

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 import pytest
-from onnx import helper
+from onnx import helper, numpy_helper
 from sample_bundles import bundle_path
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters.formats.onnx import export_onnx  # noqa: E402
 from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
 from exporters.parity.inputs import make_pool  # noqa: E402
-from exporters.parity.layers import SCOPES  # noqa: E402
+from exporters.parity.layers import SCOPES, bisect_graph  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
 from exporters.parity.sweep import sweep_rows  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
@@ -100,3 +100,23 @@ def test_a_file_that_hides_where_its_network_ends_fails(ffno: tuple[Any, bytes])
         "failed",
         "it cannot be cut where its network ends (its network hands out 0 values; expected 2)",
     )
+
+
+@pytest.mark.parametrize(
+    ("weight", "layer"),
+    [
+        ("physics.fourier_cos", "physics.far_field"),
+        (".shared_spectral.x.mixing", "network.ffno_stack.blocks.0.shared_spectral"),
+    ],
+)
+def test_the_layer_that_is_wrong_is_named(ffno: tuple[Any, bytes], weight: str, layer: str) -> None:
+    """In the physics too, and where blocks share their spectral weights: not the norm that follows."""
+    model, data = ffno
+    file = onnx.load_from_string(data)
+    (tensor,) = (tensor for tensor in file.graph.initializer if tensor.name.endswith(weight))
+    tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))
+    pool = make_pool(model.spec, 8).only({info["name"] for info in graph_io(model.spec, GRAPH)[0]})
+    found = bisect_graph(model, GRAPH, file.SerializeToString(), pool, 3)
+    assert found.first is not None
+    assert found.first.layer == layer
+    assert found.first.share > 100.0
