@@ -76,6 +76,11 @@ class Pool:
         """Return which groups a slice holds."""
         return np.arange(start, stop) % len(self)
 
+    def take(self, rows: np.ndarray) -> Pool:
+        """Return the pool with some of its groups."""
+        feed = {k: v if k in _PER_PROBE else v[rows] for k, v in self.feed.items()}
+        return Pool(feed, [self.kinds[i] for i in rows], self.origin, self.positions)
+
     def only(self, names: set[str]) -> Pool:
         """Return the pool with some of its inputs."""
         return Pool({k: v for k, v in self.feed.items() if k in names}, self.kinds, self.origin, self.positions)

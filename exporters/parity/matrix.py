@@ -14,12 +14,13 @@ import torch
 from exporters.graph.graphs import graph_io
 from exporters.host import host_facts
 from exporters.options import BATCHES, Progress, silent
+from exporters.parity.awake import Reach, wake
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
 from exporters.parity.independent.rows import independent_rows
 from exporters.parity.inputs import EDGES, Pool, Source, make_pool
 from exporters.parity.layers import bisect_graph
-from exporters.parity.metrics import MOST, MOST_TF32, RULE, budget, figures
+from exporters.parity.metrics import MOST, MOST_TF32, RULE, budget, figures, sound_groups
 from exporters.parity.precision import tf32_eager
 from exporters.parity.reference import eager_results
 from exporters.parity.report import ParityReport
@@ -92,9 +93,25 @@ def run_parity(
     evidence = Evidence(options.name, artifacts)
     divergence: list[Divergence] = []
     planned: list[Cell] = []
+    options.progress("inputs that reach the whole network")
+    ordinary = len(pool)
+    reach = Reach()
+    if models:
+        pool, reach = wake(models.get("diffraction_to_obj") or next(iter(models.values())), pool)
     options.progress("eager references")
     references = eager_results(models, artifacts, pool, torch.float64)
     eagers32 = eager_results(models, artifacts, pool, torch.float32)
+    # Of groups that were looked for, those that float32 cannot compute prove nothing.
+    sound = [sound_groups(eagers32[graph], references[graph]) for graph in references]
+    kept = np.flatnonzero(np.all(sound, 0) | (np.arange(len(pool)) < ordinary)) if sound else np.arange(len(pool))
+    if len(kept) < len(pool):
+        pool = pool.take(kept)
+        references, eagers32 = (
+            {graph: {name: value[kept] for name, value in outputs.items()} for graph, outputs in results.items()}
+            for results in (references, eagers32)
+        )
+    # The largest batch holds every group, the first ones a second time.
+    batches = (*batches[:-1], max(batches[-1], len(pool) + 1))
     options.progress("independent evaluation")
     rows += independent_rows(models, pool, references)
     options.progress("sweep behind the networks")
@@ -130,11 +147,13 @@ def run_parity(
             "patterns": pool.origin,
             "positions": pool.positions,
             "sha256": pool.sha256(),
+            "reach": reach.words(),
         },
         planned=tuple(planned),
         files=digests(artifacts),
         divergence=divergence,
         rule=RULE,
+        notices=[reach.words()] if reach.unseen else [],
         evidence=evidence,
     )
 

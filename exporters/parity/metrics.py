@@ -13,7 +13,7 @@ from ptycho_runtime.metrics import difference, phase_weight
 FACTOR = 4.0  # a float32 runtime may err this many times as much as eager float32 does
 CREST = 8.0  # largest over root mean square that rounding errors have
 FLOOR_ULPS = 8.0  # of the signal's largest magnitude
-DETECTOR_ULPS = 16.0  # of a predicted pattern: two sums of 64 products, a square, a sum over modes
+DETECTOR_ULPS = 24.0  # of a predicted pattern: two sums of 64 products, a square, a sum over modes
 DETECTOR_PX = 64  # the size for which that is said; rounding of a sum grows with the square root of its length
 MOST = 1e-3  # of the signal: no figure allows more, whatever eager float32 errs
 MOST_TF32 = 0.1  # factors of 11 significant bits leave no more certainty
@@ -115,6 +115,16 @@ def budget(name: str, eager32: Arrays, reference: Arrays, most: float = MOST) ->
         np.minimum(np.maximum(FACTOR * largest, ulps * ulp), cap),
         np.minimum(np.maximum(FACTOR * own_relative, floor), most),
     )
+
+
+def sound_groups(eager32: Arrays, reference: Arrays) -> np.ndarray:
+    """Return which groups float32 computes well enough to be judged by, (groups,) bool, a margin included."""
+    sound = np.ones(len(next(iter(reference.values()))), bool)
+    for name, value in reference.items():
+        with np.errstate(all="ignore"):
+            own = group_errors(name, eager32[name], reference, Signal.of(name, reference))
+        sound &= np.isfinite(_by_group(value)).all(1) & (own.rel_l2 < MOST / 20) & np.isfinite(own.max_abs)
+    return sound
 
 
 def floor_ulps(name: str, size_px: int) -> float:
