@@ -8,65 +8,78 @@ OUT    ?=
 SCAN   ?= examples/demo/scan.npz
 BUDGET ?=
 
+# Values reach the recipes through the environment and stand there in double quotes: neither make nor a shell reads what is in
+# them, so that spaces, quotes and $ in a path are parts of the path.
 ifdef PYTHON
 READY :=
 else
 PYTHON := $(VENV)/bin/python
 READY  := $(VENV)/.installed
 endif
+override GIVEN := $(if $(filter command line environment,$(origin BUNDLE)),yes)
+override BUNDLE := $(value BUNDLE)
+override OUT := $(value OUT)
+override SCAN := $(value SCAN)
+override BUDGET := $(value BUDGET)
+export BUNDLE OUT SCAN BUDGET GIVEN PYTHON VENV BASE
+DEMO := artifacts/wts.h5/wts.h5.zip
+
+# In recipes: the exported BUNDLE, or the demo, which is exported first where that has not been done.
+define EXPORTED
+if [ -n "$$GIVEN" ]; then set -- "$$BUNDLE"; else \
+	test -f $(DEMO) || "$$PYTHON" -m exporters export "$$BUNDLE" || exit; set -- $(DEMO); fi
+endef
 
 .DEFAULT_GOAL := help
 .PHONY: help export verify verify-cuda reconstruct inspect bench test test-all test-interop lint clean install
 
 help: ## show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 # The versions in constraints.txt are the ones the tests ran with; pyproject.toml says which others should work.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	test -x $(VENV)/bin/python || $(BASE) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
-	touch $@
+	test -x "$$VENV/bin/python" || "$$BASE" -m venv "$$VENV"
+	"$$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch "$$VENV/.installed"
 
 install: $(READY) ## create .venv and install into it
 
 export: $(READY) ## export BUNDLE (default: the demo) to artifacts/<bundle name>/
-	$(PYTHON) -m exporters export $(BUNDLE) $(if $(OUT),--out $(OUT))
+	@set -- "$$BUNDLE"; if [ -n "$$OUT" ]; then set -- --out "$$OUT" "$$@"; fi; "$$PYTHON" -m exporters export "$$@"
 
 verify: $(READY) ## repeat the parity check on an exported bundle (default: the exported demo)
-	$(PYTHON) -m exporters verify $(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip)
+	@if [ -n "$$GIVEN" ]; then set -- "$$BUNDLE"; else set -- $(DEMO); fi; "$$PYTHON" -m exporters verify "$$@"
 
 verify-cuda: $(READY) ## the same on a GPU host: every CUDA row must have run; the report goes to artifacts/verify-cuda (or OUT)
-	$(if $(filter command line environment,$(origin BUNDLE)),,test -f artifacts/wts.h5/wts.h5.zip || $(PYTHON) -m exporters export $(BUNDLE))
-	$(PYTHON) -m exporters verify --require cuda --report $(or $(OUT),artifacts/verify-cuda) \
-		$(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip)
+	@$(EXPORTED); "$$PYTHON" -m exporters verify --require cuda --report "$${OUT:-artifacts/verify-cuda}" "$$@"
 
 reconstruct: $(READY) ## run the exported BUNDLE on SCAN without PyTorch (default: the demo)
-	$(if $(filter command line environment,$(origin BUNDLE)),,test -f artifacts/wts.h5/wts.h5.zip || $(PYTHON) -m exporters export $(BUNDLE))
-	$(PYTHON) -m ptycho_runtime reconstruct $(if $(filter command line environment,$(origin BUNDLE)),$(BUNDLE),artifacts/wts.h5/wts.h5.zip) $(SCAN) -o $(or $(OUT),artifacts/reconstruction.h5)
+	@$(EXPORTED); "$$PYTHON" -m ptycho_runtime reconstruct "$$@" "$$SCAN" -o "$${OUT:-artifacts/reconstruction.h5}"
 
 inspect: $(READY) ## say what BUNDLE is
-	$(PYTHON) -m exporters inspect $(BUNDLE)
+	@"$$PYTHON" -m exporters inspect "$$BUNDLE"
 
 bench: $(READY) ## measure every way of running BUNDLE side by side (default: the demo); BUDGET=phase=0.01rad,amp=1% adds a variant
-	$(PYTHON) -m exporters bench $(BUNDLE) $(if $(OUT),--out $(OUT)) $(if $(BUDGET),--scan $(SCAN) --budget $(BUDGET))
+	@set -- "$$BUNDLE"; if [ -n "$$OUT" ]; then set -- --out "$$OUT" "$$@"; fi; \
+	if [ -n "$$BUDGET" ]; then set -- --scan "$$SCAN" --budget "$$BUDGET" "$$@"; fi; "$$PYTHON" -m exporters bench "$$@"
 
 test: $(READY) ## run the tests (under ten minutes on two cores)
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -m "not long" -n 2 --dist loadfile
 
 test-all: $(READY) ## run the long tests too
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -n 2 --dist loadfile
 
 test-interop: ## Ptychodus and viewers open our results, and we read theirs (an environment of its own: .venv-interop)
-	test -x .venv-interop/bin/python || $(BASE) -m venv .venv-interop
+	test -x .venv-interop/bin/python || "$$BASE" -m venv .venv-interop
 	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[interop]'
 	.venv-interop/bin/python -m pytest -q tests/interop
 
 lint: $(READY) ## ruff and mypy
-	$(PYTHON) -m ruff check .
-	$(PYTHON) -m ruff format --check .
-	$(PYTHON) -m mypy
+	"$$PYTHON" -m ruff check .
+	"$$PYTHON" -m ruff format --check .
+	"$$PYTHON" -m mypy
 
 clean: ## remove what builds and exports leave (not the environments)
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find artifacts -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference -exec rm -rf {} +
-	find . -name __pycache__ -not -path './$(VENV)*' -prune -exec rm -rf {} +
+	find . -name __pycache__ -not -path "./$$VENV*" -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ import sys
 import click
 
 from exporters.cli import options
+from exporters.cli.terminal import echo
 from exporters.inspect.audit import scan_file
 
 
@@ -21,8 +22,8 @@ def audit(files: tuple[str, ...], as_json: bool) -> None:
     """
     results = [scan_file(path) for path in options.expand(files)]
     if as_json:
-        click.echo(json.dumps([result.to_dict() for result in results], indent=1, ensure_ascii=False))
+        echo(json.dumps([result.to_dict() for result in results], indent=1, ensure_ascii=False))
     else:
         for result in results:
-            click.echo(result.text())
+            echo(result.text())
     sys.exit(max(result.exit_code for result in results))

@@ -62,6 +62,6 @@ def bench(bundle: str, out: Path | None, batches: str, budget: str | None, **cho
         for sheet in sheets(report):
             output.print(sheet.terminal())
         for line in remarks(report):
-            output.print(line, soft_wrap=True, markup=False)
+            output.print(line, soft_wrap=True)
         output.print(f"report: {folder / 'bench.md'}", soft_wrap=True)
     sys.exit(ended.exit_code)

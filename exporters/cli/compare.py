@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from exporters.cli.terminal import EXIT_PARITY, Say, guarded
+from exporters.cli.terminal import EXIT_PARITY, Say, echo, guarded
 from exporters.parity.forms.markdown import compare as differences
 from exporters.parity.forms.reading import read_report
 
@@ -28,7 +28,7 @@ def compare(first: Path, second: Path, fail_on_change: bool) -> None:
         old, new = read_report(first), read_report(second)
         changes = differences(old, new)
         unchanged = f"no change beyond rounding; both {'passed' if new.passed else 'failed'}"
-        click.echo("\n".join(changes or [unchanged]))
+        echo("\n".join(changes or [unchanged]))
         return EXIT_PARITY if changes and fail_on_change else 0
 
     ended = guarded(str(first), run)

@@ -80,10 +80,10 @@ def _export(path: str, *, out: Path | None, budget: str | None, chosen: dict[str
     ended = guarded(path, run)
     if ended.value is not None:
         for notice in ended.value.notices:
-            messages.print(f"[yellow]notice:[/] {notice}", soft_wrap=True)
+            messages.print(f"notice: {notice}", soft_wrap=True)
         print_report(ended.value.report)
         for line in ended.value.variants:
-            output.print(line, soft_wrap=True, markup=False)
+            output.print(line, soft_wrap=True)
         output.print(f"stored: {ended.value.bundle}", soft_wrap=True)
         output.print(f"report: {ended.value.folder / 'report.html'}", soft_wrap=True)
     return ended

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from exporters.cli import options
-from exporters.cli.terminal import EXIT_INPUT, Say, complain, guarded, output
+from exporters.cli.terminal import EXIT_INPUT, Say, complain, echo, guarded, output
 from exporters.inspect import bundle as inspection
 from ptycho_runtime.files import write_file
 from ptycho_torch.build import with_params
@@ -41,7 +41,7 @@ def inspect(
         say("reading")
         answer = inspection.inspect(with_params(read_bundle(bundle, ignore_extra=ignore_extra), params), architecture)
         if as_json:
-            click.echo(json.dumps(answer, indent=1, ensure_ascii=False))
+            echo(json.dumps(answer, indent=1, ensure_ascii=False))
         else:
             output.print(inspection.render(answer))
         if write_architecture is not None and answer["architecture"] is not None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from rich.console import Console
+import click
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
 
 from exporters.installation import check_installation
 from ptycho_runtime.errors import PtychoExportError
+from ptycho_runtime.files import shown
 
 if TYPE_CHECKING:
     from exporters.parity.report import ParityReport
@@ -27,8 +30,22 @@ _TRACEBACK = "PTYCHO_EXPORT_TRACEBACK"
 Say = Callable[[str], None]
 T = TypeVar("T")
 
-output = Console(highlight=False)
-messages = Console(stderr=True, highlight=False)
+
+class PlainConsole(Console):
+    """A console that knows no markup, and on which no character of a text does anything but stand there."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        """Take the stream: standard output, or standard error."""
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render as rich does, with every text escaped; styles and rich's own control codes are not text."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
+output = PlainConsole()
+messages = PlainConsole(stderr=True)
 
 
 class Ended(Generic[T]):
@@ -58,9 +75,14 @@ def guarded(name: str, run: Callable[[Say], T]) -> Ended[T]:
     return Ended(None, message, code)
 
 
+def echo(text: str) -> None:
+    """Print lines on standard output as they are, at any width; text of files stands in them escaped."""
+    click.echo(shown(text))
+
+
 def complain(message: str) -> None:
     """Print one line on standard error."""
-    messages.print(f"ptycho-export: {' '.join(message.split())}", soft_wrap=True, markup=False)
+    messages.print(f"ptycho-export: {' '.join(message.split())}", soft_wrap=True)
 
 
 def print_report(report: ParityReport) -> None:
@@ -68,7 +90,7 @@ def print_report(report: ParityReport) -> None:
     from exporters.parity.forms.terminal import layer_table, matrix_table, stitched_table
 
     for notice in report.notices:
-        messages.print(f"notice: {notice}", soft_wrap=True, markup=False)
+        messages.print(f"notice: {notice}", soft_wrap=True)
     output.print(matrix_table(report))
     if report.stitched:
         output.print(stitched_table(report.stitched))
@@ -80,9 +102,9 @@ def print_report(report: ParityReport) -> None:
 def _progress(name: str) -> Iterator[Say]:
     label = Path(name).name
     if not messages.is_terminal:
-        yield lambda text: messages.print(f"{label}: {text}", soft_wrap=True, markup=False)
+        yield lambda text: messages.print(f"{label}: {text}", soft_wrap=True)
         return
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=messages, transient=True) as display:
         task = display.add_task(label)
         yield lambda text: display.update(task, description=f"{label}: {text}")

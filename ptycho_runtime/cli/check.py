@@ -8,6 +8,7 @@ import math
 from pathlib import Path
 
 from ptycho_runtime.cli.options import device_options
+from ptycho_runtime.cli.terminal import show
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -28,10 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     export = open_export(arguments.bundle)
     rows = check_host(export, RunOptions(arguments.device, threads=arguments.threads))
     if arguments.json:
-        print(json.dumps([_plain({**vars(row), "passed": row.passed}) for row in rows], indent=1, allow_nan=False))
+        show(json.dumps([_plain({**vars(row), "passed": row.passed}) for row in rows], indent=1, allow_nan=False))
     else:
         for row in rows:
-            print(
+            show(
                 f"{row.graph:20s} {row.output:22s} {row.device:8s} max abs {row.max_abs:.1e} (allowed {row.allowed_max_abs:.1e})  "
                 f"rel. L2 {row.rel_l2:.1e} (allowed {row.allowed_rel_l2:.1e})  {row.verdict}"
             )

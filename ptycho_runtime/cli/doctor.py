@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
+from ptycho_runtime.cli.terminal import show
+
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the grammar."""
@@ -19,8 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     facts = doctor.report()
     if arguments.json:
-        print(json.dumps(facts, indent=1))
+        show(json.dumps(facts, indent=1))
     else:
         for topic, text in facts.items():
-            print(f"{topic:12s} {text}")
+            show(f"{topic:12s} {text}")
     return 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptycho_runtime.cli.options import positive, read_options, scan_options
+from ptycho_runtime.cli.terminal import show
 from ptycho_runtime.files import printable
 
 if TYPE_CHECKING:
@@ -52,11 +53,11 @@ def run(arguments: argparse.Namespace) -> int:
 def print_facts(facts: dict[str, Any], *, as_json: bool = False) -> None:
     """Print facts on standard output, one line each; a list has a line for each of its entries."""
     if as_json:
-        print(json.dumps(facts, indent=1))
+        show(json.dumps(facts, indent=1))
         return
     for name, value in facts.items():
         for entry in value if isinstance(value, list) else [value]:
-            print(f"{name:18s} {printable(entry, 400)}")
+            show(f"{name:18s} {printable(entry, 400)}")
 
 
 def is_export(path: Path) -> bool:

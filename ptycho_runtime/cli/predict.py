@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from ptycho_runtime.cli.options import cuda_graph_option, device_options, precision_option
-from ptycho_runtime.cli.terminal import say
+from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.errors import ReconstructionError
 
 
@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
             say(note)
     with replacing(arguments.out) as file:
         np.save(file, patches)
-    print(
+    show(
         f"{arguments.out}: {patches.shape} complex64 on {model.patches.device}, {time.perf_counter() - start:.3f} s from opening the bundle"
     )
     return 0

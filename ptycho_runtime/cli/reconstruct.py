@@ -16,7 +16,7 @@ from ptycho_runtime.cli.options import (
     read_options,
     scan_options,
 )
-from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say
+from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say, show
 from ptycho_runtime.errors import ReconstructionError
 
 
@@ -129,9 +129,9 @@ def run(arguments: argparse.Namespace) -> int:
         say(result.note)
     written = write_product(result, target)
     if arguments.json:
-        print(json.dumps(report.document(result, written), indent=1))
+        show(json.dumps(report.document(result, written), indent=1))
     else:
-        print("\n".join(report.lines(result, written)))
+        show("\n".join(report.lines(result, written)))
     if result.partial:
         return EXIT_STOPPED
     return EXIT_NOT_TRUSTED if arguments.strict and result.trust.verdict == "not trusted" else 0

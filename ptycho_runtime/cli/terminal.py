@@ -6,7 +6,9 @@ import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
+
+from ptycho_runtime.files import shown
 
 EXIT_NOT_TRUSTED = 5  # with --strict: done, but not to be believed
 EXIT_STOPPED = 130  # by Ctrl-C, as shells have it; what was finished is written
@@ -39,8 +41,20 @@ class ProgressBar:
             self.bar.close()
 
 
+def show(text: str) -> None:
+    """Print a command's answer on standard output; text of files stands in it escaped."""
+    _print(text, sys.stdout)
+
+
 def say(text: str) -> None:
-    print(f"ptycho-runtime: {' '.join(text.split())}", file=sys.stderr)
+    """Print one line on standard error."""
+    _print(f"ptycho-runtime: {' '.join(text.split())}", sys.stderr)
+
+
+def _print(text: str, stream: TextIO) -> None:
+    encoding = stream.encoding or "ascii"
+    # What the terminal's encoding lacks is escaped too.
+    print(shown(text).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def report_bug(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from ptycho_runtime.cli.options import positive
-from ptycho_runtime.cli.terminal import say
+from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.errors import NotExportedError, OutputError
 
 
@@ -43,13 +43,13 @@ def run(arguments: argparse.Namespace) -> int:
     best = max(trial.groups_per_s for trial in trials)
     if arguments.json:
         rows = [{**vars(t.setting), "of_fastest": t.groups_per_s / best, "spread": t.spread} for t in trials]
-        print(json.dumps({"device": device, "chosen": vars(setting), "trials": rows, "kept_in": str(path)}, indent=1))
+        show(json.dumps({"device": device, "chosen": vars(setting), "trials": rows, "kept_in": str(path)}, indent=1))
         return 0
-    print(f"{'batch':>5s} {'threads':>8s} {'of the fastest':>15s} {'spread':>7s}")
+    show(f"{'batch':>5s} {'threads':>8s} {'of the fastest':>15s} {'spread':>7s}")
     for trial in trials:
         mark = "  chosen" if trial.setting == setting else ""
-        print(
+        show(
             f"{trial.setting.batch:5d} {trial.setting.threads:8d} {100 * trial.groups_per_s / best:13.0f} % {100 * trial.spread:5.0f} %{mark}"
         )
-    print(f"batch {setting.batch}, {setting.threads} threads on {device}, kept in {path}")
+    show(f"batch {setting.batch}, {setting.threads} threads on {device}, kept in {path}")
     return 0

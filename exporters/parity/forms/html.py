@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Iterable
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import Divergence, ParityRow
 from ptycho_runtime import contract
+from ptycho_runtime.files import shown
 
 if TYPE_CHECKING:
     from exporters.parity.forms.pictures import Picture
@@ -52,6 +53,11 @@ _STITCHED = (
 _OUTPUT_UNITS = {contract.PHASE: "rad", contract.PREDICTED: "as measured, over output_scale_factor"}
 _LAYERS = ("layer", "#relative L2", "#allowed", "#share", "#growth")
 _OBJECTS = ("graph", "runtime", "device", "precision", "#batch", "#amplitude error, relative", "#phase error, rad")
+
+
+def escape(text: str) -> str:
+    """Return text as HTML shows it: no tag, and no character that a terminal would obey."""
+    return html.escape(shown(text))
 
 
 def to_html(report: ParityReport, figures: Iterable[Picture] = ()) -> str:

@@ -11,10 +11,10 @@ from exporters.parity.rows import finite
 
 def to_junit(report: ParityReport) -> str:
     """Return one test case a row, stored file that is another, and stitched object, and one for the verdict as a whole."""
-    suite = ElementTree.Element("testsuite", name=f"parity of {report.name}", errors="0")
+    suite = ElementTree.Element("testsuite", name=_legal(f"parity of {report.name}"), errors="0")
 
     def case(group: str, name: str, failure: str = "", detail: str = "") -> ElementTree.Element:
-        made = ElementTree.SubElement(suite, "testcase", classname=f"parity.{group}", name=_legal(name))
+        made = ElementTree.SubElement(suite, "testcase", classname=_legal(f"parity.{group}"), name=_legal(name))
         if failure:
             ElementTree.SubElement(made, "failure", message=_legal(failure)).text = _legal(detail)
         return made

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import ParityRow
+from ptycho_runtime.files import shown
 
 _NOISE = 2.0  # an error that grew by more than this factor is worth a line
 
@@ -13,16 +15,16 @@ _NOISE = 2.0  # an error that grew by more than this factor is worth a line
 def to_markdown(report: ParityReport) -> str:
     """Return a report as a Markdown table, batches of one runtime and device in one line."""
     mark = "✅" if report.passed else "❌"
-    lines = [f"### {mark} {report.name}: {report.summary()}", ""]
+    lines = [f"### {mark} {in_markdown(report.name)}: {in_markdown(report.summary())}", ""]
     lines += [
         "| graph | runtime | device | precision | batches | max abs | relative L2 | share of allowed | verdict |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for rows in report.folded():
         first = rows[0]
-        head = f"| {first.graph} | {first.runtime} | {first.device} | {first.precision} "
+        head = f"| {in_markdown(first.graph)} | {first.runtime} | {first.device} | {first.precision} "
         if first.verdict == "not run":
-            lines.append(f"{head}| – | – | – | – | not run: {_cell(first.reason)} |")
+            lines.append(f"{head}| – | – | – | – | not run: {in_markdown(first.reason)} |")
             continue
         worst = max(rows, key=lambda row: row.gravity)
         name, share = worst.worst()
@@ -30,13 +32,13 @@ def to_markdown(report: ParityReport) -> str:
         numbers = [f"{figures[key]:.1e}" if key in figures else "–" for key in ("max_abs", "rel_l2")]
         failed = [row for row in rows if row.verdict == "failed"]
         which = ", ".join(str(row.batch) for row in failed)
-        verdict = f"**failed** (batch {which}) {_cell(worst.reason)}".strip() if failed else "passed"
+        verdict = f"**failed** (batch {which}) {in_markdown(worst.reason)}".strip() if failed else "passed"
         batches = ", ".join(str(row.batch) for row in rows)
         shown = f"{share:.2f}" if name else "–"
         lines.append(f"{head}| {batches} | {' | '.join(numbers)} | {shown} | {verdict} |")
-    lines += ["", *(f"- {problem}" for problem in report.problems)]
+    lines += ["", *(f"- {in_markdown(problem)}" for problem in report.problems)]
     for found in report.divergence:
-        lines += [f"- layer by layer, {found.summary()}"]
+        lines += [f"- layer by layer, {in_markdown(found.summary())}"]
     for row in report.stitched:
         frc, amplitude, phase = (f"{value:.1e}" for value in row.deficits)
         verdict = "passed" if row.passed else "**failed**"
@@ -48,11 +50,12 @@ def to_markdown(report: ParityReport) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in report.host.get("packages", {}).items())
     # GitHub takes a line right under a list for a part of its last item.
     host = "; ".join(str(report.host[key]) for key in ("platform", "processor", "gpu") if key in report.host)
-    return "\n".join([*lines, "", f"{host}; {packages}"]) + "\n"
+    return "\n".join([*lines, "", in_markdown(f"{host}; {packages}")]) + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def in_markdown(text: str) -> str:
+    """Return text as Markdown shows it: no link, picture, tag, table or line of its own comes of it."""
+    return re.sub(r"([\\`*\[\]<>|~])", r"\\\1", shown(" ".join(text.split())))
 
 
 def compare(first: ParityReport, second: ParityReport) -> list[str]:

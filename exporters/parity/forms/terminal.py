@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rich.box import SIMPLE_HEAD
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import Divergence, ParityRow, StitchedRow
@@ -13,8 +13,8 @@ from exporters.parity.rows import Divergence, ParityRow, StitchedRow
 def matrix_table(report: ParityReport) -> Table:
     """Return the rows, one line for all batches of a runtime and device."""
     batches = sorted({row.batch for row in report.rows})
-    title = f"Parity of {escape(report.name)}, batches {', '.join(map(str, batches))}"
-    table = Table(title=title, caption=escape(report.summary()), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    title = f"Parity of {report.name}, batches {', '.join(map(str, batches))}"
+    table = Table(title=title, caption=report.summary(), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("runtime", no_wrap=True)
     for heading in ("device", "precision"):
         table.add_column(heading, overflow="fold")
@@ -24,7 +24,7 @@ def matrix_table(report: ParityReport) -> Table:
     folded = report.folded()
     for graph in dict.fromkeys(row.graph for row in report.rows):
         table.add_section()
-        table.add_row(f"[bold]{escape(graph)}[/]")
+        table.add_row(Text(graph, style="bold"))
         absent: dict[str, list[ParityRow]] = {}
         for rows in folded:
             if rows[0].graph != graph:
@@ -38,28 +38,33 @@ def matrix_table(report: ParityReport) -> Table:
                 ", ".join(dict.fromkeys(getattr(r, k) for r in group)) for k in ("device", "precision")
             )
             runtimes = "all" if len({r.runtime for r in group}) > 1 else group[0].runtime
-            table.add_row(runtimes, devices, precisions, "–", "–", "–", escape(f"not run: {reason}"))
+            table.add_row(runtimes, devices, precisions, "–", "–", "–", f"not run: {reason}")
     return table
 
 
-def _line(rows: list[ParityRow]) -> tuple[str, ...]:
+def _line(rows: list[ParityRow]) -> tuple[str | Text, ...]:
     """Return one line of the table: the batches of one runtime, device and precision, by the worst of them."""
     worst = max(rows, key=lambda row: row.gravity)
     name, share = worst.worst()
     figures = worst.outputs.get(name, {})
     failed = [str(row.batch) for row in rows if row.verdict == "failed"]
-    reason = f": {escape(worst.reason)}" if worst.reason else ""
-    verdict = f"[red]failed[/] (batch {', '.join(failed)}){reason}" if failed else "[green]passed[/]"
+    verdict = _verdict(not failed)
+    if failed:
+        verdict.append(f" (batch {', '.join(failed)}){': ' if worst.reason else ''}{worst.reason}", style="default")
     numbers = [f"{figures[key]:.1e}" if key in figures else "–" for key in ("max_abs", "rel_l2")]
     shown = f"{share:.3g}" if name else "–"
     return worst.runtime, worst.device, worst.precision, *numbers, shown, verdict
 
 
+def _verdict(passed: bool) -> Text:
+    return Text("passed", style="green") if passed else Text("failed", style="red")
+
+
 def layer_table(found: Divergence) -> Table:
     """Return the layers around the first that is beyond its share."""
     table = Table(
-        title=f"Layer by layer: {escape(found.graph)}, onnx on {found.device}",
-        caption=escape(found.summary()),
+        title=f"Layer by layer: {found.graph}, onnx on {found.device}",
+        caption=found.summary(),
         box=SIMPLE_HEAD,
     )
     table.add_column("layer", overflow="fold")
@@ -67,7 +72,7 @@ def layer_table(found: Divergence) -> Table:
         table.add_column(heading, justify="right", no_wrap=True)
     for layer in found.around():
         cells = (f"{layer.rel_l2:.1e}", f"{layer.allowed_rel_l2:.1e}", f"{layer.share:.3g}", f"{layer.growth:.3g}")
-        table.add_row(escape(layer.layer), *cells, style="red" if found.blames(layer) else None)
+        table.add_row(layer.layer, *cells, style="red" if found.blames(layer) else None)
     return table
 
 
@@ -82,5 +87,5 @@ def stitched_table(rows: list[StitchedRow]) -> Table:
     table.add_column("verdict")
     for row in rows:
         cells = (f"{found:.1e} of {limit:.1e}" for found, limit in zip(row.deficits, row.allowed, strict=True))
-        table.add_row(row.runtime, row.device, *cells, "[green]passed[/]" if row.passed else "[red]failed[/]")
+        table.add_row(row.runtime, row.device, *cells, _verdict(row.passed))
     return table
