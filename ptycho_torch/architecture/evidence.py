@@ -42,28 +42,32 @@ class Evidence:
 
     def config(self, key: str, convert: Convert | None = None) -> Settled | None:
         """Return what the model's configuration says."""
-        return _speaking(self.model_config, key, self.config_source, convert)
+        return self._speaking(self.model_config, key, self.config_source, convert)
 
     def data(self, key: str, convert: Convert | None = None) -> Settled | None:
         """Return what the data's configuration says."""
-        return _speaking(self.data_config, key, self.config_source, convert)
+        return self._speaking(self.data_config, key, self.config_source, convert)
 
     def extra(self, key: str, convert: Convert | None = None) -> Settled | None:
         """Return what stands beside the configurations."""
-        return _speaking(self.extras, key, self.config_source, convert)
+        return self._speaking(self.extras, key, self.config_source, convert)
 
     def param(self, key: str, convert: Convert | None = None) -> Settled | None:
         """Return what params say."""
-        return _speaking(self.params, key, "params", convert)
+        return self._speaking(self.params, key, "params", convert)
+
+    def _speaking(self, values: Mapping[str, Any], key: str, source: str, convert: Convert | None) -> Settled | None:
+        value = values.get(key)
+        if value is None:
+            return None
+        try:
+            return Settled(convert(value) if convert else value, source, key)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{self.label}: {key} in the {source}: {error}") from error
 
     def overridden(self, name: str) -> Settled | None:
         """Return what the override says."""
         return Settled(self.override[name], self.override_source[name]) if name in self.override else None
-
-
-def _speaking(values: Mapping[str, Any], key: str, source: str, convert: Convert | None) -> Settled | None:
-    value = values.get(key)
-    return None if value is None else Settled(convert(value) if convert else value, source, key)
 
 
 def role_weights(record: BundleRecord, role: str) -> StateDict:

@@ -138,3 +138,13 @@ def test_a_plain_pickle_as_weights_is_told(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"state_dict": {}}))
     with pytest.raises(NotABundleError, match=r"is a plain pickle, not a file that torch\.save wrote"):
         read_bundle(path)
+
+
+def test_keys_beside_the_model_can_be_left_out(tmp_path: Path) -> None:
+    extra = {"ema.model.weight": torch.ones(2), "val_metric.total": torch.tensor([float("nan")])}
+    path = saved(tmp_path, state_dict={**weights(), **extra})
+    assert set(extra) < set(read_bundle(path).weights["autoencoder"])
+    record = read_bundle(path, ignore_extra=True)
+    assert list(record.weights["autoencoder"]) == list(weights())
+    assert record.weights["autoencoder"] is record.weights["diffraction_to_obj"]
+    assert record.notices == ("last.ckpt: left out of the state_dict: ema.model.weight, val_metric.total",)
