@@ -224,6 +224,7 @@ def open(
     options: RunOptions | str | None = None,
     *,
     model_domain: str | None = None,
+    sha256: str | None = None,
     **fields: Unpack[RunFields],
 ) -> Reconstructor:
     """Open an exported bundle or a bare `.onnx` file.
@@ -233,6 +234,7 @@ def open(
         options: how graphs are run; a device's name stands for options with that device. Where batch and threads are left open,
             what `ptycho-runtime tune` found for this model and host, else 16 groups and all threads.
         model_domain: `amplitude` or `counts`, in place of what the export's record says of the patterns that are fed.
+        sha256: what the file has to have, 64 hexadecimal digits; any where None.
         fields: of `RunOptions`, in place of those in `options`: `device`, `batch`, `threads`, `tf32`, `cuda_graph`, `precision`.
 
     Raises:
@@ -241,4 +243,4 @@ def open(
         DeviceUnavailableError: the device was asked for by name and cannot be used, or there is no CUDA for a CUDA graph.
     """
     chosen = RunOptions(options) if isinstance(options, str) else options or DEFAULTS
-    return Reconstructor(with_domain(open_export(path), model_domain), replace(chosen, **fields))
+    return Reconstructor(with_domain(open_export(path, sha256), model_domain), replace(chosen, **fields))

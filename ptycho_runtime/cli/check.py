@@ -7,8 +7,8 @@ import json
 import math
 from pathlib import Path
 
-from ptycho_runtime.cli.options import device_options
-from ptycho_runtime.cli.terminal import show
+from ptycho_runtime.cli.options import device_options, sha256_option
+from ptycho_runtime.cli.terminal import say, show
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -17,6 +17,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("bundle", type=Path)
     command.add_argument("--json", action="store_true", help="print JSON for machines")
     device_options(command)
+    sha256_option(command)
     command.set_defaults(run=run)
 
 
@@ -26,7 +27,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ptycho_runtime.engine.options import RunOptions
     from ptycho_runtime.export.bundle import open_export
 
-    export = open_export(arguments.bundle)
+    export = open_export(arguments.bundle, arguments.sha256)
+    say(f"{export.path.name}: sha256 {export.sha256}")
     rows = check_host(export, RunOptions(arguments.device, threads=arguments.threads))
     if arguments.json:
         show(json.dumps([_plain({**vars(row), "passed": row.passed}) for row in rows], indent=1, allow_nan=False))

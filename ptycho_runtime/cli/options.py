@@ -18,6 +18,12 @@ def device_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=positive, help="CPU threads (what this process may use)")
 
 
+def sha256_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--sha256", metavar="HEX", help="what the bundle has to have, as sha256sum prints it; another is refused"
+    )
+
+
 def cuda_graph_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--cuda-graph", action="store_true", help="run each batch as one CUDA graph; an error where there is no CUDA"

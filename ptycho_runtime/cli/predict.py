@@ -6,7 +6,7 @@ import argparse
 import time
 from pathlib import Path
 
-from ptycho_runtime.cli.options import cuda_graph_option, device_options, precision_option
+from ptycho_runtime.cli.options import cuda_graph_option, device_options, precision_option, sha256_option
 from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.errors import ReconstructionError
 
@@ -22,6 +22,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     precision_option(command)
     device_options(command)
     cuda_graph_option(command)
+    sha256_option(command)
     command.set_defaults(run=run)
 
 
@@ -42,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
     start = time.perf_counter()
     model = ptycho_runtime.open(
         arguments.bundle,
+        sha256=arguments.sha256,
         device=arguments.device,
         threads=arguments.threads,
         cuda_graph=arguments.cuda_graph,

@@ -15,6 +15,7 @@ from ptycho_runtime.cli.options import (
     precision_option,
     read_options,
     scan_options,
+    sha256_option,
 )
 from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say, show
 from ptycho_runtime.errors import ReconstructionError
@@ -33,6 +34,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     device_options(command)
     cuda_graph_option(command)
+    sha256_option(command)
     command.add_argument("--batch", type=positive, help="groups of patterns per run (as tuned, else 16)")
     command.add_argument(
         "--input-scale", type=float, help="input_scale_factor, in place of the command computed from the scan"
@@ -91,12 +93,14 @@ def run(arguments: argparse.Namespace) -> int:
     model = ptycho_runtime.open(
         arguments.bundle,
         model_domain=arguments.model_domain,
+        sha256=arguments.sha256,
         device=arguments.device,
         batch=arguments.batch,
         threads=arguments.threads,
         cuda_graph=arguments.cuda_graph,
         precision=arguments.precision,
     )
+    say(f"{model.export.path.name}: sha256 {model.export.sha256}")
     scan = read_scan(arguments.scan, model.export.N, read_options(arguments))
     say(
         f"{scan.name}: {len(scan)} patterns of {scan.size_px} px, {scan.domain}, fed as {model.export.domain}; device {model.patches.device}"
@@ -144,7 +148,7 @@ def _look(arguments: argparse.Namespace) -> int:
     from ptycho_runtime.scan.facts import scan_facts
     from ptycho_runtime.scan.read import read_scan
 
-    export = open_export(arguments.bundle)
+    export = open_export(arguments.bundle, arguments.sha256)
     print_facts(export_facts(with_domain(export, arguments.model_domain)))
     with read_scan(arguments.scan, export.N, read_options(arguments)) as scan:
         print_facts(scan_facts(scan))

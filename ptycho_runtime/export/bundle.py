@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from ptycho_runtime import contract
-from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
+from ptycho_runtime.errors import DamagedExportError, NotExportedError, ReconstructionError, UnsafeGraphError
 from ptycho_runtime.export.golden import check_golden
 from ptycho_runtime.export.golden_agreement import golden_contradiction
 from ptycho_runtime.export.json_fields import MAX_JSON_BYTES, Field
@@ -33,6 +34,7 @@ from ptycho_runtime.export.record import (
 )
 from ptycho_runtime.files import other_name, printable
 
+_SHA256 = re.compile("[0-9a-fA-F]{64}")
 _OBJECT_TENSORS = ((contract.DIFFRACTION, contract.INPUT_SCALE), (contract.OBJECT_REAL, contract.OBJECT_IMAG))
 _TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     contract.DIFFRACTION_TO_OBJ: _OBJECT_TENSORS,
@@ -69,6 +71,8 @@ class Export:
     era: str
     positions_sign: float
     """With which a pattern's offset from its group's centre is fed to `positions`: 1 or −1."""
+    sha256: str = ""
+    """Of the file."""
     domain_note: str = ""
     """What is to be said where the host chose the domain."""
     record: ExportRecord | None = field(default=None, repr=False)
@@ -94,27 +98,46 @@ class Export:
         return arrays
 
 
-def open_export(path: str | Path) -> Export:
+def open_export(path: str | Path, sha256: str | None = None) -> Export:
     """Return the exports in an augmented bundle (`.zip`) or in a bare `.onnx` file.
+
+    Args:
+        path: of either.
+        sha256: what the file has to have, 64 hexadecimal digits; any where None.
 
     Raises:
         FileNotFoundError: nothing is there.
         NotExportedError: the bundle holds no exports.
-        DamagedExportError: a file is cut short, is not what `exports.json` says, or says something else of itself.
+        DamagedExportError: a file is cut short, is not what `exports.json` says, or says something else of itself; it has another
+            sha256 than is asked for.
+        ReconstructionError: `sha256` is none.
         UnsafeGraphError: a graph is not the contract's.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected an exported bundle (.zip) or a .onnx file")
+    if sha256 is not None and not _SHA256.fullmatch(sha256):
+        raise ReconstructionError(
+            f"sha256 {printable(sha256)}; expected 64 hexadecimal digits, as sha256sum prints them"
+        )
     with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if sha256 is not None and digest != sha256.lower():
+            raise DamagedExportError(
+                f"{path.name}: has sha256 {digest}, and {sha256.lower()} was asked for; it is another file, do not use it"
+            )
+        # The file that was hashed is the one that is read, whatever the name stands for meanwhile.
+        file.seek(0)
         head = file.read(4)
-    return _from_zip(path) if head == b"PK\x03\x04" else _from_onnx(path)
+        file.seek(0)
+        found = _from_zip(path, file) if head == b"PK\x03\x04" else _from_onnx(path, file)
+    return replace(found, sha256=digest)
 
 
-def _from_zip(path: Path) -> Export:
+def _from_zip(path: Path, file: IO[bytes]) -> Export:
     label = path.name
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
             if len(set(names)) != len(names):
                 raise DamagedExportError(f"{label}: a member name occurs twice")
@@ -187,10 +210,10 @@ def _lacking(exporter_version: str) -> tuple[str, ...]:
     return ("positions_sign",) if exporter_version.startswith("0.1.") else ()
 
 
-def _from_onnx(path: Path) -> Export:
-    if path.stat().st_size > MAX_MEMBER_BYTES:
+def _from_onnx(path: Path, file: IO[bytes]) -> Export:
+    data = file.read(MAX_MEMBER_BYTES + 1)
+    if len(data) > MAX_MEMBER_BYTES:
         raise DamagedExportError(f"{path.name}: is larger than an ONNX file can be")
-    data = path.read_bytes()
     checked = CheckedModel(data, path.name)
     model = checked.told
     entries = {key: model.metadata.get(contract.META_PREFIX + key) for key in contract.META_KEYS}

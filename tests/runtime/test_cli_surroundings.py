@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -70,3 +71,34 @@ def test_threads_beyond_the_host_are_capped_and_said(
     arguments = ["predict", str(demo), str(tmp_path / "x.npy"), "-o", str(tmp_path / "o.npy")]
     assert cli.run([*arguments, "--device", "cpu", "--threads", "4096"]) == 0
     assert "4096 threads were asked for, capped at the " in capsys.readouterr().err
+
+
+class TestDigest:
+    def test_check_says_whose_file_it_is_and_takes_it_back(
+        self, demo: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        digest = hashlib.sha256(demo.read_bytes()).hexdigest()
+        assert cli.run(["check", str(demo), "--device", "cpu", "--sha256", digest.upper()]) == 0
+        assert f"ptycho-runtime: {demo.name}: sha256 {digest}\n" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("command", ["check", "reconstruct", "predict"])
+    def test_another_file_than_was_asked_for_is_refused(
+        self, command: str, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        np.save(tmp_path / "x.npy", np.ones((64, 64), np.float32))
+        more = {
+            "check": [],
+            "reconstruct": [str(ROOT / "examples" / "demo" / "scan.npz"), "-o", str(tmp_path / "o.npz")],
+            "predict": [str(tmp_path / "x.npy"), "-o", str(tmp_path / "o.npy")],
+        }
+        assert cli.run([command, str(demo), *more[command], "--sha256", 64 * "0"]) == 2
+        error = capsys.readouterr().err
+        assert error.endswith(f"and {64 * '0'} was asked for; it is another file, do not use it\n")
+        assert len(error.splitlines()) == 1
+        assert {path.name for path in tmp_path.iterdir()} == {"x.npy"}
+
+    def test_what_is_no_digest_is_refused(self, demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert cli.run(["check", str(demo), "--sha256", "abc"]) == 2
+        assert capsys.readouterr().err == (
+            "ptycho-runtime: sha256 abc; expected 64 hexadecimal digits, as sha256sum prints them\n"
+        )
