@@ -28,8 +28,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ptycho_runtime.export.bundle import open_export
 
     export = open_export(arguments.bundle, arguments.sha256)
-    say(f"{export.path.name}: sha256 {export.sha256}")
     rows = check_host(export, RunOptions(arguments.device, threads=arguments.threads))
+    say(f"{export.path.name}: sha256 {export.sha256}")
     if arguments.json:
         show(json.dumps([_plain({**vars(row), "passed": row.passed}) for row in rows], indent=1, allow_nan=False))
     else:

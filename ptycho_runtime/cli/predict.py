@@ -41,21 +41,22 @@ def run(arguments: argparse.Namespace) -> int:
     except (ValueError, EOFError) as error:
         raise ReconstructionError(f"{arguments.diffraction}: cannot be read as .npy ({error})") from error
     start = time.perf_counter()
-    model = ptycho_runtime.open(
+    with ptycho_runtime.open(
         arguments.bundle,
         sha256=arguments.sha256,
         device=arguments.device,
         threads=arguments.threads,
         cuda_graph=arguments.cuda_graph,
         precision=arguments.precision,
-    )
-    patches = model.predict(diffraction, arguments.input_scale)
-    for note in (model.patches.note, model.variant()[1]):
-        if note:
-            say(note)
+    ) as model:
+        patches = model.predict(diffraction, arguments.input_scale)
+        device = model.patches.device
+        for note in (model.patches.note, model.variant()[1]):
+            if note:
+                say(note)
     with replacing(arguments.out) as file:
         np.save(file, patches)
     show(
-        f"{arguments.out}: {patches.shape} complex64 on {model.patches.device}, {time.perf_counter() - start:.3f} s from opening the bundle"
+        f"{arguments.out}: {patches.shape} complex64 on {device}, {time.perf_counter() - start:.3f} s from opening the bundle"
     )
     return 0

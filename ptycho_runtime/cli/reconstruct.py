@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ptycho_runtime.cli.inspect import export_facts, is_export, print_facts
 from ptycho_runtime.cli.options import (
@@ -19,6 +20,11 @@ from ptycho_runtime.cli.options import (
 )
 from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say, show
 from ptycho_runtime.errors import ReconstructionError
+
+if TYPE_CHECKING:
+    from ptycho_runtime.api import Reconstructor
+    from ptycho_runtime.image.products.target import Target
+    from ptycho_runtime.scan.scan import Scan
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,10 +73,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     import ptycho_runtime
-    from ptycho_runtime.cli import report
-    from ptycho_runtime.image.options import ReconstructOptions
     from ptycho_runtime.image.products.target import check_target
-    from ptycho_runtime.image.products.write import write_product
     from ptycho_runtime.scan.read import read_scan
 
     if is_export(arguments.scan) and not is_export(arguments.bundle):
@@ -90,18 +93,29 @@ def run(arguments: argparse.Namespace) -> int:
     target = check_target(arguments.out, inputs, force=arguments.force)
     if arguments.input_scale is not None and not 0 < arguments.input_scale < 1e30:
         raise ReconstructionError(f"--input-scale is {arguments.input_scale}; expected a positive number")
-    model = ptycho_runtime.open(
-        arguments.bundle,
-        model_domain=arguments.model_domain,
-        sha256=arguments.sha256,
-        device=arguments.device,
-        batch=arguments.batch,
-        threads=arguments.threads,
-        cuda_graph=arguments.cuda_graph,
-        precision=arguments.precision,
-    )
+    with (
+        ptycho_runtime.open(
+            arguments.bundle,
+            model_domain=arguments.model_domain,
+            sha256=arguments.sha256,
+            device=arguments.device,
+            batch=arguments.batch,
+            threads=arguments.threads,
+            cuda_graph=arguments.cuda_graph,
+            precision=arguments.precision,
+        ) as model,
+        read_scan(arguments.scan, model.export.N, read_options(arguments)) as scan,
+    ):
+        return _reconstruct(arguments, model, scan, target)
+
+
+def _reconstruct(arguments: argparse.Namespace, model: Reconstructor, scan: Scan, target: Target) -> int:
+    """Turn an open scan into the result and return the exit code."""
+    from ptycho_runtime.cli import report
+    from ptycho_runtime.image.options import ReconstructOptions
+    from ptycho_runtime.image.products.write import write_product
+
     say(f"{model.export.path.name}: sha256 {model.export.sha256}")
-    scan = read_scan(arguments.scan, model.export.N, read_options(arguments))
     say(
         f"{scan.name}: {len(scan)} patterns of {scan.size_px} px, {scan.domain}, fed as {model.export.domain}; device {model.patches.device}"
     )

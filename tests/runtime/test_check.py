@@ -40,7 +40,8 @@ def test_other_reference_fails_and_names_the_figure(demo: Path, tmp_path: Path) 
     new = {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()}
     rows = check_host(open_export(changed(demo, tmp_path / "w.zip", new)), CPU)
     with pytest.raises(
-        CheckFailedError, match=r"autoencoder amplitude on cpu: max abs .* relative L2 (1\.0\d|9\.\d\d)e-0[56] \(allowed"
+        CheckFailedError,
+        match=r"autoencoder amplitude on cpu: max abs .* relative L2 (1\.0\d|9\.\d\d)e-0[56] \(allowed",
     ):
         raise_unless_passed(rows, "w.zip")
 
