@@ -1,21 +1,28 @@
 # A beamline host's runtime on the CPU: no PyTorch, no compiler, no root.
 #   docker build -t ptycho-runtime .
-#   docker run --rm -v "$PWD:/data" ptycho-runtime reconstruct /data/wts.h5.zip /data/scan.npz -o /data/object.h5
-FROM python:3.12-slim AS build
+#   docker run --rm --network none -v "$PWD:/data" --user "$(id -u):$(id -g)" ptycho-runtime reconstruct /data/wts.h5.zip /data/scan.npz -o /data/object.h5
+# deploy/image-steps runs the same steps where no image can be built.
+FROM python:3.12.8-slim-bookworm AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY ptycho_torch ptycho_torch
 COPY exporters exporters
 COPY ptycho_runtime ptycho_runtime
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
+# The plain wheel serves the CPU and is a tenth of the GPU wheel's size; the two must never be installed together. So this wheel
+# asks for the plain one.
+RUN sed -i 's/onnxruntime-gpu/onnxruntime/g' pyproject.toml \
+    && pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
-FROM python:3.12-slim
+FROM python:3.12.8-slim-bookworm
+COPY constraints.txt /tmp/constraints.txt
 COPY --from=build /wheels /wheels
-# The plain wheel serves the CPU and is a tenth of the GPU wheel's size; the two must never be installed together.
-RUN pip install --no-cache-dir "numpy>=2.0" "onnxruntime>=1.30" "h5py>=3.11" "pillow>=10" "scipy>=1.13" "tqdm>=4.66" \
-    && pip install --no-cache-dir --no-deps /wheels/*.whl && rm -r /wheels \
-    && useradd --create-home --uid 1000 beamline
-USER beamline
+RUN sed 's/^onnxruntime-gpu/onnxruntime/' /tmp/constraints.txt > /tmp/cpu.txt \
+    && pip install --no-cache-dir --constraint /tmp/cpu.txt /wheels/*.whl \
+    && pip check && rm -r /wheels /tmp/*.txt
+# Any user may run it, one without an entry in /etc/passwd too.
+ENV HOME=/tmp XDG_CACHE_HOME=/tmp/cache ORT_DISABLE_TELEMETRY=1
+USER 1000:1000
 WORKDIR /data
+HEALTHCHECK --interval=5m --timeout=60s CMD ["ptycho-runtime", "doctor"]
 ENTRYPOINT ["ptycho-runtime"]
 CMD ["doctor"]

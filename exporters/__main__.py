@@ -1,6 +1,6 @@
 """`python -m exporters`: the same as `ptycho-export`."""
 
-from exporters.cli.main import main
+from exporters.cli.start import main
 
 if __name__ == "__main__":
     main()

@@ -15,6 +15,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
 
+from exporters.cli.start import lacking
 from exporters.installation import check_installation
 from ptycho_runtime.errors import PtychoExportError
 from ptycho_runtime.files import shown
@@ -71,6 +72,10 @@ def guarded(name: str, run: Callable[[Say], T]) -> Ended[T]:
         message, code = str(error), EXIT_INPUT
     except PtychoExportError as error:
         message, code = str(error), error.exit_code
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("exporters", "ptycho_torch", "ptycho_runtime"):
+            raise
+        message, code = lacking(error), EXIT_INPUT
     complain(message)
     return Ended(None, message, code)
 
