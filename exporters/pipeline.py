@@ -13,6 +13,7 @@ from exporters.graph.graphs import Graph, make_graph
 from exporters.loading import Loaded, load_for_export
 from exporters.options import ExportOptions, ProofOptions, VerifyOptions
 from exporters.parity.against import against_rows
+from exporters.parity.baseline import trust_baseline
 from exporters.parity.golden import make_golden
 from exporters.parity.inputs import Source
 from exporters.parity.matrix import run_parity
@@ -26,7 +27,7 @@ from exporters.stored.open import StoredExports, golden_problems
 from exporters.stored.places import bundle_name
 from exporters.stored.torchscript import made_anew, torchscript_to_run
 from ptycho_runtime import contract
-from ptycho_runtime.export.record import Conventions
+from ptycho_runtime.export.record import Conventions, TrustBaseline
 from ptycho_runtime.files import write_file
 from ptycho_runtime.scan.scan import Scan
 from ptycho_torch import params as params_module
@@ -90,7 +91,7 @@ def export_bundle(
         if choice is not None:
             write.store_reports(plan.folder, report)
         options.progress("storing")
-        members = _members(made, report, choice)
+        members = _members(made, report, choice, _baseline(made, plan.scan, options))
         for name, data in members.items():
             write_file(plan.folder / name, data)
         write_file(plan.folder / write.PARAMS_BEFORE, before.encode())
@@ -177,11 +178,25 @@ def _reduce(report: ParityReport, made: Made, scan: Scan | None, options: Export
     return choice
 
 
-def _members(made: Made, report: ParityReport, choice: Choice | None) -> dict[str, bytes]:
+def _baseline(made: Made, scan: Scan | None, options: ExportOptions) -> TrustBaseline | None:
+    """Return what the model leaves unexplained on the scan, None where that is no measure for others."""
+    source = _source(made.known, scan)
+    if not source.has_positions:
+        return None
+    options.progress("what the model leaves unexplained on the scan")
+    baseline, why_not = trust_baseline(made.loaded.spec, made.files[contract.DIFFRACTION_TO_OBJ]["onnx"], source)
+    if baseline is None:
+        options.progress(f"no baseline of trust is stored: {why_not}")
+    return baseline
+
+
+def _members(
+    made: Made, report: ParityReport, choice: Choice | None, baseline: TrustBaseline | None
+) -> dict[str, bytes]:
     """Return the members that the export adds to the bundle, by name."""
     golden = make_golden(made.loaded.models, made.loaded.spec, _source(made.known))
     record = exports_json.exports_record(made.known, made.loaded.params, made.graphs, made.files, golden, report)
-    record = replace(record, left_out=made.loaded.left_out)
+    record = replace(record, left_out=made.loaded.left_out, trust_baseline=baseline)
     if choice is not None and choice.variants:
         record = replace(record, variants=tuple(choice.variants), variant_patterns=choice.patterns)
     variants = {} if choice is None else choice.files

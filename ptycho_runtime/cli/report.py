@@ -6,10 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.image.trust.values import KINDS
 
-_NAMED = 20  # flagged frames that are named in a line
+_NAMED = 20  # flagged frames of a kind that are named
 
 
 def lines(result: Reconstruction, written: list[Path]) -> list[str]:
@@ -19,11 +21,10 @@ def lines(result: Reconstruction, written: list[Path]) -> list[str]:
     partial = "partial " if result.partial else ""
     found = [f"{trust.verdict}: {partial}object {rows} x {columns} px: {', '.join(map(str, written))}"]
     found += [f"  {reason}" for reason in trust.reasons]
-    if trust.flagged.any():
-        frames = result.scan.frames[trust.flagged]
-        named = [f"{frame} ({KINDS[kind]})" for frame, kind in zip(frames, trust.kinds[trust.flagged], strict=True)]
-        more = "; …" if len(named) > _NAMED else ""
-        found.append(f"  flagged {len(named)} of {len(trust.flagged)} frames: {'; '.join(named[:_NAMED])}{more}")
+    for kind in np.unique(trust.kinds[trust.flagged]).tolist():
+        frames = result.scan.frames[trust.flagged & (trust.kinds == kind)].tolist()
+        more = ", …" if len(frames) > _NAMED else ""
+        found.append(f"  flagged {len(frames)}, {KINDS[kind]} {', '.join(map(str, frames[:_NAMED]))}{more}")
     found.append(
         f"  {result.done} of {result.groups} groups in {timing.seconds:.2f} s ({result.done / max(timing.seconds, 1e-9):.0f}/s, "
         f"{100 * timing.session_seconds / max(timing.seconds, 1e-9):.0f} % in the session); first run {timing.first_run_seconds:.3f} s; "

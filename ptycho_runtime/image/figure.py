@@ -72,7 +72,9 @@ def figure(result: Reconstruction) -> Picture:
 
 def _wrapped(text: str, width_px: int) -> list[str]:
     """Return text in lines that fit the default font's six pixels a letter; the font has no letters beyond Latin-1."""
-    return textwrap.wrap(text.encode("latin-1", "replace").decode("latin-1"), max(width_px // 6 - 8, 20))
+    return textwrap.wrap(
+        text.replace("×", "x").encode("latin-1", "replace").decode("latin-1"), max(width_px // 6 - 8, 20)
+    )
 
 
 def _shown_score(result: Reconstruction) -> tuple[str, np.ndarray] | None:

@@ -1,0 +1,50 @@
+"""What a model leaves unexplained on a scan that it was made for: the measure of a host's verdict on other scans."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+
+from exporters.parity.inputs import Source
+from exporters.parity.runners import OnnxRunner
+from ptycho_runtime.export.bundle import Export
+from ptycho_runtime.export.record import TrustBaseline
+from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+from ptycho_torch.spec import ModelSpec
+
+MAX_PATTERNS = 1024  # the first of the scan; a median needs no more
+
+
+def trust_baseline(spec: ModelSpec, onnx: bytes, source: Source) -> tuple[TrustBaseline | None, str]:
+    """Return (baseline, why not): None where the scan's image is not trusted by itself, for it would excuse others like it.
+
+    Args:
+        spec: of the model.
+        onnx: its `diffraction_to_obj` graph.
+        source: a scan with positions, and how the input scale factor is made.
+
+    Raises:
+        ScanError: the scan cannot be read to its end.
+    """
+    scan = source.scan
+    if scan is None:
+        return None, "there is no scan"
+    export = Export(
+        Path(scan.name),
+        {},
+        spec.N,
+        spec.gridsize,
+        spec.measurement_domain,
+        source.scale_formula,
+        source.scale_value,
+        spec.era,
+        float(spec.rules.positions_sign),
+    )
+    with OnnxRunner(onnx) as runner:
+        trust = reconstruct(export, Graphs(runner), scan.subset(np.arange(min(len(scan), MAX_PATTERNS)))).trust
+    disagreement, residual = (trust.figures[f"{name}_median"] for name in ("disagreement", "stitched_residual"))
+    if trust.verdict == "not trusted" or not disagreement > 0:
+        return None, "; ".join(trust.reasons) or "its patches do not overlap"
+    return TrustBaseline(disagreement, residual if math.isfinite(residual) and residual > 0 else None), ""
