@@ -1,0 +1,45 @@
+"""The service and the image are what their comments promise."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+UNIT = ROOT / "deploy" / "ptycho-reconstruct@.service"
+
+
+def test_the_example_in_the_unit_starts_what_it_names() -> None:
+    text = UNIT.read_text()
+    assert "%I" not in re.sub(r"^#.*$", "", text, flags=re.MULTILINE)
+    assert "${SCANS}/%i.npz -o ${OBJECTS}/%i.h5" in text
+
+
+def test_settings_of_the_unit_are_those_of_its_file() -> None:
+    used = set(re.findall(r"\$\{(\w+)\}", UNIT.read_text()))
+    given = set(re.findall(r"^(\w+)=", (ROOT / "deploy" / "ptycho-runtime.conf").read_text(), flags=re.MULTILINE))
+    assert used == given
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_the_unit_is_exposed_to_little(tmp_path: Path) -> None:
+    path = tmp_path / "ptycho-reconstruct@2026-11-24_0042.service"
+    path.write_bytes(UNIT.read_bytes())
+    command = ["systemd-analyze", "security", "--offline=yes", "--threshold=30", "--no-pager", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def test_the_image_is_pinned_and_checked() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    bases = re.findall(r"^FROM (\S+)", text, flags=re.MULTILINE)
+    assert len(set(bases)) == 1
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", bases[0])
+    for part in ("--constraint", "pip check", "HEALTHCHECK", "USER 1000:1000", "XDG_CACHE_HOME"):
+        assert part in text
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, flags=re.MULTILINE)
+    assert all((ROOT / name).exists() for line in copied for name in line.split())
