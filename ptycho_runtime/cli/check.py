@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ptycho_runtime.cli.options import device_options, sha256_option
 from ptycho_runtime.cli.terminal import say, show
+from ptycho_runtime.cli.time_limit import timeout_option
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -18,6 +19,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--json", action="store_true", help="print JSON for machines")
     device_options(command)
     sha256_option(command)
+    timeout_option(command)
     command.set_defaults(run=run)
 
 

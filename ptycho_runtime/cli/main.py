@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from ptycho_runtime.cli import check, doctor, inspect, predict, reconstruct, tune
 from ptycho_runtime.cli.config import with_config
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, report_bug, say
+from ptycho_runtime.cli.time_limit import time_limit
 from ptycho_runtime.errors import PtychoExportError
 
 EXIT_NOT_READ = 141
@@ -44,7 +45,8 @@ def run(arguments: list[str] | None = None) -> int:
         if given and given[0] in commands:
             given = [given[0], *with_config(given[1:], commands[given[0]])]
         parsed = top.parse_args(given)
-        return int(parsed.run(parsed))
+        with time_limit(getattr(parsed, "timeout", None)):
+            return int(parsed.run(parsed))
     except PtychoExportError as error:
         say(str(error))
         return error.exit_code

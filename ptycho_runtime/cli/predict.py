@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ptycho_runtime.cli.options import cuda_graph_option, device_options, precision_option, sha256_option
 from ptycho_runtime.cli.terminal import say, show
+from ptycho_runtime.cli.time_limit import timeout_option
 from ptycho_runtime.errors import ReconstructionError
 
 
@@ -23,6 +24,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     device_options(command)
     cuda_graph_option(command)
     sha256_option(command)
+    timeout_option(command)
     command.set_defaults(run=run)
 
 

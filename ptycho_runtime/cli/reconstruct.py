@@ -19,6 +19,7 @@ from ptycho_runtime.cli.options import (
     sha256_option,
 )
 from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say, show
+from ptycho_runtime.cli.time_limit import timeout_option
 from ptycho_runtime.errors import ReconstructionError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     device_options(command)
     cuda_graph_option(command)
     sha256_option(command)
+    timeout_option(command)
     command.add_argument("--batch", type=positive, help="groups of patterns per run (as tuned, else 16)")
     command.add_argument(
         "--input-scale", type=float, help="input_scale_factor, in place of the command computed from the scan"
