@@ -35,7 +35,7 @@ def test_output_that_nobody_reads_is_no_bug() -> None:
 def test_a_name_that_the_terminal_cannot_show_is_escaped(demo: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((64, 64), np.float32))
     out = tmp_path / "Objekt-ö.npy"
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "0", "LC_ALL": "C"}
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii:strict", "PYTHONUTF8": "1"}
     done = subprocess.run(
         [*PROGRAM, "predict", str(demo), str(tmp_path / "x.npy"), "-o", str(out), "--device", "cpu"],
         env=environment, capture_output=True, text=True, cwd=ROOT, check=False,
