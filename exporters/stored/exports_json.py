@@ -214,6 +214,9 @@ def differences(stored: ExportRecord, known: Conventions, params: Mapping[str, A
         bundle=replace(known.bundle, sha256=stored.bundle.sha256, name=stored.bundle.name),
     )
     said = {entry.name: getattr(stored, entry.name) for entry in fields(Conventions)}
+    if stored.exporter_version != known.exporter_version:
+        # An older release does not know the fields that came since.
+        anew = replace(anew, spec={name: value for name, value in anew.spec.items() if name in stored.spec})
     lines = list(_differing(_plain(said), _plain(asdict(anew)), ""))
     lines += _differing(_plain(stored.params), _plain(params_module.plain(params)), "params.")
     return [f"{contract.EXPORTS_JSON}: {line}" for line in lines]
