@@ -112,18 +112,19 @@ def open_scan(path: Path, spec: ModelSpec, options: ReadOptions | None = None) -
     return read_scan(path, spec.N, replace(options or ReadOptions(), positions_optional=True))
 
 
-def make_pool(spec: ModelSpec, groups: int, source: Source | None = None) -> Pool:
+def make_pool(spec: ModelSpec, groups: int, source: Source | None = None, seed: int = SEED) -> Pool:
     """Return `groups` groups of patterns with positions, probe and scales, the same for the same arguments.
 
     Args:
         spec: what the model is; gives sizes and the domain of patterns.
         groups: how many, at least 5: the edges are among them.
         source: the bundle's scale and a scan; patterns are simulated where it has none.
+        seed: of all that is drawn.
 
     Raises `ScanError` for a scan with fewer patterns than a group has, or one that cannot be read to its end.
     """
     source = source or Source()
-    random = np.random.default_rng(SEED)
+    random = np.random.default_rng(seed)
     counts = spec.measurement_domain == "counts"
     probe = make_probe(spec.N, 1 if spec.single_probe_mode else MODES)
     if source.scan is None:
