@@ -189,7 +189,7 @@ class TestBudget:
 
 class TestReport:
     def rows(self) -> list[ParityRow]:
-        share = {"x": {"share": 0.5, "max_abs": 1e-7, "rel_l2": 1e-7, "allowed_max_abs": 1.0, "allowed_rel_l2": 1.0}}
+        share = {"x": {"share": 0.5, "max_abs": 1e-7, "rel_l2": 1e-7, "allowed_max_abs": 2e-7, "allowed_rel_l2": 4e-7}}
         return [row(runtime=runtime, outputs=copy.deepcopy(share)) for runtime in ("onnx", "torchscript")]
 
     def test_no_rows_is_no_pass(self) -> None:
@@ -273,9 +273,26 @@ class TestReport:
             (lambda d: d["rows"].append(d["rows"][0]), "it has 3 rows"),
             (lambda d: d.update(verdict="passed"), "its verdict is 'passed', its rows say 'failed'"),
             (lambda d: d["rows"][0].update(verdict="fine"), "a row's verdict is 'fine'"),
-            (lambda d: d["rows"][0]["outputs"]["x"].update(share=3.0), "its x is beyond what is allowed"),
-            (lambda d: d["rows"][0]["outputs"]["x"].update(rel_l2=2.0), "its x is beyond what is allowed"),
-            (lambda d: d["rows"][0]["outputs"]["x"].update(max_abs="nan"), "its x is beyond what is allowed"),
+            (
+                lambda d: d["rows"][0]["outputs"]["x"].update(share=3.0, rel_l2=12e-7),
+                "g onnx cpu float32 1: its verdict is 'passed', its x is beyond what is allowed",
+            ),
+            (
+                lambda d: d["rows"][0]["outputs"]["x"].update(share=3.0),
+                "x says its error is 3 of what is allowed; its figures say 0.5",
+            ),
+            (
+                lambda d: d["rows"][0]["outputs"]["x"].update(rel_l2=2.0),
+                "x says its error is 0.5 of what is allowed; its figures say 5e+06",
+            ),
+            (
+                lambda d: d["rows"][0]["outputs"]["x"].update(max_abs="nan"),
+                "x has no error that its allowed_max_abs of 2e-07 could belong to",
+            ),
+            (
+                lambda d: d["rows"][0]["outputs"]["x"].update(allowed_rel_l2=1.0),
+                "x allows a relative error of 1, which proves nothing",
+            ),
             (lambda d: d["rows"][0]["outputs"]["x"].pop("share"), "x has the figures"),
             (lambda d: d.pop("planned"), "it lacks 'planned'"),
             (lambda d: d.update(rows={}), "it has 0 rows"),
