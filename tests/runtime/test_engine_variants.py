@@ -151,8 +151,13 @@ def test_export_without_a_variant_runs_in_float32_and_says_so(demo: Path) -> Non
 
 
 def test_reduced_precision_compares_patterns_with_probe_and_object(demo: Path) -> None:
-    found = ptycho_runtime.open(demo, "cpu", precision="auto").reconstruct(read_scan(SCAN, 64))
-    assert np.isfinite(found.trust.scores.stitched_residual).all()
+    scan = read_scan(SCAN, 64)
+    found = ptycho_runtime.open(demo, "cpu", precision="auto").reconstruct(scan)
+    residual, positions_px = found.trust.scores.stitched_residual, scan.positions_px
+    # Near the rim of the scan a probe may reach beyond the object: there nothing can be compared.
+    to_rim_px = np.minimum(positions_px - positions_px.min(0), positions_px.max(0) - positions_px).min(1)
+    assert np.isfinite(residual[to_rim_px > 6]).all()
+    assert np.isfinite(residual).mean() > 0.9
     assert np.isnan(found.trust.scores.residual).all()
     assert found.trust.verdict == "trusted"
 
