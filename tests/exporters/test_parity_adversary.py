@@ -23,7 +23,7 @@ from exporters.parity.golden import make_golden  # noqa: E402
 from exporters.parity.matrix import run_parity  # noqa: E402
 from exporters.stored.open import golden_problems  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
-from ptycho_runtime.errors import NotExportedError  # noqa: E402
+from ptycho_runtime.errors import DamagedExportError, NotExportedError  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
@@ -48,26 +48,40 @@ class TestExportsJson:
     @pytest.mark.parametrize(
         ("edit", "message"),
         [
+            (lambda e: e["graphs"].pop(AUTO), "graphs lacks autoencoder, which a model of this kind has"),
+            (lambda e: e["graphs"][AUTO]["files"]["onnx"].pop("path"), "lacks graphs.autoencoder.files.onnx.path"),
+            (lambda e: e["graphs"][AUTO]["files"]["onnx"].pop("sha256"), "lacks graphs.autoencoder.files.onnx.sha256"),
             (
-                lambda e: e["graphs"].pop(AUTO),
-                "names diffraction_to_obj; the bundle's own weights give autoencoder, diff",
+                lambda e: e["graphs"][AUTO]["files"]["onnx"].update(sha256=None),
+                "graphs.autoencoder.files.onnx.sha256 is None; expected a SHA-256 of 64 hexadecimal digits",
             ),
-            (lambda e: e["graphs"][AUTO]["files"]["onnx"].pop("path"), "lacks 'path'"),
-            (lambda e: e["graphs"][AUTO]["files"]["onnx"].pop("sha256"), "lacks 'sha256'"),
-            (lambda e: e["graphs"][AUTO]["files"]["onnx"].update(sha256=None), "is incomplete"),
-            (lambda e: e["graphs"][AUTO]["files"].pop("torchscript"), "lacks 'torchscript'"),
-            (lambda e: e["golden"].pop("path"), "lacks 'path'"),
-            (lambda e: e["golden"].update(path="other.npz"), "names 'other.npz'; expected golden.npz"),
-            (lambda e: e.update(graphs={}), "is incomplete"),
+            (lambda e: e["graphs"][AUTO]["files"].pop("torchscript"), "expected the formats onnx and torchscript"),
+            (lambda e: e["golden"].pop("path"), "lacks golden.path"),
+            (lambda e: e["golden"].update(path="other.npz"), "golden.path is 'other.npz'; expected 'golden.npz'"),
+            (lambda e: e.update(graphs={}), "graphs lacks diffraction_to_obj"),
+            (
+                lambda e: (e["graphs"].pop(AUTO), e.update(left_out={AUTO: "its mean is no pattern"})),
+                "holds autoencoder/model.onnx, which exports.json does not name",
+            ),
         ],
     )
     def test_what_does_not_name_every_file_is_refused(
         self, edit: Callable[[Any], Any], message: str, exported: Exported, tmp_path: Path
     ) -> None:
-        with pytest.raises(NotExportedError) as caught:
+        with pytest.raises(DamagedExportError) as caught:
             verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", {}, edit))
         assert message in str(caught.value)
-        assert str(caught.value).endswith("export the bundle again")
+        assert str(caught.value).endswith("; export the bundle again")
+
+    def test_a_graph_that_was_taken_out_and_explained_away_is_missed(self, exported: Exported, tmp_path: Path) -> None:
+        def taken_out(info: Any) -> None:
+            del info["graphs"][AUTO]
+            info["left_out"] = {AUTO: "its mean is no pattern"}
+
+        new: dict[str, bytes | None] = {c.onnx_member(AUTO): None, c.torchscript_member(AUTO): None}
+        message = r"names diffraction_to_obj; the bundle's own weights give autoencoder, diffraction_to_obj; export"
+        with pytest.raises(NotExportedError, match=message):
+            verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", new, taken_out))
 
     def test_a_good_file_elsewhere_does_not_stand_for_the_one_that_runs(
         self, exported: Exported, tmp_path: Path
@@ -82,7 +96,9 @@ class TestExportsJson:
             }
 
         new = {"good/model.onnx": good, member: with_flipped_weight(good)}
-        with pytest.raises(NotExportedError, match=r"names 'good/model\.onnx'; expected autoencoder/model\.onnx"):
+        with pytest.raises(
+            DamagedExportError, match=r"path is 'good/model\.onnx'; expected 'autoencoder/model\.onnx'; "
+        ):
             verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", new, elsewhere))
 
 
@@ -154,7 +170,9 @@ class TestGolden:
 
     @pytest.mark.parametrize("data", [b"", b"rubbish", b"PK\x03\x04rubbish", b"\x93NUMPY\x01\x00rubbish"])
     def test_one_that_cannot_be_read_is_a_problem(self, data: bytes, fresh: bytes) -> None:
-        assert golden_problems(data, fresh) == ["golden.npz is no NPZ file"]
+        assert golden_problems(data, fresh) == [
+            "golden.npz: cannot be read (File is not a zip file); export the bundle again"
+        ]
 
 
 class TestWeights:

@@ -169,5 +169,7 @@ def test_golden_with_a_pickle_inside_is_refused(demo: Path, tmp_path: Path) -> N
     path = changed(
         demo, tmp_path / "w.zip", {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()}
     )
-    with pytest.raises(DamagedExportError, match="cannot be read"):
+    with pytest.raises(
+        DamagedExportError, match=r"^w\.zip: golden\.npz: 'a\.npy' holds object of 1 axes; expected numbers$"
+    ):
         load_golden(open_export(path))
