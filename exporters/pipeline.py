@@ -233,7 +233,7 @@ def verify_bundle(source: str | Path, options: VerifyOptions | None = None, **fi
     Raises:
         FileNotFoundError: nothing is at `source`, or at the scan's path.
         NotExportedError: the bundle holds no exports, or `exports.json` names others than its weights give or it holds.
-        DamagedExportError: `exports.json` is garbled.
+        DamagedExportError: `exports.json` is garbled, or a stored ONNX file is none.
         BundleError: the bundle is refused.
         ScanError: the scan cannot be read without guessing.
         TorchMissingError: PyTorch is not installed.

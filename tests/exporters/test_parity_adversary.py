@@ -16,18 +16,22 @@ from sample_bundles import bundle_path, changed, members
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+onnx = pytest.importorskip("onnx")
 
 from exporters import ExportResult, verify_bundle  # noqa: E402
 from exporters.cli.main import cli  # noqa: E402
+from exporters.parity import sweep  # noqa: E402
 from exporters.parity.golden import make_golden  # noqa: E402
 from exporters.parity.matrix import run_parity  # noqa: E402
 from exporters.stored.open import golden_problems  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.errors import DamagedExportError, NotExportedError  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
+from ptycho_torch.errors import UnsafeContentError  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
 SMALL = "ffno-2026-07-n64-g1"
+OTHER = "cnn-2026-02-n64-g1"
 AUTO = "autoencoder"
 
 
@@ -103,25 +107,61 @@ class TestExportsJson:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("kind", ["onnx", "torchscript"])
-    def test_exports_from_other_weights_with_forged_digests_fail(
-        self, kind: str, exported: Exported, tmp_path: Path
+    def test_an_onnx_file_from_other_weights_with_forged_digests_and_metadata_fails(
+        self, exported: Exported, tmp_path: Path
     ) -> None:
-        member = f"{AUTO}/{'model.onnx' if kind == 'onnx' else 'model.torchscript.pt'}"
-        other = members(exported("cnn-2026-02-n64-g1").bundle)[member]
-        report = verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", {member: other}), batches=(1,))
-        assert {(row.graph, row.runtime) for row in report.failures()} == {(AUTO, kind)}
+        member = c.onnx_member(AUTO)
+        right = onnx.load_from_string(members(exported(SMALL).bundle)[member])
+        other = onnx.load_from_string(members(exported(OTHER).bundle)[member])
+        del other.metadata_props[:]
+        other.metadata_props.extend(right.metadata_props)
+        new: dict[str, bytes | None] = {member: other.SerializeToString()}
+        report = verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", new), batches=(1,))
+        failed = {(AUTO, "onnx"), (AUTO, sweep.RUNTIME)}
+        assert {(row.graph, row.runtime) for row in report.failures()} == failed
         assert report.problems == []
 
-    @pytest.mark.parametrize("data", [b"", b"rubbish"])
-    def test_an_onnx_file_that_no_host_can_open_fails_its_rows(
-        self, data: bytes, exported: Exported, tmp_path: Path
+    def test_torchscript_from_other_weights_with_a_forged_digest_is_refused(
+        self, exported: Exported, tmp_path: Path
+    ) -> None:
+        member = c.torchscript_member(AUTO)
+        other = members(exported(OTHER).bundle)[member]
+        message = (
+            r"^w\.zip: autoencoder/model\.torchscript\.pt: is not the TorchScript that the bundle's weights give with the same "
+            rf"versions \(sha256 {hashlib.sha256(other).hexdigest()[:12]}…, .*; refused, it was not run; export the bundle again"
+        )
+        with pytest.raises(UnsafeContentError, match=message):
+            verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", {member: other}), batches=(1,))
+
+    @pytest.mark.parametrize(
+        ("data", "message"),
+        [
+            (b"", "exports.json: graphs.autoencoder.files.onnx.size_bytes is 0; expected a whole number from 1 to"),
+            (b"rubbish", "autoencoder/model.onnx: is no ONNX file, or is cut short (a field reaches beyond the end)"),
+        ],
+    )
+    def test_what_is_no_onnx_file_is_refused(
+        self, data: bytes, message: str, exported: Exported, tmp_path: Path
     ) -> None:
         bundle = forged(exported(SMALL).bundle, tmp_path / "w.zip", {c.onnx_member(AUTO): data})
-        report = verify_bundle(bundle, batches=(1,))
+        with pytest.raises(DamagedExportError) as caught:
+            verify_bundle(bundle, batches=(1,))
+        assert str(caught.value).startswith(f"w.zip: {message}")
+
+    def test_an_onnx_file_that_no_host_can_open_fails_its_rows(self, exported: Exported, tmp_path: Path) -> None:
+        model = onnx.load_from_string(members(exported(SMALL).bundle)[c.onnx_member(AUTO)])
+        model.graph.initializer.remove(max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data)))
+        new: dict[str, bytes | None] = {c.onnx_member(AUTO): model.SerializeToString()}
+        report = verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", new), batches=(1,))
         rows = [row for row in report.failures() if row.device == "cpu"]
-        assert {(row.graph, row.runtime, row.batch) for row in rows} == {(AUTO, "onnx", 1), (AUTO, "onnx", 5)}
-        assert all(row.reason.startswith("it cannot be opened: ") for row in rows)
+        assert {(row.graph, row.runtime, row.batch) for row in rows} == {
+            (AUTO, "onnx", 1), (AUTO, "onnx", 5), (AUTO, "onnx", 12), (AUTO, sweep.RUNTIME, 4),
+        }  # fmt: skip
+        reasons = {
+            "onnx": "it cannot be opened: DamagedExportError: onnxruntime refuses the graph: ",
+            sweep.RUNTIME: "it cannot be cut where its network ends (onnxruntime refuses the graph: ",
+        }
+        assert all(row.reason.startswith(reasons[row.runtime]) for row in rows)
 
     def test_swapped_graphs_fail(self, exported: Exported, tmp_path: Path) -> None:
         stored = members(exported(SMALL).bundle)
@@ -186,8 +226,14 @@ class TestWeights:
         stored = members(exported(SMALL).bundle)
         files = {AUTO: {"onnx": stored[c.onnx_member(AUTO)], "torchscript": stored[c.torchscript_member(AUTO)]}}
         report = run_parity(models, models[AUTO].spec, files, batches=(1,), devices=("cpu",))
-        assert {row.verdict for row in report.rows} == {"failed"}
-        assert "not finite" in report.summary()
+        # What lies behind the network is fed made-up values in place of the network's own, so these weights do not reach it.
+        reached = [row for row in report.rows if row.runtime != sweep.RUNTIME]
+        assert {row.runtime for row in reached} == {"numpy", "eager", "torchscript", "onnx"}
+        assert {row.verdict for row in reached} == {"failed"}
+        assert not report.passed
+        assert report.summary().startswith(
+            "parity failed: autoencoder numpy on cpu, batch 1: predicted_diffraction holds 4096 values that are not finite"
+        )
 
 
 class TestCommands:
@@ -198,10 +244,19 @@ class TestCommands:
         done = self.run("verify", exported(SMALL).bundle, "--batches", "1", "--report", tmp_path)
         assert done.exit_code == 0
         rows = json.loads((tmp_path / "parity.json").read_text())["rows"]
-        assert {row["batch"] for row in rows} == {1, 5}
-        assert {kind for row in rows for kind in row["inputs"].split(", ")} == {
+        batches = {
+            runtime: {row["batch"] for row in rows if row["runtime"] == runtime}
+            for runtime in {row["runtime"] for row in rows}
+        }
+        # The export had tried up to 11: one more is tried here.
+        assert batches == {
+            "numpy": {1}, sweep.RUNTIME: {4}, "eager": {1, 5, 12}, "torchscript": {1, 5, 12}, "onnx": {1, 5, 12},
+        }  # fmt: skip
+        pool = [row["inputs"] for row in rows if row["runtime"] != sweep.RUNTIME]
+        assert {kind for inputs in pool for kind in inputs.split(", ")} == {
             "simulated", "all zero", "one photon", "saturated", "wide range",
         }  # fmt: skip
+        assert {row["inputs"] for row in rows if row["runtime"] == sweep.RUNTIME} == {sweep.INPUTS}
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
     def test_no_form_of_the_report_passes_where_a_required_device_is_absent(
