@@ -6,6 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Final, Literal
 
+from ptycho_runtime.engine.options import RunOptions
+from ptycho_runtime.errors import ReconstructionError
+from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.scan.options import ReadOptions, Sign
 
 SIGNS: Final[dict[str | None, Sign]] = {"beam": 1, "sample": -1}
@@ -44,6 +47,61 @@ def precision_option(command: argparse.ArgumentParser) -> None:
         choices=("float32", "auto"),
         default="float32",
         help="auto: the bundle's variant in reduced precision, where its budget is kept on this host and scan",
+    )
+
+
+def run_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `engine.options.RunOptions`; `chosen_run` returns what they were given."""
+    device_options(command)
+    cuda_graph_option(command)
+    command.add_argument("--batch", type=positive, help="groups of patterns per run (as tuned, else 16)")
+    precision_option(command)
+
+
+def chosen_run(arguments: argparse.Namespace) -> RunOptions:
+    """Return what `run_options` were given."""
+    return RunOptions(
+        device=arguments.device,
+        batch=arguments.batch,
+        threads=arguments.threads,
+        cuda_graph=arguments.cuda_graph,
+        precision=arguments.precision,
+    )
+
+
+def image_options(command: argparse.ArgumentParser) -> None:
+    """Add the options of `image.options.ReconstructOptions`, which `chosen_image` returns, and `--model-domain`."""
+    command.add_argument(
+        "--input-scale", type=float, help="input_scale_factor, in place of the command computed from the scan"
+    )
+    command.add_argument("--crop-px", type=positive, help="side of the middle of each patch that is used (N/2 − 4)")
+    command.add_argument(
+        "--weighting",
+        choices=("auto", "probe", "window"),
+        default="auto",
+        help="trust in each pixel of a patch (auto: the probe's intensity where known)",
+    )
+    model_domain_option(command)
+    command.add_argument("--no-quality", action="store_true", help="leave out each pattern's residual")
+    command.add_argument(
+        "--no-object-scales",
+        action="store_true",
+        help="leave the object's real and imaginary part as a model of counts gives them, without fitting their factors",
+    )
+    command.add_argument("--frc", action="store_true", help="compare even and odd patterns by Fourier ring correlation")
+
+
+def chosen_image(arguments: argparse.Namespace) -> ReconstructOptions:
+    """Return what `image_options` were given; raises `ReconstructionError` for a scale that cannot be."""
+    if arguments.input_scale is not None and not 0 < arguments.input_scale < 1e30:
+        raise ReconstructionError(f"--input-scale is {arguments.input_scale}; expected a positive number")
+    return ReconstructOptions(
+        scale=arguments.input_scale,
+        crop_px=arguments.crop_px,
+        weighting=arguments.weighting,
+        quality=not arguments.no_quality,
+        frc=arguments.frc,
+        object_scales=not arguments.no_object_scales,
     )
 
 

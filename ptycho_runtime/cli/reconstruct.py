@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING
 
 from ptycho_runtime.cli.inspect import export_facts, is_export, print_facts
 from ptycho_runtime.cli.options import (
-    cuda_graph_option,
-    device_options,
-    model_domain_option,
-    positive,
-    precision_option,
+    chosen_image,
+    chosen_run,
+    image_options,
     read_options,
+    run_options,
     scan_options,
     sha256_option,
 )
@@ -24,6 +23,7 @@ from ptycho_runtime.errors import ReconstructionError
 
 if TYPE_CHECKING:
     from ptycho_runtime.api import Reconstructor
+    from ptycho_runtime.image.options import ReconstructOptions
     from ptycho_runtime.image.products.target import Target
     from ptycho_runtime.scan.scan import Scan
 
@@ -39,30 +39,10 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=Path,
         help="result: .h5 (Ptychodus product), .npz, .cxi, .tif or .png; a .png comes with each",
     )
-    device_options(command)
-    cuda_graph_option(command)
+    run_options(command)
     sha256_option(command)
     timeout_option(command)
-    command.add_argument("--batch", type=positive, help="groups of patterns per run (as tuned, else 16)")
-    command.add_argument(
-        "--input-scale", type=float, help="input_scale_factor, in place of the command computed from the scan"
-    )
-    command.add_argument("--crop-px", type=positive, help="side of the middle of each patch that is used (N/2 − 4)")
-    command.add_argument(
-        "--weighting",
-        choices=("auto", "probe", "window"),
-        default="auto",
-        help="trust in each pixel of a patch (auto: the probe's intensity where known)",
-    )
-    precision_option(command)
-    model_domain_option(command)
-    command.add_argument("--no-quality", action="store_true", help="leave out each pattern's residual")
-    command.add_argument(
-        "--no-object-scales",
-        action="store_true",
-        help="leave the object's real and imaginary part as a model of counts gives them, without fitting their factors",
-    )
-    command.add_argument("--frc", action="store_true", help="compare even and odd patterns by Fourier ring correlation")
+    image_options(command)
     command.add_argument("--force", action="store_true", help="overwrite files at --out that are not earlier results")
     command.add_argument("--dry-run", action="store_true", help="say what would be understood, and run nothing")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
@@ -93,28 +73,24 @@ def run(arguments: argparse.Namespace) -> int:
         "mask": arguments.mask,
     }
     target = check_target(arguments.out, inputs, force=arguments.force)
-    if arguments.input_scale is not None and not 0 < arguments.input_scale < 1e30:
-        raise ReconstructionError(f"--input-scale is {arguments.input_scale}; expected a positive number")
+    how = chosen_image(arguments)
     with (
         ptycho_runtime.open(
             arguments.bundle,
+            chosen_run(arguments),
             model_domain=arguments.model_domain,
             sha256=arguments.sha256,
-            device=arguments.device,
-            batch=arguments.batch,
-            threads=arguments.threads,
-            cuda_graph=arguments.cuda_graph,
-            precision=arguments.precision,
         ) as model,
         read_scan(arguments.scan, model.export.N, read_options(arguments)) as scan,
     ):
-        return _reconstruct(arguments, model, scan, target)
+        return _reconstruct(arguments, how, model, scan, target)
 
 
-def _reconstruct(arguments: argparse.Namespace, model: Reconstructor, scan: Scan, target: Target) -> int:
+def _reconstruct(
+    arguments: argparse.Namespace, how: ReconstructOptions, model: Reconstructor, scan: Scan, target: Target
+) -> int:
     """Turn an open scan into the result and return the exit code."""
     from ptycho_runtime.cli import report
-    from ptycho_runtime.image.options import ReconstructOptions
     from ptycho_runtime.image.products.write import write_product
 
     say(f"{model.export.path.name}: sha256 {model.export.sha256}")
@@ -129,14 +105,6 @@ def _reconstruct(arguments: argparse.Namespace, model: Reconstructor, scan: Scan
         say(f"{scan.name}: {warning}")
     for reason, frames in scan.skipped.items():
         say(f"skipped {len(frames)}: {reason}: {', '.join(map(str, frames[:20]))}{'…' if len(frames) > 20 else ''}")
-    how = ReconstructOptions(
-        scale=arguments.input_scale,
-        crop_px=arguments.crop_px,
-        weighting=arguments.weighting,
-        quality=not arguments.no_quality,
-        frc=arguments.frc,
-        object_scales=not arguments.no_object_scales,
-    )
     with ProgressBar(arguments.quiet) as progress:
         result = model.reconstruct(scan, how, progress)
     if "flagged" in arguments.exclude and not result.partial:
