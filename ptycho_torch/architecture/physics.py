@@ -154,8 +154,20 @@ def domain(evidence: Evidence, era: str, physics: str) -> Part:
             )
         )
     if stated == _COUNTS_PAIR:
-        return settle(
+        part = settle(
             evidence, "measurement_domain", Settled("counts", source, "rectangular physics with the pair of counts")
+        )
+        against = _against_counts(evidence)
+        if not against or evidence.overridden("measurement_domain") is not None:
+            return part
+        return part + Part(
+            refusals=(
+                EvidenceConflictError(
+                    f"{evidence.label}: the configuration says counts under rectangular physics, but also "
+                    f"{' and '.join(against)}, which PtychoPINN never trains counts with; settle it with --architecture "
+                    'FILE.json holding {"measurement_domain": "counts"} or "amplitude"'
+                ),
+            )
         )
     part = settle(evidence, "measurement_domain", Settled("amplitude", source, "rectangular physics"))
     if stated == _AMPLITUDE_PAIR or evidence.overridden("measurement_domain") is not None:
@@ -169,6 +181,20 @@ def domain(evidence: Evidence, era: str, physics: str) -> Part:
             ),
         )
     )
+
+
+def _against_counts(evidence: Evidence) -> list[str]:
+    """Return what the configurations say that does not go with a model that takes photon counts."""
+    needed = {
+        "mode": (evidence.model_config, "Unsupervised"),
+        "torch_loss_mode": (evidence.training_config, "poisson"),
+        "amplitude_physics_gain": (evidence.model_config, 1.0),
+    }
+    return [
+        f"{name} = {values[name]!r} (needed: {wanted!r})"
+        for name, (values, wanted) in needed.items()
+        if values.get(name) is not None and values[name] != wanted
+    ]
 
 
 def parity_delta(evidence: Evidence) -> Part:

@@ -228,6 +228,22 @@ class TestDomain:
         with pytest.raises(EvidenceConflictError, match="a pair that PtychoPINN refuses under rectangular physics"):
             detect(self.labelled(RECTANGULAR, **{half: COUNTS[half]}))
 
+    @pytest.mark.parametrize(
+        ("holder", "name", "value"),
+        [
+            ("training_config", "torch_loss_mode", "mae"),
+            ("model_config", "amplitude_physics_gain", 2.0),
+        ],
+    )
+    def test_counts_that_were_never_trained_so_are_refused(self, holder: str, name: str, value: object) -> None:
+        metadata = self.labelled(RECTANGULAR, **COUNTS).metadata
+        assert metadata is not None
+        metadata[holder][name] = value
+        with pytest.raises(EvidenceConflictError, match=f"{name} = {value!r}"):
+            detect(record(RECTANGULAR, metadata=metadata))
+        settled = detect(record(RECTANGULAR, metadata=metadata), architecture={"measurement_domain": "counts"})
+        assert settled.spec.measurement_domain == "counts"
+
     def test_an_override_settles_it(self) -> None:
         override = {"measurement_domain": "counts"}
         assert detect(self.labelled(J, **COUNTS), architecture=override).spec.measurement_domain == "counts"
