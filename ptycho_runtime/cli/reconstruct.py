@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the grammar."""
     command = commands.add_parser("reconstruct", help="turn a scan into an image")
+    options(command)
+    command.set_defaults(run=run)
+
+
+def options(command: argparse.ArgumentParser) -> None:
+    """Give a parser the arguments of this command."""
     command.add_argument("bundle", type=Path, help="exported bundle (.zip) or .onnx file")
     command.add_argument("scan", type=Path, help="PtychoPINN NPZ, CXI, HDF5 or Ptychodus diffraction file")
     command.add_argument(
@@ -49,7 +55,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--strict", action="store_true", help="exit with 5 where the image is not trusted")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     scan_options(command)
-    command.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
