@@ -62,6 +62,8 @@ def hardware() -> dict[str, Any]:
     arithmetic = reduced_arithmetic()
     if arithmetic:
         found["arithmetic"] = arithmetic
+    # The widest instructions that PyTorch's kernels use here, such as AVX2 or AVX512.
+    found["instructions"] = torch.backends.cpu.get_cpu_capability()
     found["threads"] = {"usable": usable_threads(), "PyTorch": torch.get_num_threads()}
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads:

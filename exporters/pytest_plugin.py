@@ -90,7 +90,9 @@ class BundleCollector(pytest.Collector):
             return
         for row in report.rows:
             precision = "" if row.precision == "float32" else f"-{row.precision}"
-            name = f"{row.graph}-{row.runtime}-{row.device}{precision}-batch{row.batch}"
+            # Without spaces, so that a name can be given to -k and in a node id.
+            runtime = row.runtime.replace(" ", "-")
+            name = f"{row.graph}-{runtime}-{row.device}{precision}-batch{row.batch}"
             yield RowItem.from_parent(self, name=name, row=row, problem="", required=row.device in report.required)
         yield RowItem.from_parent(self, name="verdict", row=None, problem="" if report.passed else report.summary())
 

@@ -21,6 +21,10 @@ from ptycho_torch.errors import BundleError
 
 SCHEMA = "ptycho-export/inspect"
 SCHEMA_VERSION = 1
+REFERENCE = (
+    "this project's rebuild of PtychoPINN's models, not PtychoPINN itself; "
+    "ptycho-export verify --against FILE compares with numbers that PtychoPINN computed"
+)
 _BUFFERS = ("running_mean", "running_var", "num_batches_tracked")
 
 
@@ -56,6 +60,7 @@ def inspect(record: BundleRecord, architecture: Architecture | None = None) -> d
         "members": [{"name": name, "size_bytes": size} for name, size in record.members],
         "params": params_module.plain(next(iter(record.params.values()), {})),
         "exports": exports_verdict(record),
+        "reference": REFERENCE,
     }
 
 
@@ -138,6 +143,7 @@ def render(found: dict[str, Any]) -> Group:
         facts.add_row("exports", f"{', '.join(exports['graphs'])}; parity {exports['parity']}{stale}")
         for variant in exports["variants"]:
             facts.add_row("variant", variant)
+    facts.add_row("parity's reference", found["reference"])
     for notice in found["notices"]:
         facts.add_row("notice", notice)
     parts: list[Any] = [facts]

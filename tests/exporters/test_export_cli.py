@@ -117,6 +117,7 @@ class TestInspect:
         assert (spec["era"], spec["generator"], spec["N"], spec["gridsize"]) == ("J", "cnn", 64, 1)
         assert found["sentinels"] == ["autoencoder"]
         assert found["exports"] is None
+        assert found["reference"].startswith("this project's rebuild of PtychoPINN's models, not PtychoPINN itself")
         assert found["evidence"]["N"] == {"value": 64, "source": "weights", "note": "3 encoder blocks"}
         assert {m["name"] for m in found["members"]} >= {"manifest.dill", "diffraction_to_obj/model.pth"}
 
@@ -145,6 +146,7 @@ class TestInspect:
             "diffraction_to_obj/model.pth",
             "nphotons",
             "exports",
+            "parity's reference",
         ):
             assert word in text, word
 

@@ -91,6 +91,7 @@ def test_no_test_of_the_own_is_needed_and_every_test_has_a_name_of_its_own(expor
     assert done.returncode == 0, done.stdout + done.stderr
     names = [line.rsplit("::", 1)[-1] for line in re.findall(r"(\S.*) (?:PASSED|SKIPPED)", done.stdout)]
     assert len(names) == len(set(names))
+    assert not any(" " in name for name in names)
     assert names[-1] == "verdict"
     summary = re.search(r"(\d+) passed, (\d+) skipped in", done.stdout)
     assert summary is not None
@@ -100,7 +101,7 @@ def test_no_test_of_the_own_is_needed_and_every_test_has_a_name_of_its_own(expor
     several = {batches[f"{graph}-{where}"] for graph in GRAPHS for where in RUNS}
     assert len(several) == 1
     assert min(several) > 1
-    once = {f"{graph}-{where}" for graph in GRAPHS for where in ("numpy-cpu-float64", "onnx behind its network-cpu")}
+    once = {f"{graph}-{where}" for graph in GRAPHS for where in ("numpy-cpu-float64", "onnx-behind-its-network-cpu")}
     assert {name for name, count in batches.items() if count == 1} == once
     assert set(batches) == once | {f"{graph}-{where}" for graph in GRAPHS for where in RUNS}
 

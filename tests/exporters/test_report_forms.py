@@ -88,3 +88,34 @@ def test_every_picture_of_a_report_has_words_for_what_is_seen() -> None:
     assert all("err" in picture.alt or "differ" in picture.alt for picture in made)
     page = to_html(report(), [Picture('a "caption"', "what & how", "data:,")])
     assert '<img alt="what &amp; how" src="data:,"><figcaption>a &quot;caption&quot;</figcaption>' in page
+
+
+def test_a_device_has_one_line_whatever_the_reasons() -> None:
+    made = report()
+    made.rows += [row("onnx", "cuda", 9, "cuda cannot be used")]
+    lines = re.findall(r"<tr>(?:(?!</tr>).)*not run: [^<]*</td></tr>", to_html(made))
+    assert len(lines) == 1
+    assert "not run: no NVIDIA driver; cuda cannot be used" in lines[0]
+
+
+def test_where_a_table_has_no_head_each_number_says_what_it_is() -> None:
+    page = to_html(report())
+    for label, figure in (("max abs", "1.0e-07"), ("of", "4.0e-07"), ("relative L2", "2.0e-07")):
+        assert f'<td class="n" data-is="{label}">{figure}</td>' in page
+    small = page.partition("@media (max-width: 40rem)")[2].partition("</style>")[0]
+    assert "thead { display: none; }" in small
+    assert "td[data-is]::before { content: attr(data-is)" in small
+
+
+def test_rows_of_a_graph_stand_together_in_the_order_of_the_files() -> None:
+    made = report()
+    other = row("onnx", "cpu", 1)
+    other.graph = "diffraction_to_obj"
+    made.rows.append(other)
+    made.files = {"diffraction_to_obj": {}, "autoencoder": {}}
+    page = to_html(made)
+    assert re.findall(r"<td>(diffraction_to_obj|autoencoder)</td><td>(\w+)</td><td>cpu</td>", page) == [
+        ("diffraction_to_obj", "onnx"),
+        ("autoencoder", "torchscript"),
+        ("autoencoder", "onnx"),
+    ]

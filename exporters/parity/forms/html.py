@@ -35,7 +35,14 @@ dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .
 dd { margin: 0; overflow-wrap: anywhere; } code { font-size: .92em; overflow-wrap: anywhere; }
 figure { margin: 1rem 0; } figure img { max-width: 100%; background: #fff; border-radius: .3rem; }
 figcaption { color: var(--quiet); font-size: .9rem; }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; } }
+p, li { overflow-wrap: anywhere; }
+@media (max-width: 40rem) { body { margin: 1rem auto; padding: 0 .7rem; } dl { grid-template-columns: 1fr; } dt { margin-top: .4rem; }
+  ul { padding-left: 1.2rem; } thead { display: none; }
+  tr { display: flex; flex-wrap: wrap; gap: 0 .7rem; padding: .45rem 0; border-bottom: 1px solid var(--line); }
+  td, td.n { border: 0; padding: .05rem 0; text-align: left; overflow-wrap: anywhere; white-space: normal; }
+  td[data-is]::before { content: attr(data-is) " "; color: var(--quiet); }
+  td { order: 1; } td:first-child { order: 0; font-weight: 600; flex: 1 0 72%; } td.skipped { order: 2; }
+  td.passed, td.failed { order: 0; position: static; padding: .05rem .4rem; border-radius: .2rem; margin-left: auto; } }
 .pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 0 1.5rem; align-items: start; }
 """
 
@@ -52,7 +59,12 @@ _STITCHED = (
 )  # fmt: skip
 _OUTPUT_UNITS = {contract.PHASE: "rad", contract.PREDICTED: "as measured, over output_scale_factor"}
 _LAYERS = ("layer", "#relative L2", "#allowed", "#share", "#growth")
-_OBJECTS = ("graph", "runtime", "device", "precision", "#batch", "#amplitude error, relative", "#phase error, rad")
+_OBJECTS = ("graph", "runtime", "device", "precision", "#amplitude error, relative", "#phase error, rad")
+# What the numbers of a row are where a small screen shows no heads of columns, in their order.
+_MATRIX_NUMBERS = {"max_abs": "max abs", "allowed_max_abs": "of", "rel_l2": "relative L2", "allowed_rel_l2": "of"}
+_LAYER_NUMBERS = ("relative L2", "of", "share", "growth")
+_STITCHED_NUMBERS = ("1 − FRC", "of", "1 − SSIM, amplitude", "of", "1 − SSIM, phase", "of")
+_OBJECT_NUMBERS = {"amplitude_rel": "amplitude error", "phase_rad": "phase error, rad"}
 
 
 def escape(text: str) -> str:
@@ -82,19 +94,20 @@ def to_html(report: ParityReport, figures: Iterable[Picture] = ()) -> str:
 {f"<h2>What is stored is not what was exported</h2><ul>{problems}</ul>" if problems else ""}
 {f"<h2>To be known</h2><ul>{notices}</ul>" if notices else ""}
 <p>Reference: {escape(str(report.reference.get("model", "")))}.{escape(_required(report))}
-Rule: {escape(report.rule)}. The bar shows the larger of the two errors as a share of what is allowed;
+Rule: {escape(report.rule.rstrip("."))}. The bar shows the larger of the two errors as a share of what is allowed;
 max abs is in the output's own unit, relative L2 and share have none.
 {escape(_batches(report.rows))}</p>
 <h2>Inputs</h2>
 <dl>{"".join(_inputs(report))}</dl>
 <h2>Matrix</h2>
-{_table(_MATRIX, "".join(_rows(rows) for rows in report.folded()) + _not_run(report.rows))}
+{_table(_MATRIX, "".join(_rows(rows) for rows in _by_graph(report)) + _not_run(report.rows))}
 {"".join(_divergence(found) for found in report.divergence)}
 {_stitched(report)}
 {f'<h2>Pictures</h2>{_PICTURES}<div class="pictures">{images}</div>' if images else ""}
 <h2>Objects</h2>
-<p>What the errors mean for an image: amplitude error relative to the amplitude, and wrapped phase error weighted by the squared amplitude.</p>
-{_table(_OBJECTS, "".join(_object_row(row) for row in report.rows if row.outputs.get("object")))}
+<p>What the errors mean for an image, in the batch where they are largest: amplitude error relative to the amplitude, and wrapped phase
+error weighted by the squared amplitude.</p>
+{_table(_OBJECTS, "".join(_object_row(rows) for rows in _by_graph(report) if any(row.outputs.get("object") for row in rows)))}
 <h2>Host</h2>
 <dl>{"".join(_facts(report.host))}</dl>
 <h2>Files that were judged</h2>
@@ -111,10 +124,10 @@ def _stitched(report: ParityReport) -> str:
     rows = ""
     for row in report.stitched:
         pairs = zip(row.deficits, row.allowed, strict=True)
-        cells = "".join(f'<td class="n">{found:.1e}</td><td class="n">{limit:.1e}</td>' for found, limit in pairs)
+        cells = _numbers(_STITCHED_NUMBERS, [f"{value:.1e}" for pair in pairs for value in pair])
         verdict = "passed" if row.passed else "failed"
         names = f"<td>{escape(row.runtime)}</td><td>{escape(row.device)}</td>"
-        rows += f"<tr>{names}{cells}<td class='{verdict}'>{verdict}</td></tr>"
+        rows += f'<tr>{names}{cells}<td class="{verdict}">{verdict}</td></tr>'
     return f"""<h2>Stitched objects</h2>
 <p>The first {report.stitched[0].patterns} patterns of the scan, stitched from each runtime and compared with eager float64: what is missing from 1 in
 the lowest ring of the Fourier ring correlation, and in the structural similarity of amplitude and phase.</p>
@@ -125,15 +138,8 @@ def _divergence(found: Divergence) -> str:
     rows = ""
     for layer in found.around():
         verdict = "failed" if found.blames(layer) else ""
-        cells = "".join(
-            f'<td class="n">{value:{form}}</td>'
-            for value, form in (
-                (layer.rel_l2, ".1e"),
-                (layer.allowed_rel_l2, ".1e"),
-                (layer.share, ".3g"),
-                (layer.growth, ".3g"),
-            )
-        )
+        figures = f"{layer.rel_l2:.1e}", f"{layer.allowed_rel_l2:.1e}", f"{layer.share:.3g}", f"{layer.growth:.3g}"
+        cells = _numbers(_LAYER_NUMBERS, figures)
         rows += f'<tr class="{verdict}"><td><code>{escape(layer.layer)}</code></td>{cells}</tr>'
     table = _table(_LAYERS, rows) if rows else ""
     return f"""<h2>Layer by layer: {escape(found.graph)}</h2>
@@ -146,6 +152,19 @@ def _table(headings: tuple[str, ...], rows: str) -> str:
     cells = (f'<th class="n">{h[1:]}</th>' if h.startswith("#") else f"<th>{h}</th>" for h in headings)
     head = f"<thead><tr>{''.join(cells)}</tr></thead>"
     return f'<div class="wide"><table>{head}<tbody>{rows}</tbody></table></div>'
+
+
+def _numbers(labels: Iterable[str], figures: Iterable[str]) -> str:
+    return "".join(
+        f'<td class="n" data-is="{escape(label)}">{escape(figure)}</td>'
+        for label, figure in zip(labels, figures, strict=True)
+    )
+
+
+def _by_graph(report: ParityReport) -> list[list[ParityRow]]:
+    """Return the report's rows folded, those of one graph together, in the order in which graphs have files."""
+    order = list(dict.fromkeys([*report.files, *(row.graph for row in report.rows)]))
+    return sorted(report.folded(), key=lambda rows: order.index(rows[0].graph))
 
 
 def _required(report: ParityReport) -> str:
@@ -163,18 +182,21 @@ def _rows(rows: list[ParityRow]) -> str:
 
 
 def _not_run(rows: list[ParityRow]) -> str:
-    """Return one table row for each device and reason for which nothing ran."""
-    groups: dict[tuple[str, str], list[ParityRow]] = {}
+    """Return one table row for each device on which something did not run, with the reasons."""
+    groups: dict[str, list[ParityRow]] = {}
     for row in rows:
         if row.verdict == "not run":
-            groups.setdefault((row.device, row.reason), []).append(row)
+            groups.setdefault(row.device, []).append(row)
     lines = ""
-    for (device, reason), group in groups.items():
-        names = [", ".join(dict.fromkeys(getattr(row, name) for row in group)) for name in ("graph", "runtime")]
-        precisions = ", ".join(dict.fromkeys(row.precision for row in group))
-        cells = "".join(f"<td>{escape(text)}</td>" for text in (*names, device, precisions))
+    for device, group in groups.items():
+        graphs, runtimes, precisions = (
+            ", ".join(dict.fromkeys(getattr(row, name) for row in group)) for name in ("graph", "runtime", "precision")
+        )
+        reasons = "; ".join(dict.fromkeys(row.reason for row in group))
+        cells = "".join(f"<td>{escape(text)}</td>" for text in (graphs, runtimes, device, precisions))
         batches = ", ".join(str(batch) for batch in sorted({row.batch for row in group}))
-        lines += f'<tr>{cells}<td class="n">{batches}</td><td class="skipped" colspan="7">{escape(f"not run: {reason}")}</td></tr>'
+        cells += f'<td class="n" data-is="batch">{batches}</td>'
+        lines += f'<tr>{cells}<td class="skipped" colspan="7">{escape(f"not run: {reasons}")}</td></tr>'
     return lines
 
 
@@ -189,20 +211,18 @@ def _names(row: ParityRow) -> str:
 
 
 def _row(row: ParityRow) -> str:
-    cells = f'{_names(row)}<td class="n">{row.batch}</td>'
+    cells = f'{_names(row)}<td class="n" data-is="batch">{row.batch}</td>'
     name, share = row.worst()
     if not name:
         text = escape(f"{row.verdict}{': ' if row.reason else ''}{row.reason}")
         return f'<tr class="{row.verdict}">{cells}<td class="{row.verdict}" colspan="7">{text}</td></tr>'
     figures = row.outputs[name]
-    numbers = "".join(
-        f'<td class="n">{figures[key]:.1e}</td>' for key in ("max_abs", "allowed_max_abs", "rel_l2", "allowed_rel_l2")
-    )
+    numbers = _numbers(_MATRIX_NUMBERS.values(), [f"{figures[key]:.1e}" for key in _MATRIX_NUMBERS])
     bar = f'<span class="bar"><i style="width:{min(share, 1.0) * 100:.0f}%"></i></span> {share:.3g}'
     reason = f": {row.reason}" if row.reason else ""
     return (
         f'<tr class="{"failed" if row.verdict == "failed" else ""}">{cells}<td>{escape(_with_unit(name))}</td>{numbers}'
-        f'<td class="share">{bar}</td><td class="{row.verdict}">{escape(row.verdict + reason)}</td></tr>'
+        f'<td class="share" data-is="share">{bar}</td><td class="{row.verdict}">{escape(row.verdict + reason)}</td></tr>'
     )
 
 
@@ -211,9 +231,11 @@ def _with_unit(name: str) -> str:
     return f"{name}, {_OUTPUT_UNITS[name]}" if name in _OUTPUT_UNITS else name
 
 
-def _object_row(row: ParityRow) -> str:
-    cells = "".join(f'<td class="n">{row.outputs["object"][key]:.1e}</td>' for key in ("amplitude_rel", "phase_rad"))
-    return f'<tr>{_names(row)}<td class="n">{row.batch}</td>{cells}</tr>'
+def _object_row(rows: list[ParityRow]) -> str:
+    """Return the row of one runtime and device: the largest errors of its batches."""
+    objects = [row.outputs["object"] for row in rows if row.outputs.get("object")]
+    figures = [f"{max(figures[key] for figures in objects):.1e}" for key in _OBJECT_NUMBERS]
+    return f"<tr>{_names(rows[0])}{_numbers(_OBJECT_NUMBERS.values(), figures)}</tr>"
 
 
 def _files(report: ParityReport) -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.parity.evidence import BINS, Case, Evidence
+from ptycho_runtime import contract as c
 from ptycho_runtime.metrics import difference, object_field
 
 if TYPE_CHECKING:
@@ -59,9 +60,12 @@ def output_picture(case: Case) -> list[Picture]:
         f"{name} from {wanted[group, 0].min():.3g} to {wanted[group, 0].max():.3g} in the reference; the file's differs by at most "
         f"{float(np.nan_to_num(error, nan=np.inf).max()):.1e}"
     )
+    # A phase on the whole circle, like the phases beside it.
+    unit = ", rad" if name == c.PHASE else ""
+    colours, span = ("twilight", (-np.pi, np.pi)) if name == c.PHASE else ("gray", None)
     panels = [
-        Panel("reference", wanted[group, 0], "gray"),
-        Panel("difference", np.where(np.isfinite(error), error, 0.0), "magma"),
+        Panel(f"reference{unit}", wanted[group, 0], colours, span),
+        Panel(f"difference{unit}", np.where(np.isfinite(error), error, 0.0), "magma"),
     ]
     return [Picture(caption, alt, _uri(_maps(panels)))]
 
@@ -112,15 +116,16 @@ def _spread_in_words(evidence: Evidence) -> str:
 
 def _histograms(evidence: Evidence) -> Figure:
     graphs = list(dict.fromkeys(graph for graph, _ in evidence.histograms))
-    figure = _figure(6.4, 2.9 * len(graphs))
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.16 / len(graphs), top=1.0 - 0.1 / len(graphs), hspace=0.45)
+    figure = _figure(4.4, 2.5 * len(graphs))
+    figure.subplots_adjust(left=0.15, right=0.98, bottom=0.2 / len(graphs), top=1.0 - 0.12 / len(graphs), hspace=0.55)
     for axis, graph in zip(figure.subplots(len(graphs), 1, squeeze=False)[:, 0], graphs, strict=True):
         rows = {label: counts for (of, label), counts in evidence.histograms.items() if of == graph}
         for number, (label, counts) in enumerate(rows.items()):
             axis.stairs(counts / max(counts.sum(), 1), BINS, label=label, linestyle=_DASHES[number % 4], linewidth=1.6)
-        axis.set_title(graph, fontsize=11)
-        axis.set_xlabel("log₁₀ of error / largest magnitude")
-        axis.set_ylabel("share of values")
+        axis.set_title(graph, fontsize=10)
+        axis.set_xlabel("log₁₀ of error / largest magnitude", fontsize=9)
+        axis.set_ylabel("share of values", fontsize=9)
+        axis.tick_params(labelsize=9)
         axis.legend(fontsize=9)
     return figure
 
@@ -138,18 +143,20 @@ class Panel:
 
 def _maps(panels: list[Panel]) -> Figure:
     """Return maps two in a row, each with a colour scale beside it."""
+    from matplotlib.ticker import MaxNLocator
+
     rows = -(-len(panels) // 2)
-    figure = _figure(6.4, 2.75 * rows)
-    figure.subplots_adjust(left=0.01, right=0.95, bottom=0.03, top=1.0 - 0.14 / rows, wspace=0.1, hspace=0.2)
+    figure = _figure(4.4, 2.0 * rows)
+    figure.subplots_adjust(left=0.01, right=0.91, bottom=0.03, top=1.0 - 0.17 / rows, wspace=0.32, hspace=0.2)
     places = figure.subplots(rows, 2, squeeze=False).ravel()
     for axis in places:
         axis.set_axis_off()
     for axis, panel in zip(places, panels, strict=False):
         low, high = panel.span or (None, None)
         image: Any = axis.imshow(panel.values, cmap=panel.colours, vmin=low, vmax=high)
-        axis.set_title(panel.title, fontsize=11)
+        axis.set_title(panel.title, fontsize=10)
         # Each tick whole: a power of ten above the scale would lie under the map.
-        scale = figure.colorbar(image, ax=axis, shrink=0.85, format="%.2g")
+        scale = figure.colorbar(image, ax=axis, shrink=0.85, format="%.2g", ticks=MaxNLocator(4))
         if panel.span is not None:
             scale.set_ticks([-np.pi, 0.0, np.pi], labels=["−π", "0", "π"])
         scale.ax.tick_params(labelsize=9)
