@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
 from ptycho_runtime import contract as c
+from ptycho_runtime.closing import Closing
 from ptycho_runtime.engine.opening import open_session
 from ptycho_runtime.engine.options import DEFAULTS, RunOptions
 from ptycho_runtime.engine.session import Session
@@ -38,7 +38,7 @@ class RunFields(TypedDict, total=False):
     precision: str
 
 
-class Reconstructor:
+class Reconstructor(Closing):
     """An exported model, ready to run: a context manager, and `close` does what leaving it does.
 
     Its methods may be called from several threads at a time.
@@ -73,16 +73,6 @@ class Reconstructor:
     def _adapt(self, options: RunOptions) -> RunOptions:
         self.tuned = remembered(self.export, options.device) if self._free else None
         return options if self.tuned is None else replace(options, batch=self.tuned.batch, threads=self.tuned.threads)
-
-    def __enter__(self) -> Self:
-        """Return the reconstructor."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()
 
     def close(self) -> None:
         """Close all sessions, with their threads and memory; a second time does nothing."""

@@ -13,12 +13,12 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from exporters.bench.case import CannotRun
 from exporters.bench.contenders import Contender, thread_environment
 from exporters.bench.disturbance import busy_s, disturbance
+from ptycho_runtime.closing import Closing
 
 ROUND_S = 0.05  # a round lasts at least this long
 WARM_UP_CALLS = 4  # TorchScript's compiler settles after the second
@@ -43,7 +43,7 @@ def child_environment(threads: int, contender: Contender, scratch: str) -> dict[
     return {**thread_environment(threads), **contender.environment, **caches}
 
 
-class Child:
+class Child(Closing):
     """One contender's process."""
 
     def __init__(self, arena: Arena, contender: Contender, device: str) -> None:
@@ -59,15 +59,6 @@ class Child:
                 [*command, contender.key, device, str(arena.threads)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True,
             )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Let the process end, or end it."""
-        self.close()
 
     def ask(self, **order: Any) -> dict[str, Any]:
         """Give an order and return the answer; raises `CannotRun` with the process's own reason."""

@@ -34,7 +34,9 @@ class ConfinedTorchScript:
             outputs: names of what it returns, in order.
             limit_s: seconds that one call may take.
         """
-        self._data, self._outputs, self._limit_s = data, tuple(outputs), limit_s
+        self._data, self._outputs = data, tuple(outputs)
+        self.limit_s = limit_s
+        """Of the calls that follow."""
         self._child: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -84,7 +86,7 @@ class ConfinedTorchScript:
 
     def _exchange(self, arrays: Sequence[np.ndarray] | None) -> tuple[bytes, list[np.ndarray]]:
         assert self._child is not None
-        timer = threading.Timer(self._limit_s, self._child.kill)
+        timer = threading.Timer(self.limit_s, self._child.kill)
         timer.start()
         try:
             if arrays is not None:
@@ -92,7 +94,7 @@ class ConfinedTorchScript:
             kind, found = receive(cast("IO[bytes]", self._child.stdout))
         except (EOFError, OSError, ValueError, IndexError) as error:
             raise UnsafeContentError(
-                f"the stored TorchScript ended the process that ran it, or took more than {self._limit_s:.0f} s ({error})"
+                f"the stored TorchScript ended the process that ran it, or took more than {self.limit_s:.0f} s ({error})"
             ) from error
         finally:
             timer.cancel()

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
-import numpy as np
-
+from exporters.parity.first_patterns import first_patterns
 from exporters.parity.inputs import Source
 from exporters.parity.runners import OnnxRunner
-from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.export.record import TrustBaseline
 from ptycho_runtime.image.reconstruct import Graphs, reconstruct
 from ptycho_torch.spec import ModelSpec
@@ -28,22 +25,11 @@ def trust_baseline(spec: ModelSpec, onnx: bytes, source: Source) -> tuple[TrustB
     Raises:
         ScanError: the scan cannot be read to its end.
     """
-    scan = source.scan
-    if scan is None:
+    if source.scan is None:
         return None, "there is no scan"
-    export = Export(
-        Path(scan.name),
-        {},
-        spec.N,
-        spec.gridsize,
-        spec.measurement_domain,
-        source.scale_formula,
-        source.scale_value,
-        spec.era,
-        float(spec.rules.positions_sign),
-    )
+    export, scan = first_patterns(spec, source, MAX_PATTERNS)
     with OnnxRunner(onnx) as runner:
-        trust = reconstruct(export, Graphs(runner), scan.subset(np.arange(min(len(scan), MAX_PATTERNS)))).trust
+        trust = reconstruct(export, Graphs(runner), scan).trust
     disagreement, residual = (trust.figures[f"{name}_median"] for name in ("disagreement", "stitched_residual"))
     if trust.verdict == "not trusted" or not disagreement > 0:
         return None, "; ".join(trust.reasons) or "its patches do not overlap"

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from exporters.graph.graphs import graph_io
+from exporters.parity.first_patterns import first_patterns
 from exporters.parity.inputs import Source
 from exporters.parity.rows import StitchedRow
 from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, TorchScriptRunner
 from ptycho_runtime.engine.batching import Feed
 from ptycho_runtime.engine.session import BaseSession, Session
-from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.reconstruct import Graphs, reconstruct
 from ptycho_torch.models.module import PtychoModel
 
@@ -61,20 +60,7 @@ def compare_stitched(model: PtychoModel, files: Mapping[str, bytes], source: Sou
     """
     spec = model.spec
     inputs, outputs = graph_io(spec, GRAPH)
-    assert source.scan is not None
-    scan = source.scan
-    export = Export(
-        Path(scan.name),
-        {},
-        spec.N,
-        spec.gridsize,
-        spec.measurement_domain,
-        source.scale_formula,
-        source.scale_value,
-        spec.era,
-        float(spec.rules.positions_sign),
-    )
-    scan = scan.subset(np.arange(min(len(scan), MAX_PATTERNS)))
+    export, scan = first_patterns(spec, source, MAX_PATTERNS)
 
     def stitched(open_runner: Callable[[], Session]) -> tuple[np.ndarray, np.ndarray]:
         with open_runner() as runner:

@@ -55,11 +55,11 @@ def store_in_folder(record: BundleRecord, files: Mapping[str, bytes]) -> None:
         _build(record, folder, temporary, files)
         if not _same(record, folder):
             raise changed(folder, beside(temporary, folder))
-        if not _exchange(temporary, folder):
+        if not change_places(temporary, folder):
             _one_by_one(folder, files)
         elif not _same(record, temporary):
             # Somebody wrote into the old folder between the look and the exchange: it comes back.
-            _exchange(temporary, folder)
+            change_places(temporary, folder)
             raise changed(folder, beside(temporary, folder))
         sync_folder(folder.parent)
     except OSError as error:
@@ -116,7 +116,7 @@ def _same(record: BundleRecord, folder: Path) -> bool:
     return not earlier or (folder / EXPORTS_JSON).read_bytes() == record.read_member(EXPORTS_JSON)
 
 
-def _exchange(first: Path, second: Path) -> bool:
+def change_places(first: Path, second: Path) -> bool:
     """Let two folders change places at one moment; False where this system or file system has no such thing."""
     if sys.platform != "linux":
         return False

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import numpy as np
 
 from ptycho_runtime import contract as c
+from ptycho_runtime.closing import Closing
 from ptycho_runtime.engine.batching import Feed, InputInfo, warmup_feed
 from ptycho_runtime.engine.options import DEFAULTS, RunOptions
 from ptycho_runtime.errors import ReconstructionError
@@ -68,7 +69,7 @@ class TensorInput:
         self.name, self.shape, self.type = info["name"], list(info["shape"]), f"tensor({kind})"
 
 
-class BaseSession(ABC):
+class BaseSession(Closing):
     """What all sessions share."""
 
     engine: str
@@ -78,16 +79,6 @@ class BaseSession(ABC):
     inputs: dict[str, InputInfo]
     outputs: list[str]
 
-    def __enter__(self) -> Self:
-        """Return the session."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()
-
     @abstractmethod
     def run(self, feed: Feed) -> dict[str, np.ndarray]:
         """See `Session.run`."""
@@ -95,10 +86,6 @@ class BaseSession(ABC):
     @abstractmethod
     def facts(self) -> dict[str, Any]:
         """See `Session.facts`."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """See `Session.close`."""
 
     def warmup(self, modes: int = 1) -> None:
         """See `Session.warmup`."""

@@ -50,7 +50,7 @@ class Trial:
 def tune(
     export: Export,
     device: str = "auto",
-    batches: Iterable[int] = BATCHES,
+    batches: Iterable[int] | None = None,
     rounds: int = 7,
     progress: Callable[[str], None] | None = None,
 ) -> tuple[str, list[Trial]]:
@@ -59,7 +59,7 @@ def tune(
     Args:
         export: what is to be run.
         device: see `RunOptions`.
-        batches: groups a run.
+        batches: groups a run; `BATCHES` where None.
         rounds: how often each setting has its turn.
         progress: called with a short text before each round.
 
@@ -68,7 +68,7 @@ def tune(
 
     Raises `DeviceUnavailableError` where the device was asked for by name and cannot be used.
     """
-    sizes = sorted(set(batches))
+    sizes = sorted(set(BATCHES if batches is None else batches))
     model = export.graphs[GRAPH]
     with open_session(model, RunOptions(device, sizes[0])) as first:
         device, channels = first.device, first.inputs[c.DIFFRACTION].shape[1]

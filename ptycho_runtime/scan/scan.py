@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 
 import numpy as np
 
+from ptycho_runtime.closing import Closing
 from ptycho_runtime.errors import ScanError
 from ptycho_runtime.scan.detector import Detector, always_marked
 from ptycho_runtime.scan.geometry import check_positions
@@ -18,7 +18,7 @@ from ptycho_runtime.scan.scale import pattern_energy
 
 
 @dataclass
-class Scan:
+class Scan(Closing):
     """Patterns with their positions. One built in Python passes the same checks as a file: see `read_scan`.
 
     `read` is called for all patterns when the scan is made. Patterns that are zero everywhere are left out and listed in
@@ -68,16 +68,6 @@ class Scan:
     def __len__(self) -> int:
         """Return the number of usable patterns."""
         return len(self.frames)
-
-    def __enter__(self) -> Scan:
-        """Return the scan; its file is closed at the end of the block."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close the scan's file."""
-        self.close()
 
     def close(self) -> None:
         """Close the scan's file; patterns cannot be read afterwards."""

@@ -78,6 +78,6 @@ class Endless(torch.nn.Module):
 def test_a_file_that_never_ends_is_ended() -> None:
     stored = ConfinedTorchScript(scripted(Endless()), ["y"], limit_s=20.0)
     with stored:
-        stored._limit_s = 1.0
+        stored.limit_s = 1.0
         with pytest.raises(UnsafeContentError, match="took more than 1 s"):
             stored.run([X])

@@ -102,14 +102,14 @@ def test_what_is_written_between_the_look_and_the_exchange_comes_back(
 ) -> None:
     folder = tmp_path / "wts.h5"
     record = k.made(folder)
-    original = exchange._exchange
+    original = exchange.change_places
 
     def late(first: Path, second: Path) -> bool:
         (folder / "late.txt").write_bytes(b"late")
-        monkeypatch.setattr(exchange, "_exchange", original)
+        monkeypatch.setattr(exchange, "change_places", original)
         return original(first, second)
 
-    monkeypatch.setattr(exchange, "_exchange", late)
+    monkeypatch.setattr(exchange, "change_places", late)
     with pytest.raises(ChangedMeanwhileError):
         exchange.store_in_folder(record, k.NEW)
     assert (folder / "late.txt").read_bytes() == b"late"

@@ -18,13 +18,11 @@ from ptycho_runtime.engine import hardware
         ("processor\t: 0\n", ""),
     ],
 )
-def test_arithmetic_of_reduced_precision(text: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arithmetic_of_reduced_precision(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(text)
-    monkeypatch.setattr(hardware, "_CPU_INFO", tmp_path / "cpuinfo")
-    assert hardware.reduced_arithmetic() == said
+    assert hardware.reduced_arithmetic(tmp_path / "cpuinfo") == said
 
 
-def test_a_system_that_does_not_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hardware, "_CPU_INFO", tmp_path / "none")
-    assert hardware.reduced_arithmetic() == ""
-    assert hardware.processor()
+def test_a_system_that_does_not_tell(tmp_path: Path) -> None:
+    assert hardware.reduced_arithmetic(tmp_path / "none") == ""
+    assert hardware.processor(tmp_path / "none")

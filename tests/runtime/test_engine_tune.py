@@ -93,7 +93,7 @@ def test_every_setting_has_its_turn_in_every_round(demo: Path) -> None:
 def test_command_remembers_and_says_so(
     demo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tune.tune, "__defaults__", ("auto", (1, 2), 7, None))
+    monkeypatch.setattr(tune, "BATCHES", (1, 2))
     assert cli.run(["tune", str(demo), "--rounds", "1", "--json", "--device", "cpu"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert remembered(open_export(demo), "cpu") == Setting(**told["chosen"])
@@ -105,6 +105,6 @@ def test_cache_that_cannot_be_written_is_one_line(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(tune.tune, "__defaults__", ("auto", (1,), 1, None))
+    monkeypatch.setattr(tune, "BATCHES", (1,))
     assert cli.run(["tune", str(demo), "--rounds", "1", "--device", "cpu"]) == 2
     assert "set XDG_CACHE_HOME to a folder that can be written" in capsys.readouterr().err

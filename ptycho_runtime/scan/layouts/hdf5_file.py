@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import importlib
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
+from ptycho_runtime.closing import Closing
 from ptycho_runtime.errors import PackageMissingError, ScanError
 from ptycho_runtime.files import printable
 from ptycho_runtime.scan.layouts.numbers import MOST_VALUES, check_type
@@ -22,7 +22,7 @@ _MOST_RATIO = 1000.0  # of a dataset to what is stored of it
 _FILTERS = {32001: "blosc", 32004: "LZ4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2"}
 
 
-class Hdf5File:
+class Hdf5File(Closing):
     """An open HDF5 file with those that it links to; close it, or use it as a context manager."""
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
@@ -42,16 +42,6 @@ class Hdf5File:
                 f"{path.name}: begins with a user block of {block} bytes, which is no HDF5; take it off: "
                 "h5unjam -i FILE -o NEW"
             )
-
-    def __enter__(self) -> Hdf5File:
-        """Return the file; it is closed at the end of the block."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close all files."""
-        self.close()
 
     def close(self) -> None:
         """Close all files."""
