@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from exporters.graph.graphs import all_eager_outputs
+from exporters.parity.double import DoubleConvolutions
 from exporters.parity.inputs import Pool
 from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_torch.models.module import PtychoModel
@@ -75,7 +76,7 @@ def _run(
 ) -> dict[str, Outputs]:
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in feed.items()}
     tensors = {name: value.to(dtype) if value.is_floating_point() else value for name, value in tensors.items()}
-    with torch.no_grad():
+    with torch.no_grad(), DoubleConvolutions():
         results = all_eager_outputs(model, graphs, tensors)
     return {graph: {name: value.numpy() for name, value in outputs.items()} for graph, outputs in results.items()}
 

@@ -13,6 +13,7 @@ import torch
 
 from exporters.formats.torchscript_run import ConfinedTorchScript, StoredTorchScript
 from exporters.graph.graphs import eager_outputs, graph_io
+from exporters.parity.double import DoubleConvolutions
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.batching import Feed, InputInfo
 from ptycho_runtime.engine.devices import ORT_ERRORS
@@ -94,7 +95,7 @@ class EagerRunner(_TorchRunner):
     def run(self, feed: Feed) -> Outputs:
         """Return the outputs by name, in the runner's precision."""
         tensors = {k: _tensor(v, self.device, self.dtype) for k, v in feed.items()}
-        with torch.no_grad():
+        with torch.no_grad(), DoubleConvolutions():
             found = eager_outputs(self.model, self.graph, tensors)
         return self.arrays(found)
 
