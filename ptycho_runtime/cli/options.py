@@ -125,7 +125,7 @@ def scan_options(command: argparse.ArgumentParser) -> None:
     group.add_argument("--positions", type=Path, help="file that has the positions: a Ptychodus product or an NPZ")
     group.add_argument(
         "--position-unit",
-        choices=("px", "m", "mm", "um", "nm"),
+        choices=("px", "m", "mm", "um", "nm", "angstrom"),
         help="unit of the positions; px are pixels of the object as recorded, before --crop, --pad or --bin",
     )
     group.add_argument("--pixel-size-m", type=float, help="size of the image's pixels, metres")

@@ -10,6 +10,7 @@ import numpy as np
 from ptycho_runtime.errors import ScanError
 from ptycho_runtime.scan.layouts.raw import Beamline
 from ptycho_runtime.scan.layouts.units import EV_J, HC_J_M
+from ptycho_runtime.scan.options import GIVE_UNIT
 
 MOST_CANVAS_PX: Final = 100_000_000  # of an image; its arrays take 20 bytes a pixel
 _FEW = 10  # positions of which nothing can be said
@@ -95,7 +96,7 @@ def check_positions(
     if bad.any():
         raise ScanError(f"{label}: {int(bad.sum())} positions are not finite numbers (frame {frames[bad][0]})")
     n = len(positions_px)
-    unit = "is their unit pixels? give --position-unit px, m, mm, um or nm"
+    unit = f"is their unit pixels? {GIVE_UNIT}"
     span = np.ptp(positions_px, axis=0) if n else np.zeros(2)
     if n > _FEW and not span.any():
         raise ScanError(f"{label}: all {n} positions are equal, the span is 0: one place gives no image; {unit}")

@@ -9,10 +9,11 @@ from typing import Final, Literal
 Domain = Literal["amplitude", "intensity"]
 AxisOrder = Literal["nhw", "hwn"]
 Fit = Literal["crop", "pad", "bin"]
-LengthUnit = Literal["px", "m", "mm", "um", "nm"]
+LengthUnit = Literal["px", "m", "mm", "um", "nm", "angstrom"]
 Sign = Literal[1, -1]
 
-UNIT_M: Final[dict[str, float]] = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9}
+UNIT_M: Final[dict[str, float]] = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10}
+GIVE_UNIT: Final = f"give --position-unit px, {', '.join(list(UNIT_M)[:-1])} or {list(UNIT_M)[-1]}"
 
 PATTERN_KEYS: Final = (
     "diff3d",

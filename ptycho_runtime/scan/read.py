@@ -15,7 +15,7 @@ from ptycho_runtime.scan.layouts.numbers import check_type
 from ptycho_runtime.scan.layouts.open import open_raw
 from ptycho_runtime.scan.layouts.raw import RawScan
 from ptycho_runtime.scan.look import Frames, check_centre, hot_pixels, look_at, mean_centre, sample_rows
-from ptycho_runtime.scan.options import UNIT_M, Domain, ReadOptions
+from ptycho_runtime.scan.options import GIVE_UNIT, UNIT_M, Domain, ReadOptions
 from ptycho_runtime.scan.pairing import Pairs, pair, selected
 from ptycho_runtime.scan.probe import understood_probe
 from ptycho_runtime.scan.scan import Scan
@@ -228,7 +228,7 @@ class _Reading:
             return np.full((n, 2), np.nan)
         unit, sign = options.position_unit or raw.position_unit, options.position_sign or raw.position_sign
         if unit is None:
-            self.open.append("the unit of the positions is not said; give --position-unit px, m, mm, um or nm")
+            self.open.append(f"the unit of the positions is not said; {GIVE_UNIT}")
         if sign is None:
             self.open.append(
                 "whether positions are the beam's or the sample's motion is not said; give --positions-of beam or --positions-of sample"

@@ -193,3 +193,17 @@ class TestPtychodusProduct:
         assert np.isnan(object_["pixel_width_m"])
         assert np.isnan(x_m).all()
         assert "pixel size is not known" in root["comments"]
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz", ".cxi"])
+@pytest.mark.parametrize("pixel_m", [1e-8, 0.0])
+def test_results_are_files_of_positions(suffix: str, pixel_m: float, tmp_path: Path) -> None:
+    from ptycho_runtime.scan.options import ReadOptions
+    from ptycho_runtime.scan.read import read_scan
+
+    earlier = made(pixel_size_m=pixel_m)
+    out = write_product(earlier, check_target(tmp_path / f"object{suffix}", {}))[0]
+    np.savez(tmp_path / "d.npz", patterns=np.random.default_rng(1).poisson(9, (COUNT, N, N)))
+    with read_scan(tmp_path / "d.npz", N, ReadOptions(positions_file=out)) as scan:
+        assert scan.positions_px == pytest.approx(earlier.scan.positions_px)
+        assert scan.pixel_size_m == pixel_m

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tiny_scans import COUNT, COUNTS, GIVEN, STORED, N, X, Y, cxi, hdf5
 
 from ptycho_runtime import ScanError
 from ptycho_runtime.errors import PackageMissingError
@@ -20,39 +21,6 @@ from ptycho_runtime.scan.read import read_scan
 from ptycho_runtime.scan.scan import Scan
 
 h5py = pytest.importorskip("h5py")
-N, COUNT = 32, 36
-Y, X = (np.mgrid[:6, :6].reshape(2, -1) * 7.0) + 20
-GRID_Y, GRID_X = np.mgrid[:N, :N]
-SHAPE = np.exp(-((GRID_Y - 16) ** 2 + (GRID_X - 16) ** 2) / 60)
-COUNTS = np.random.default_rng(3).poisson(200 * SHAPE, (COUNT, N, N))
-STORED = COUNTS.astype(np.uint16)
-GIVEN = ReadOptions(x_key="x", y_key="y", position_unit="px", position_sign=1)
-
-
-def hdf5(path: Path, patterns: Any = STORED, **datasets: Any) -> Path:
-    with h5py.File(path, "w") as file:
-        if callable(patterns):
-            patterns(file)
-        else:
-            file["entry/data/data"] = patterns
-        for name, values in ({"x": X, "y": Y} | datasets).items():
-            file[name] = values
-    return path
-
-
-def cxi(path: Path, patterns: np.ndarray = STORED, **change: Any) -> Path:
-    entries = {
-        "data_1/data": patterns,
-        "data_1/translation": np.stack([X, Y, 0 * X], 1) * 1e-8,
-        "instrument_1/detector_1/distance": 1.0,
-        "instrument_1/detector_1/x_pixel_size": 75e-6,
-        "instrument_1/detector_1/y_pixel_size": 75e-6,
-        "instrument_1/source_1/energy": 8800 * 1.602176634e-19,
-    } | change
-    with h5py.File(path, "w") as file:
-        for name, value in entries.items():
-            file[f"entry_1/{name}"] = value
-    return path
 
 
 def scan_in_python(read: Any = None, **change: Any) -> Scan:

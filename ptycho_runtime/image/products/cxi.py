@@ -54,6 +54,7 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
         product["entry_1/data_1/translation"] = translation
         image["skipped_frames"] = skipped_frames(result)
         image["frames"] = result.scan.frames
+        image["positions_px"] = result.scan.positions_px
         for name, values in (pattern_arrays(result) | pixel_arrays(result)).items():
             image[name] = values
         add_probe(product, result)

@@ -13,7 +13,8 @@ from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe
 from ptycho_runtime.scan.layouts.units import EV_J, HC_J_M, energy_J, length_m, length_unit
 
 CXI_PATTERNS: Final = "entry_1/data_1/data"
-_TRANSLATIONS = ("entry_1/data_1/translation", "entry_1/sample_1/geometry_1/translation")
+CXI_TRANSLATION: Final = "entry_1/data_1/translation"
+_TRANSLATIONS = (CXI_TRANSLATION, "entry_1/sample_1/geometry_1/translation")
 _DETECTOR = "entry_1/instrument_1/detector_1/"
 _SOURCE = "entry_1/instrument_1/source_1/"
 
@@ -21,7 +22,7 @@ _SOURCE = "entry_1/instrument_1/source_1/"
 def take_cxi(file: Hdf5File, raw: RawScan) -> None:
     """Take positions, geometry, mask and probe of a CXI file."""
     _take_translation(file, raw)
-    _take_beamline(file, raw)
+    take_beamline(file, raw)
     if file.dataset(_DETECTOR + "mask") is not None:
         raw.bad_pixels = file.array(_DETECTOR + "mask") != 0
     if file.dataset(_SOURCE + "illumination") is not None:
@@ -65,7 +66,8 @@ def _axes(file: Hdf5File, raw: RawScan) -> np.ndarray | None:
     return directions
 
 
-def _take_beamline(file: Hdf5File, raw: RawScan) -> None:
+def take_beamline(file: Hdf5File, raw: RawScan) -> None:
+    """Take distance, pixels of the detector and photon energy, each where it is there."""
     line = raw.beamline
     for attribute, name in (
         ("distance_m", "distance"),

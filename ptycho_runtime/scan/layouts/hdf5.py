@@ -14,7 +14,7 @@ from ptycho_runtime.scan.layouts.cxi import CXI_PATTERNS, take_cxi
 from ptycho_runtime.scan.layouts.frames import JoinedFrames
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.nexus import take_nexus
-from ptycho_runtime.scan.layouts.npz import UNREADABLE, take_positions
+from ptycho_runtime.scan.layouts.npz import UNREADABLE, indexes_of, take_positions
 from ptycho_runtime.scan.layouts.numbers import check_type, column
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe, patterns_key
 from ptycho_runtime.scan.layouts.units import length_unit
@@ -53,9 +53,7 @@ def _understood(file: Hdf5File, options: ReadOptions) -> RawScan:
     raw.declared_amplitude = key in ("diff3d", "diffraction")
     _take_layout(file, raw, options)
     if file.dataset("indexes") is not None:
-        indexes = file.array("indexes")
-        if indexes.shape == (raw.shape[0],):
-            raw.indexes = indexes.astype(np.int64)
+        raw.indexes = indexes_of(raw, file.array("indexes"))
     if options.probe_key:
         raw.probe = StoredProbe(file.array(options.probe_key))
     elif raw.probe is None and file.dataset("probeGuess") is not None:
@@ -65,7 +63,8 @@ def _understood(file: Hdf5File, options: ReadOptions) -> RawScan:
 
 def _take_layout(file: Hdf5File, raw: RawScan, options: ReadOptions) -> None:
     """Take what the layout that the patterns' name gives away keeps beside them, and positions by given names."""
-    named = options.x_key is not None or options.y_key is not None
+    # Names speak of the file that has the positions.
+    named = options.positions_file is None and (options.x_key is not None or options.y_key is not None)
     if raw.key == CXI_PATTERNS:
         take_cxi(file, raw)
     elif raw.key.startswith("entry/"):
@@ -76,10 +75,17 @@ def _take_layout(file: Hdf5File, raw: RawScan, options: ReadOptions) -> None:
     elif raw.key == "patterns" and file.dataset("bad_pixels") is not None:
         raw.bad_pixels = file.array("bad_pixels") != 0
     if not named and raw.x is None and file.dataset("xcoords") is not None and file.dataset("ycoords") is not None:
-        raw.x, raw.y = (column(file.array(name), f"{file.label}: {name}") for name in ("xcoords", "ycoords"))
+        raw.x, raw.y = (
+            column(file.array(name), f"{file.label}: {name}", raw.raster) for name in ("xcoords", "ycoords")
+        )
         raw.positions_from, raw.position_unit, raw.position_sign = "xcoords and ycoords", "px", 1
     if not named:
         return
+    take_named_positions(file, raw, options)
+
+
+def take_named_positions(file: Hdf5File, raw: RawScan, options: ReadOptions) -> None:
+    """Take the positions that `x_key` and `y_key` name, and the unit that they say."""
     if options.x_key is None or options.y_key is None:
         raise ScanError(f"{file.label}: positions need two names; give both --x-key and --y-key")
     raw.position_unit, raw.position_sign, raw.axes = None, None, None

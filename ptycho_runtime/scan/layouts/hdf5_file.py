@@ -39,8 +39,8 @@ class Hdf5File(Closing):
         if block := self.root.userblock_size:
             self.close()
             raise ScanError(
-                f"{path.name}: begins with a user block of {block} bytes, which is no HDF5; take it off: "
-                "h5unjam -i FILE -o NEW"
+                f"{path.name}: begins with a user block of {block} bytes{_matlab(path)}; take it off: "
+                f"h5unjam -i FILE -o NEW, or tail -c +{block + 1} FILE > NEW"
             )
 
     def close(self) -> None:
@@ -125,6 +125,9 @@ class Hdf5File(Closing):
             for source in dataset.virtual_sources():
                 whole = self._source(dataset, source, key, [])
                 rows = np.union1d(rows, self._rows_of(source, whole, len(dataset)))
+        if len(dataset.shape) == 4:  # a raster's line is lost where one of its frames is
+            columns = dataset.shape[1]
+            rows = (rows[:, None] * columns + np.arange(columns)).reshape(-1)
         return rows
 
     def _rows_of(self, source: Any, whole: Any | None, n: int) -> np.ndarray:
@@ -149,8 +152,9 @@ class Hdf5File(Closing):
                     self._open[path] = h5py.File(path, "r", swmr=True, locking=False)
                 elif busy:
                     raise ScanError(
-                        f"{path.name}: is still being written (SWMR), or its writer died; wait for its end, "
-                        "or give --incomplete to take the frames that are there"
+                        f"{path.name}: is still being written (SWMR), or its writer died; follow it with "
+                        "ptycho-runtime live BUNDLE SCAN --follow, wait for its end, or give --incomplete to take the frames "
+                        "that are there"
                     ) from error
                 else:
                     raise ScanError(f"{path.name}: cannot be read as HDF5 ({error})") from error
@@ -237,6 +241,14 @@ class Hdf5File(Closing):
                     f"{what} has shape {dataset.shape} but only {stored} bytes are stored: "
                     "it is incomplete, most of it was never written"
                 )
+
+
+def _matlab(path: Path) -> str:
+    """Return what is to be known of a user block that MATLAB wrote."""
+    with path.open("rb") as file:
+        if file.read(6) != b"MATLAB":
+            return ""
+    return ", as MATLAB 7.3 writes; its arrays have their axes the other way round, and patterns are transposed"
 
 
 def unwritten_rows(dataset: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.scan.layouts.frames import FramesOnDisk
-from ptycho_runtime.scan.layouts.numbers import MOST_VALUES, check_type, column
+from ptycho_runtime.scan.layouts.numbers import MOST_VALUES, check_type, column, frame_numbers
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe, patterns_key
 from ptycho_runtime.scan.options import ReadOptions
 
@@ -115,13 +115,14 @@ def open_npz(path: Path, options: ReadOptions) -> RawScan:
 
 
 def _take_others(raw: RawScan, arrays: NpzArrays, names: set[str], options: ReadOptions) -> None:
-    x_key, y_key = options.x_key or "xcoords", options.y_key or "ycoords"
-    take_positions(raw, arrays, (x_key, y_key), required=options.x_key is not None)
+    if options.positions_file is None:  # names speak of the file that has the positions
+        take_npz_positions(raw, arrays, options)
     if raw.key in ("diff3d", "diffraction") and "xcoords" in names:
-        raw.position_unit, raw.position_sign = "px", 1
         raw.declared_amplitude = True
-    if "indexes" in names and arrays.header("indexes").shape == (raw.shape[0],):
-        raw.indexes = arrays.array("indexes").astype(np.int64)
+        if raw.positions_from == "xcoords and ycoords":
+            raw.position_unit, raw.position_sign = "px", 1
+    if "indexes" in names:
+        raw.indexes = indexes_of(raw, arrays.array("indexes"))
     for name in ("bad_pixels", "mask"):
         if name in names:
             raw.bad_pixels = arrays.array(name) != 0
@@ -135,6 +136,27 @@ def _take_others(raw: RawScan, arrays: NpzArrays, names: set[str], options: Read
         raw.truth = arrays.array("objectGuess")
 
 
+def take_npz_positions(raw: RawScan, arrays: Arrays, options: ReadOptions) -> None:
+    """Take the positions that `x_key` and `y_key` name, else those under PtychoPINN's names."""
+    keys = options.x_key or "xcoords", options.y_key or "ycoords"
+    take_positions(raw, arrays, keys, required=(options.x_key or options.y_key) is not None)
+
+
+def indexes_of(raw: RawScan, values: np.ndarray) -> np.ndarray | None:
+    """Return the frame number of each pattern; None where the array `indexes` is about something else.
+
+    Raises:
+        ScanError: a Ptychodus file has another number of indexes than of patterns, or they are no whole numbers.
+    """
+    if values.shape != (int(np.prod(raw.raster or raw.shape[:1])),):
+        if raw.key == "patterns" and len(raw.shape) == 3:
+            raise ScanError(
+                f"{raw.label}: indexes have shape {values.shape}; expected one a pattern, ({raw.shape[0]},)"
+            )
+        return None
+    return frame_numbers(values, f"{raw.label}: indexes")
+
+
 def take_positions(raw: RawScan, arrays: Arrays, keys: tuple[str, str], required: bool = True) -> None:
     """Take the positions of two names, which may be one array of both: (n, 2), or (2, n) with x first."""
     names = arrays.names()
@@ -146,11 +168,14 @@ def take_positions(raw: RawScan, arrays: Arrays, keys: tuple[str, str], required
     raw.positions_from = " and ".join(dict.fromkeys(keys))
     what = f"{raw.label}: {{}}"
     if keys[0] != keys[1]:
-        raw.x = column(arrays.array(keys[0]), what.format(keys[0]))
-        raw.y = column(arrays.array(keys[1]), what.format(keys[1]))
+        raw.x, raw.y = (column(arrays.array(key), what.format(key), raw.raster) for key in keys)
         return
     both = arrays.array(keys[0])
     check_type(both.dtype, what.format(keys[0]))
+    if raw.raster and both.shape == (*raw.raster, 2):
+        both = both.reshape(-1, 2)
+    if both.ndim == 2 and both.shape[1] == 3 and np.ptp(both[:, 2]) == 0:
+        both = both[:, :2]  # z, as CXI has it
     if both.ndim != 2 or 2 not in both.shape or both.shape == (2, 2):
         raise ScanError(
             f"{what.format(keys[0])} has shape {both.shape}; expected positions as (n, 2), or (2, n) with x first"
@@ -161,7 +186,7 @@ def take_positions(raw: RawScan, arrays: Arrays, keys: tuple[str, str], required
 def _patterns(path: Path, archive: zipfile.ZipFile, header: _Header, options: ReadOptions) -> Any:
     """Return patterns: on disk where they lie there frame by frame, through a file without a name where they are compressed."""
     shape, order = tuple(header.shape), "F" if header.fortran else "C"
-    frame_by_frame = not header.fortran and len(shape) == 3 and options.axis_order != "hwn" and shape[1] == shape[2]
+    frame_by_frame = not header.fortran and options.axis_order != "hwn" and len(shape) > 2 and shape[-2] == shape[-1]
     if header.info.compress_type == zipfile.ZIP_STORED:
         with path.open("rb") as local:
             local.seek(header.info.header_offset + 26)

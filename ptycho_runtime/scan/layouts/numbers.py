@@ -36,13 +36,32 @@ def check_type(dtype: np.dtype[Any], what: str, kinds: str = "iuf") -> None:
     raise ScanError(f"{what}: holds {kind}; expected an array of real numbers")
 
 
-def column(values: np.ndarray, what: str) -> np.ndarray:
-    """Return positions of one axis, (n,) float64, from (n,), (n, 1) or (1, n)."""
+def column(values: np.ndarray, what: str, raster: tuple[int, ...] = ()) -> np.ndarray:
+    """Return positions of one axis, (n,) float64, from (n,), (n, 1) or (1, n).
+
+    Args:
+        values: as stored.
+        what: file and name of the array, for messages.
+        raster: (rows, columns) of the scan where its patterns have these axes; positions may have them too.
+
+    Raises:
+        ScanError: of another shape, or no numbers.
+    """
     values = np.asarray(values)
     check_type(values.dtype, what)
-    if values.ndim > 2 or (values.ndim == 2 and 1 not in values.shape):
+    if values.ndim == 0 or values.ndim > 2 or (values.ndim == 2 and 1 not in values.shape and values.shape != raster):
         raise ScanError(f"{what}: positions have shape {values.shape}; expected one number a pattern, (n,)")
     return values.reshape(-1).astype(np.float64)
+
+
+def frame_numbers(values: np.ndarray, what: str) -> np.ndarray:
+    """Return whole numbers (n,) as int64; others are refused."""
+    check_type(values.dtype, what)
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values == np.round(values)).all()):
+        raise ScanError(f"{what}: are no whole numbers; expected the number of each frame")
+    if values.size and float(np.abs(values.astype(np.float64)).max()) >= 2.0**53:
+        raise ScanError(f"{what}: reach {values.max()}; expected the number of each frame")
+    return values.astype(np.int64)
 
 
 def one_number(value: Any, what: str) -> float:

@@ -8,6 +8,7 @@ from ptycho_runtime.errors import ScanError
 from ptycho_runtime.scan.layouts.hdf5 import open_hdf5
 from ptycho_runtime.scan.layouts.npz import open_npz
 from ptycho_runtime.scan.layouts.ptychodus import take_positions_file
+from ptycho_runtime.scan.layouts.raster import count_along_lines
 from ptycho_runtime.scan.layouts.raw import RawScan
 from ptycho_runtime.scan.options import ReadOptions
 
@@ -16,6 +17,7 @@ def open_raw(path: Path, options: ReadOptions) -> RawScan:
     """Open a scan by its content, and the file of positions that goes with it.
 
     Raises:
+        FileNotFoundError: there is no file of positions.
         ScanError: a file of no known kind, or without the arrays that are needed.
         PackageMissingError: its frames are compressed by a filter that is not installed.
     """
@@ -29,8 +31,13 @@ def open_raw(path: Path, options: ReadOptions) -> RawScan:
         raise ScanError(
             f"{path.name}: is neither NPZ nor HDF5 (CXI); expected a PtychoPINN, CXI, Ptychodus or other HDF5 scan"
         )
-    if options.positions_file is not None:
-        take_positions_file(options.positions_file, raw, options)
+    try:
+        if options.positions_file is not None:
+            take_positions_file(options.positions_file, raw, options)
+        count_along_lines(raw)
+    except BaseException:
+        raw.close()
+        raise
     return raw
 
 

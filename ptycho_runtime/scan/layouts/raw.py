@@ -22,6 +22,12 @@ class Beamline:
     pixel_x_m: float | None = None  # of the detector, along columns
     pixel_y_m: float | None = None
 
+    def take_missing(self, other: Beamline) -> None:
+        """Take what this one does not say from another."""
+        for name, value in vars(other).items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+
 
 @dataclass
 class StoredProbe:
@@ -61,6 +67,11 @@ class RawScan:
     beamline: Beamline = field(default_factory=Beamline)
     unwritten: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # rows that nobody wrote
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def raster(self) -> tuple[int, ...]:
+        """(rows, columns) of the scan where patterns are stored with these axes, else nothing."""
+        return self.shape[:2] if len(self.shape) == 4 else ()
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Return patterns by their rows in the file (ascending), (n, h, w), as stored.

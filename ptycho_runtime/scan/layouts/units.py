@@ -4,43 +4,55 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import numpy as np
+
 from ptycho_runtime.errors import ScanError
 from ptycho_runtime.files import printable
 from ptycho_runtime.scan.layouts.numbers import one_number
-from ptycho_runtime.scan.options import LengthUnit
+from ptycho_runtime.scan.options import GIVE_UNIT, UNIT_M, LengthUnit
 
 EV_J: Final = 1.602176634e-19
 HC_J_M: Final = 6.62607015e-34 * 299792458.0
-_LENGTHS: Final[dict[str, LengthUnit]] = {
-    "m": "m",
-    "meter": "m",
-    "metre": "m",
-    "meters": "m",
-    "metres": "m",
-    "mm": "mm",
-    "millimeter": "mm",
-    "millimetre": "mm",
-    "um": "um",
-    "µm": "um",
-    "μm": "um",
-    "micron": "um",
-    "microns": "um",
-    "micrometer": "um",
-    "micrometre": "um",
-    "nm": "nm",
-    "nanometer": "nm",
-    "nanometre": "nm",
-    "px": "px",
-    "pixel": "px",
-    "pixels": "px",
+_SPELLINGS: Final[dict[LengthUnit, tuple[str, ...]]] = {
+    "m": ("m", "meter", "metre"),
+    "mm": ("mm", "millimeter", "millimetre"),
+    "um": ("um", "µm", "μm", "micron", "micrometer", "micrometre"),
+    "nm": ("nm", "nanometer", "nanometre"),
+    "angstrom": ("angstrom", "ångström", "ångstrom", "angström", "å", "Å", "a", "ang"),
+    "px": ("px", "pixel"),
 }
-_LENGTHS_M: Final = {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "å": 1e-10, "a": 1e-10}
-_ENERGIES_J: Final = {"j": 1.0, "joule": 1.0, "ev": EV_J, "kev": 1e3 * EV_J}
+_LENGTHS: Final = {
+    spelling.lower() + plural: unit
+    for unit, spellings in _SPELLINGS.items()
+    for spelling in spellings
+    for plural in ("", "s")
+}
+_SMALL_M: Final = {
+    "pm": 1e-12,
+    "picometer": 1e-12,
+    "picometre": 1e-12,
+    "cm": 1e-2,
+    "centimeter": 1e-2,
+    "centimetre": 1e-2,
+}
+_ENERGIES_J: Final = {
+    "j": 1.0,
+    "joule": 1.0,
+    "joules": 1.0,
+    "ev": EV_J,
+    "electronvolt": EV_J,
+    "electronvolts": EV_J,
+    "kev": 1e3 * EV_J,
+    "kiloelectronvolt": 1e3 * EV_J,
+    "kiloelectronvolts": 1e3 * EV_J,
+}
 
 
 def unit_text(dataset: Any) -> str | None:
-    """Return the text of a dataset's `units` attribute, None where it has none."""
-    value = dataset.attrs.get("units")
+    """Return the text of a dataset's `units` (or `unit`) attribute, None where it has none."""
+    value = next((dataset.attrs[name] for name in ("units", "unit") if name in dataset.attrs), None)
+    if isinstance(value, np.ndarray) and value.size == 1:
+        value = value.reshape(-1)[0]
     if value is None:
         return None
     return (value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)).strip()
@@ -53,16 +65,14 @@ def length_unit(dataset: Any) -> LengthUnit | None:
         return None
     unit = _LENGTHS.get(text.lower())
     if unit is None:
-        raise ScanError(
-            f"{printable(dataset.name)}: its units are {printable(text)!r}; expected a length; give --position-unit px, m, mm, um or nm"
-        )
+        raise ScanError(f"{printable(dataset.name)}: its units are {printable(text)!r}; expected a length; {GIVE_UNIT}")
     return unit
 
 
 def length_m(dataset: Any, what: str) -> float:
     """Return a length in metres, in the unit that the dataset says, else metres."""
     unit = (unit_text(dataset) or "m").lower()
-    factor = _LENGTHS_M.get(_LENGTHS.get(unit, unit))
+    factor = _SMALL_M.get(unit, UNIT_M.get(_LENGTHS.get(unit, "")))
     if factor is None:
         raise ScanError(f"{what}: its units are {printable(unit)!r}; expected a length")
     return one_number(dataset[()], what) * factor

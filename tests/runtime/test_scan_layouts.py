@@ -1,0 +1,154 @@
+"""Arrays of other shapes, units in other spellings, positions in other files: the same scan, or a refusal that says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_scans import COUNT, COUNTS, GIVEN, STORED, N, X, Y, cxi, hdf5
+
+from ptycho_runtime import ScanError
+from ptycho_runtime.scan.options import ReadOptions
+from ptycho_runtime.scan.read import read_scan
+
+h5py = pytest.importorskip("h5py")
+XY = np.stack([X, Y], -1)
+
+
+class TestRaster:
+    def test_lines_of_a_raster_are_taken_one_after_the_other(self, tmp_path: Path) -> None:
+        path = hdf5(tmp_path / "s.h5", STORED.reshape(6, 6, N, N), x=X.reshape(6, 6), y=Y.reshape(6, 6))
+        with read_scan(path, N, GIVEN) as scan:
+            assert scan.positions_px == pytest.approx(XY)
+            assert np.array_equal(scan.patterns(np.array([35, 5, 6]), N, "counts"), COUNTS[[35, 5, 6]])
+            assert "patterns of 6 × 6 places are taken line by line, as their positions are" in scan.warnings
+
+    @pytest.mark.parametrize("compress", [False, True])
+    @pytest.mark.parametrize("shape", [(6, 6, N, N), (COUNT, 1, N, N), (1, COUNT, N, N)])
+    def test_axis_too_many_in_npz(self, shape: tuple[int, ...], compress: bool, tmp_path: Path) -> None:
+        write = np.savez_compressed if compress else np.savez
+        write(tmp_path / "s.npz", diff3d=np.sqrt(STORED).reshape(shape), xcoords=X, ycoords=Y)
+        with read_scan(tmp_path / "s.npz", N) as scan:
+            assert np.allclose(scan.patterns(np.array([7, 30]), N, "counts"), COUNTS[[7, 30]], rtol=1e-3)
+
+    def test_one_array_of_a_rasters_positions(self, tmp_path: Path) -> None:
+        path = hdf5(tmp_path / "s.h5", STORED.reshape(6, 6, N, N), xy=XY.reshape(6, 6, 2))
+        with read_scan(path, N, replace(GIVEN, x_key="xy", y_key="xy")) as scan:
+            assert scan.positions_px == pytest.approx(XY)
+
+    def test_as_many_positions_as_pixels_tell_no_order(self, tmp_path: Path) -> None:
+        small = np.ones((4, 4, 4, 4), np.uint16)
+        path = hdf5(tmp_path / "s.h5", small, x=np.arange(16.0), y=np.arange(16.0))
+        with pytest.raises(ScanError, match=r"shape \(4, 4, 4, 4\), four axes; expected \(n, N, N\)"):
+            read_scan(path, 4, GIVEN)
+
+    def test_positions_of_the_axes_alone(self, tmp_path: Path) -> None:
+        path = hdf5(tmp_path / "s.h5", STORED.reshape(6, 6, N, N), x=X[:6], y=X[:6])
+        with pytest.raises(ScanError, match=r"there are 6 positions; .*--x-key and --y-key"):
+            read_scan(path, N, GIVEN)
+
+    def test_frames_that_nobody_wrote_take_their_line_along(self, tmp_path: Path) -> None:
+        def patterns(file: h5py.File) -> None:
+            data = file.create_dataset("entry/data/data", (6, 6, N, N), "u2", chunks=(1, 1, N, N))
+            data[:4] = STORED.reshape(6, 6, N, N)[:4]
+
+        path = hdf5(tmp_path / "s.h5", patterns)
+        with pytest.raises(ScanError, match="is incomplete: 12 of 36 frames were never written"):
+            read_scan(path, N, GIVEN)
+        with read_scan(path, N, replace(GIVEN, incomplete=True)) as scan:
+            assert scan.frames.tolist() == list(range(24))
+
+
+class TestUnits:
+    @pytest.mark.parametrize(
+        ("unit", "metres"),
+        [("Micrometers", 1e-6), ("Å", 1e-10), ("angstroms", 1e-10), (b"nanometre", 1e-9), (np.array([b"mm"]), 1e-3)],
+    )
+    def test_spellings_of_lengths(self, unit: object, metres: float, tmp_path: Path) -> None:
+        path = cxi(tmp_path / "s.cxi")
+        with read_scan(path, N, ReadOptions(position_sign=1)) as scan:
+            expected = scan.positions_px
+        with h5py.File(path, "r+") as file:
+            translation = file["entry_1/data_1/translation"]
+            translation[...] = translation[()] / metres
+            translation.attrs["units"] = unit
+        assert read_scan(path, N, ReadOptions(position_sign=1)).positions_px == pytest.approx(expected)
+
+    def test_what_is_no_length(self, tmp_path: Path) -> None:
+        path = cxi(tmp_path / "s.cxi")
+        with h5py.File(path, "r+") as file:
+            file["entry_1/data_1/translation"].attrs["units"] = "deg"
+        with pytest.raises(ScanError, match=r"'deg'; expected a length; give --position-unit px, m, mm, um, nm or ang"):
+            read_scan(path, N, ReadOptions(position_sign=1))
+
+
+class TestPositionsElsewhere:
+    def patterns(self, folder: Path) -> Path:
+        with h5py.File(folder / "d.h5", "w") as file:
+            file["patterns"], file["indexes"] = STORED, np.arange(COUNT) + 100
+        return folder / "d.h5"
+
+    def test_arrays_that_are_named(self, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "motors.h5", "w") as file:
+            file["sam/x"], file["sam/y"] = X * 10, Y * 10
+            for axis in "xy":
+                file[f"sam/{axis}"].attrs["units"] = "nm"
+        options = ReadOptions(
+            positions_file=tmp_path / "motors.h5", x_key="sam/x", y_key="/sam/y", position_sign=1, pixel_size_m=1e-8
+        )
+        with read_scan(self.patterns(tmp_path), N, options) as scan:
+            assert scan.positions_px == pytest.approx(XY)
+        with pytest.raises(ScanError, match=r"motors.h5: has no positions under a known name.*--x-key and --y-key"):
+            read_scan(self.patterns(tmp_path), N, ReadOptions(positions_file=tmp_path / "motors.h5"))
+
+    def test_scan_of_cxi_brings_geometry_but_no_sign(self, tmp_path: Path) -> None:
+        options = ReadOptions(positions_file=cxi(tmp_path / "other.cxi"))
+        with pytest.raises(ScanError, match="--positions-of beam or --positions-of sample"):
+            read_scan(self.patterns(tmp_path), N, options)
+        with (
+            read_scan(cxi(tmp_path / "s.cxi"), N, ReadOptions(position_sign=1)) as whole,
+            read_scan(self.patterns(tmp_path), N, replace(options, position_sign=1)) as scan,
+        ):
+            assert scan.positions_px == pytest.approx(whole.positions_px)
+            assert scan.pixel_size_m == pytest.approx(whole.pixel_size_m)
+
+    def test_file_of_no_known_kind(self, tmp_path: Path) -> None:
+        (tmp_path / "motors.txt").write_text("x y\n1 2\n")
+        with pytest.raises(ScanError, match=r"motors.txt: is neither NPZ nor HDF5; expected a file of positions"):
+            read_scan(self.patterns(tmp_path), N, ReadOptions(positions_file=tmp_path / "motors.txt"))
+
+
+def test_names_that_were_given_are_of_no_known_unit(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", diff3d=np.sqrt(STORED), xcoords=X, ycoords=Y, x_um=X / 100, y_um=Y / 100)
+    with pytest.raises(ScanError, match="the unit of the positions is not said"):
+        read_scan(tmp_path / "s.npz", N, ReadOptions(x_key="x_um", y_key="y_um"))
+
+
+@pytest.mark.parametrize(
+    ("indexes", "match"),
+    [
+        (np.arange(COUNT - 1), r"indexes have shape \(35,\); expected one a pattern, \(36,\)"),
+        (X + 0.5, "no whole numbers"),
+    ],
+)
+def test_indexes_that_are_none(indexes: np.ndarray, match: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", patterns=STORED, indexes=indexes, xcoords=X, ycoords=Y)
+    with pytest.raises(ScanError, match=match):
+        read_scan(tmp_path / "d.npz", N, ReadOptions(position_unit="px", position_sign=1))
+
+
+@pytest.mark.parametrize(
+    ("head", "match"), [(b"", "h5unjam .* tail -c"), (b"MATLAB 7.3 MAT-file", "patterns are transposed")]
+)
+def test_user_block_is_refused_with_the_way_round_it(head: bytes, match: str, tmp_path: Path) -> None:
+    path = tmp_path / "s.h5"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["diff3d"], file["xcoords"], file["ycoords"] = np.sqrt(STORED), X, Y
+    with path.open("r+b") as raw:
+        raw.write(head)
+    with pytest.raises(ScanError, match=f"user block of 512 bytes.*{match}"):
+        read_scan(path, N)
+    (tmp_path / "new.h5").write_bytes(path.read_bytes()[512:])  # as tail -c +513
+    assert len(read_scan(tmp_path / "new.h5", N)) == COUNT
