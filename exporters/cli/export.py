@@ -40,8 +40,16 @@ if TYPE_CHECKING:
     help="Store a variant in reduced precision too; auto: the fastest on this CPU, run by OpenVINO; float16: for CUDA. Needs --scan and --budget.",
 )
 @options.budget
+@click.option(
+    "--triton",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write a model repository for NVIDIA's Triton Inference Server too (not run under Triton); a folder in it for each of several bundles.",
+)
 @scan_options
-def export(bundles: tuple[str, ...], out: Path | None, batches: str, budget: str | None, **chosen: Any) -> None:
+def export(
+    bundles: tuple[str, ...], out: Path | None, batches: str, budget: str | None, triton: Path | None, **chosen: Any
+) -> None:
     """Export each BUNDLE, prove the exports equal to the original, and store them beside its weights.
 
     BUNDLE is a wts.h5.zip, an unpacked folder, a run directory, a PtychoPINN base path, a Lightning .ckpt, or a pattern of these.
@@ -49,7 +57,11 @@ def export(bundles: tuple[str, ...], out: Path | None, batches: str, budget: str
     paths = options.expand(bundles)
     chosen |= {"batches": options.batch_sizes(batches), "scan_options": read_options(chosen)}
     folders = options.output_folders(paths, out)
-    endings = {path: _export(path, out=folders.get(path), budget=budget, chosen=chosen) for path in paths}
+    served = _repositories(paths, triton)
+    endings = {
+        path: _export(path, out=folders.get(path), budget=budget, triton=served.get(path), chosen=chosen)
+        for path in paths
+    }
     if len(paths) > 1:
         table = Table(title="Exports")
         for heading in ("bundle", "verdict", "result"):
@@ -61,21 +73,39 @@ def export(bundles: tuple[str, ...], out: Path | None, batches: str, budget: str
     sys.exit(max((ended.exit_code for ended in endings.values()), key=SEVERITY.index))
 
 
-def _export(path: str, *, out: Path | None, budget: str | None, chosen: dict[str, Any]) -> Ended[ExportResult]:
+def _repositories(paths: list[str], root: Path | None) -> dict[str, Path]:
+    """Return the model repository of each bundle, none where none is asked for."""
+    if root is None:
+        return {}
+    return {paths[0]: root} if len(paths) == 1 else options.output_folders(paths, root)
+
+
+def _export(
+    path: str, *, out: Path | None, budget: str | None, triton: Path | None, chosen: dict[str, Any]
+) -> Ended[ExportResult]:
+    served: dict[str, str] = {}
+
     def run(say: Say) -> ExportResult:
         from exporters.preflight import plan_export
+        from exporters.stored.triton import refuse_foreign, summary, write_repository
+        from ptycho_runtime.export.bundle import open_export
 
         say("reading")
         allowed = None if budget is None else Budget.parse(budget)
         choice = ExportOptions(budget=allowed, progress=say, **chosen)
         # Importing PyTorch takes longer than finding that a file is not there.
         plan_export(path, out, choice).close()
+        if triton is not None:
+            refuse_foreign(triton)
         require_torch("export")
         from exporters.pipeline import export_bundle
 
         # The next bundle starts from the same parameters.
         with params_module.restored():
-            return export_bundle(path, out, choice)
+            result = export_bundle(path, out, choice)
+        if triton is not None:
+            served.update(summary(write_repository(open_export(result.bundle), triton)))
+        return result
 
     ended = guarded(path, run)
     if ended.value is not None:
@@ -86,4 +116,6 @@ def _export(path: str, *, out: Path | None, budget: str | None, chosen: dict[str
             output.print(line, soft_wrap=True)
         output.print(f"stored: {ended.value.bundle}", soft_wrap=True)
         output.print(f"report: {ended.value.folder / 'report.html'}", soft_wrap=True)
+        for name, text in served.items():
+            output.print(f"Triton: {triton}/{name}: {text}", soft_wrap=True)
     return ended

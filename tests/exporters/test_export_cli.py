@@ -37,9 +37,11 @@ def last_line(result: Result) -> str:
 class TestExport:
     def test_one_bundle(self, tmp_path: Path) -> None:
         source, out = tiny_bundle(tmp_path / "run"), tmp_path / "out"
-        result = run("export", source, "--out", out, "--batches", "1")
+        result = run("export", source, "--out", out, "--batches", "1", "--triton", tmp_path / "models")
         assert result.exit_code == 0, result.output
         assert (out / source.name).is_file()
+        assert (tmp_path / "models" / "diffraction_to_obj" / "1" / "model.onnx").is_file()
+        assert f"Triton: {tmp_path}/models/diffraction_to_obj: version 1 (not run under Triton)" in result.stdout
         assert f"stored: {out / source.name}" in result.stdout
         assert "parity passed" in result.stdout
         assert "ONNX" in result.stderr, "progress is told"
