@@ -16,6 +16,7 @@ from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.frc import half_scans
 from ptycho_runtime.image.object_scales import ObjectScales
 from ptycho_runtime.image.options import Progress, ReconstructOptions
+from ptycho_runtime.image.origin import origin_of
 from ptycho_runtime.image.overlapping import Behind, ahead
 from ptycho_runtime.image.result import Reconstruction, Timing
 from ptycho_runtime.image.stitch import Stitcher, probe_weights
@@ -143,6 +144,7 @@ def reconstruct(
         trust=trust,
         object_scales=object_scales,
         ring_correlation=rings,
+        origin=origin_of(export, scan, options),
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ptycho_runtime.image.frc import RingCorrelation
+from ptycho_runtime.image.origin import Origin
 from ptycho_runtime.image.stitch import Canvas
 from ptycho_runtime.image.trust.values import Trust
 from ptycho_runtime.scan.scan import Scan
@@ -44,6 +45,8 @@ class Reconstruction:
     """Of the even and the odd patterns, where it was asked for."""
     object_scales: tuple[float, float] | None = None
     """Factors of real and imaginary part that the object was multiplied by; None where nothing was left open."""
+    origin: Origin = field(default_factory=Origin)
+    """Export, scan, options and time: what every product says of where it comes from."""
 
     @property
     def object(self) -> np.ndarray:

@@ -40,10 +40,12 @@ def read_scan(path: str | Path, N: int | None, options: ReadOptions | None = Non
         raise FileNotFoundError(f"{path}: no such scan")
     raw = open_raw(path, options)
     try:
-        return _Reading(raw, options, N).scan()
+        scan = _Reading(raw, options, N).scan()
     except BaseException:
         raw.close()
         raise
+    scan.path, scan.options = path, options
+    return scan
 
 
 class _Reading:

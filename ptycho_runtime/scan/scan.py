@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from ptycho_runtime.scan.detector import Detector, always_marked
 from ptycho_runtime.scan.geometry import check_positions
 from ptycho_runtime.scan.layouts.numbers import check_type
 from ptycho_runtime.scan.look import Frames, check_centre, chunks, look_at, mean_centre, sample_rows
-from ptycho_runtime.scan.options import Domain, Fit
+from ptycho_runtime.scan.options import Domain, Fit, ReadOptions
 from ptycho_runtime.scan.scale import pattern_energy
 
 
@@ -44,6 +45,8 @@ class Scan(Closing):
     has_positions: bool = True
     source: str = ""  # name and type of the patterns in the file
     domain_declared: bool = True  # by the user; False where the numbers tell
+    path: Path | None = None  # of the file, where there is one
+    options: ReadOptions | None = None  # with which it was read
     close_file: Callable[[], None] = field(default=lambda: None, repr=False)
     # (N, domain as fed) -> Σ d² of each row, NaN where it was not looked at: spares a pass over the file
     energy_of_row: dict[tuple[int, str], np.ndarray] | None = field(default=None, repr=False)

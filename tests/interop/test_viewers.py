@@ -25,7 +25,10 @@ def test_silx_opens_a_result_at_its_default(suffix: str, result: Reconstruction,
         shown = nxdata.get_default(file)
         assert shown is not None
         assert shown.is_image
-        assert shown.signal.shape[-2:] == result.object.shape
+        assert shown.signal_dataset_name == "phase"
+        assert shown.axes_dataset_names == ["y", "x"]
+        assert [axis.attrs["units"] for axis in shown.axes] == ["m", "m"]
+        np.testing.assert_array_equal(np.isfinite(shown.signal[()]), result.canvas.covered)
 
 
 @pytest.mark.parametrize("suffix", [".h5", ".cxi"])
@@ -35,15 +38,24 @@ def test_nexusformat_finds_what_to_plot(suffix: str, result: Reconstruction, tmp
     write_product(result, Target(path))
     plotted = nexus.nxload(str(path)).get_default()
     assert plotted is not None
-    assert plotted.nxsignal.shape[-2:] == result.object.shape
+    assert plotted.nxsignal.nxname == "phase"
+    assert plotted.nxsignal.shape == result.object.shape
+    assert [axis.nxname for axis in plotted.nxaxes] == ["y", "x"]
 
 
-def test_tifffile_reads_both_pages(result: Reconstruction, tmp_path: Path) -> None:
+def test_tifffile_reads_both_pages_as_ome(result: Reconstruction, tmp_path: Path) -> None:
     tifffile = pytest.importorskip("tifffile", reason="tifffile is not installed: make test-interop")
     path = tmp_path / "object.tif"
     write_product(result, Target(path))
     with tifffile.TiffFile(path) as file:
-        amplitude, phase = (page.asarray() for page in file.pages)
+        assert file.is_ome
         assert file.pages[0].tags["Software"].value == "ptycho-runtime"
-    np.testing.assert_array_equal(amplitude, np.abs(result.object).astype(np.float32))
-    np.testing.assert_array_equal(phase, np.angle(result.object).astype(np.float32))
+        assert file.series[0].axes == "CYX"
+        amplitude, phase = file.series[0].asarray()
+        described = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+    assert [channel["Name"] for channel in described["Channel"]] == ["amplitude", "phase (rad)"]
+    assert described["PhysicalSizeX"] == pytest.approx(result.scan.pixel_size_m * 1e6)
+    covered = result.canvas.covered
+    for page, values in ((amplitude, np.abs(result.object)), (phase, np.angle(result.object))):
+        np.testing.assert_array_equal(page[covered], values[covered].astype(np.float32))
+        assert np.isnan(page[~covered]).all()

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_runtime.image.products.nexus import add_default
+from ptycho_runtime.image.products.nexus import add_nexus
 from ptycho_runtime.image.products.values import (
     CREATOR,
     centre_m,
@@ -59,7 +59,7 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
             image[name] = values
         add_probe(product, result)
         add_extras(product, result)
-        add_default(product, "entry_1", result)
+        add_nexus(product, "entry_1", result, image)
     file.write(memory.getbuffer())
 
 

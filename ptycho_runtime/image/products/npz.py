@@ -6,7 +6,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from ptycho_runtime.image.products.values import CREATOR, facts, pattern_arrays, pixel_arrays, skipped_frames
+from ptycho_runtime.image.products.values import (
+    CREATOR,
+    facts,
+    pattern_arrays,
+    pixel_arrays,
+    provenance,
+    skipped_frames,
+)
 from ptycho_runtime.image.result import Reconstruction
 
 
@@ -23,4 +30,4 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
         "frames": result.scan.frames,
         "pixel_size_m": result.scan.pixel_size_m,
     }
-    np.savez(file, **arrays | facts(result) | pattern_arrays(result) | pixel_arrays(result))
+    np.savez(file, **arrays | provenance(result) | facts(result) | pattern_arrays(result) | pixel_arrays(result))

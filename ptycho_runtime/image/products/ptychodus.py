@@ -7,7 +7,7 @@ from typing import IO
 
 import numpy as np
 
-from ptycho_runtime.image.products.nexus import add_default
+from ptycho_runtime.image.products.nexus import add_nexus
 from ptycho_runtime.image.products.values import (
     CREATOR,
     centre_m,
@@ -65,5 +65,5 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
         product["object_coverage"] = result.canvas.coverage
         for name, values in (pattern_arrays(result) | pixel_arrays(result)).items():
             product[name] = values
-        add_default(product, "entry", result)
+        add_nexus(product, "entry", result, product)
     file.write(memory.getbuffer())

@@ -33,6 +33,19 @@ def facts(result: Reconstruction) -> dict[str, Fact]:
     }
 
 
+def provenance(result: Reconstruction) -> dict[str, str]:
+    """Return what made the image, by name: bundle and scan with their sha256, options, versions, host, time, and the verdict."""
+    return {**result.origin.facts(), "verdict": result.trust.verdict}
+
+
+def amplitude_and_phase(result: Reconstruction) -> tuple[np.ndarray, np.ndarray]:
+    """Return amplitude and phase (rad), (rows, columns) float32 each, NaN where nothing was measured."""
+    covered = result.canvas.covered
+    parts = (np.abs(result.object), np.angle(result.object))
+    amplitude, phase = (np.where(covered, part, np.nan).astype(np.float32) for part in parts)
+    return amplitude, phase
+
+
 def skipped_frames(result: Reconstruction) -> str:
     """Return the frames that are not in the image, as JSON: their numbers by reason."""
     return json.dumps({reason: list(map(int, frames)) for reason, frames in result.scan.skipped.items()})
