@@ -65,6 +65,8 @@ class ExportOptions(ProofOptions):
 class VerifyOptions(ProofOptions):
     """How stored exports are verified; a budget given here is in place of those that were stored."""
 
+    store_baseline: bool = False
+    """Put what the model leaves unexplained on the scan into the bundle's `exports.json` where the proof passes; else it is only said."""
     against: str | Path | None = None
     """An NPZ of PtychoPINN's own outputs, which the models are held against too; see `exporters.parity.against`."""
     run_stored_torchscript: bool = False

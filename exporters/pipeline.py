@@ -27,6 +27,7 @@ from exporters.stored.open import StoredExports, golden_problems
 from exporters.stored.places import bundle_name
 from exporters.stored.torchscript import made_anew, torchscript_to_run
 from ptycho_runtime import contract
+from ptycho_runtime.errors import OutputError
 from ptycho_runtime.export.record import Conventions, TrustBaseline
 from ptycho_runtime.files import write_file
 from ptycho_runtime.scan.scan import Scan
@@ -36,6 +37,10 @@ from ptycho_torch.bundle import BundleRecord, read_bundle
 from ptycho_torch.spec import ModelSpec
 
 Files = Mapping[str, Mapping[str, bytes]]  # by graph and format
+_NO_BASELINE = (
+    "exports.json keeps no baseline of trust, so hosts judge images by limits for any model; --store-baseline puts there what the "
+    "model leaves unexplained on this scan"
+)
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ def _reduce(report: ParityReport, made: Made, scan: Scan | None, options: Export
     return choice
 
 
-def _baseline(made: Made, scan: Scan | None, options: ExportOptions) -> TrustBaseline | None:
+def _baseline(made: Exports, scan: Scan | None, options: ProofOptions) -> TrustBaseline | None:
     """Return what the model leaves unexplained on the scan, None where that is no measure for others."""
     source = _source(made.known, scan)
     if not source.has_positions:
@@ -186,7 +191,7 @@ def _baseline(made: Made, scan: Scan | None, options: ExportOptions) -> TrustBas
     options.progress("what the model leaves unexplained on the scan")
     baseline, why_not = trust_baseline(made.loaded.spec, made.files[contract.DIFFRACTION_TO_OBJ]["onnx"], source)
     if baseline is None:
-        options.progress(f"no baseline of trust is stored: {why_not}")
+        options.progress(f"no baseline of trust: {why_not}")
     return baseline
 
 
@@ -236,9 +241,13 @@ def verify_bundle(source: str | Path, options: VerifyOptions | None = None, **fi
         DamagedExportError: `exports.json` is garbled, or a stored ONNX file is none.
         BundleError: the bundle is refused.
         ScanError: the scan cannot be read without guessing.
+        ChangedMeanwhileError: a baseline was to be stored in the bundle, which is not what was read any more.
+        OutputError: it was to be stored and cannot be written, or without a scan.
         TorchMissingError: PyTorch is not installed.
     """
     options = replace(options or VerifyOptions(), **fields)
+    if options.store_baseline and options.scan is None:
+        raise OutputError("a baseline of trust comes from a scan; give --scan SCAN with --store-baseline")
     require_torch("verify_bundle")
     options.progress("reading")
     stored = StoredExports.open(read_bundle(source))
@@ -262,6 +271,7 @@ def verify_bundle(source: str | Path, options: VerifyOptions | None = None, **fi
     report = _prove(exports, scan, options, [row.batch for row in stored.record.parity.rows])
     report.notices += notices
     _stitch(report, exports, scan, options)
+    baseline = _baseline(exports, scan, options) if options.store_baseline else None
     if scan is not None:
         scan.close()
     if options.against is not None:
@@ -277,7 +287,24 @@ def verify_bundle(source: str | Path, options: VerifyOptions | None = None, **fi
     report.problems += exports_json.differences(stored.record, known, loaded.params)
     verify_variants(report, stored, loaded.models[contract.DIFFRACTION_TO_OBJ], options.budget)
     report.problems += [*stored.problems, *problems]
+    report.notices += _keep_baseline(stored, baseline, report, options)
     return report
+
+
+def _keep_baseline(
+    stored: StoredExports, found: TrustBaseline | None, report: ParityReport, options: VerifyOptions
+) -> list[str]:
+    """Put what the model leaves unexplained on the scan into `exports.json` where that was asked for; return what is to be said."""
+    if not options.store_baseline:
+        missing = options.scan is not None and stored.record.trust_baseline is None
+        return [_NO_BASELINE] if missing else []
+    if found is None:
+        return ["no baseline of trust is stored: the scan gives none"]
+    if not report.passed:
+        return [f"no baseline of trust is stored, for the proof fails; on this scan {found}"]
+    record = exports_json.dumps(replace(stored.record, trust_baseline=found))
+    write.store_members(stored.bundle, {contract.EXPORTS_JSON: record})
+    return [f"exports.json keeps as baseline of trust: on this scan {found}"]
 
 
 def _loaded_again(stored: StoredExports, options: VerifyOptions) -> Loaded:

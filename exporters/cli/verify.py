@@ -26,6 +26,11 @@ from ptycho_torch.build import require_torch
     type=click.Path(path_type=Path),
     help="NPZ of PtychoPINN's own outputs, which the models are held against too; docs/parity.md says how to make one.",
 )
+@click.option(
+    "--store-baseline",
+    is_flag=True,
+    help="Put what the model leaves unexplained on the scan into the bundle's exports.json, by which hosts judge images.",
+)
 @scan_options
 @options.budget
 @options.require

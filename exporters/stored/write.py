@@ -51,6 +51,12 @@ def store_bundle(record: BundleRecord, target: Path, files: Mapping[str, bytes])
     write_zip(target, _members(record, files), record.sha256 if source else None)
 
 
+def store_members(record: BundleRecord, files: Mapping[str, bytes]) -> None:
+    """Put some of this project's members into the bundle that was read, in place of those that are there; errors as of `store_bundle`."""
+    ours = {name: record.read_member(name) for name, _ in record.members if is_own_member(name)}
+    store_bundle(record, record.path, {**ours, **files})
+
+
 def _members(record: BundleRecord, files: Mapping[str, bytes]) -> Iterator[tuple[str, bytes]]:
     for name, _ in record.members:
         if not is_own_member(name):

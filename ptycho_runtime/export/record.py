@@ -137,6 +137,12 @@ class TrustBaseline:
     stitched_residual: float | None = None
     """Of patterns against probe × stitched object; None where that scan had no probe."""
 
+    def __str__(self) -> str:
+        """Say it in words."""
+        residual = self.stitched_residual
+        beside = "" if residual is None else f", and probe × object leaves {residual:.3g} unexplained"
+        return f"overlapping patches differ by {self.disagreement:.3g}{beside}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Conventions:

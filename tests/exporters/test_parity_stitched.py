@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sample_bundles import DEMO
@@ -9,11 +13,14 @@ from sample_bundles import DEMO
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import verify_bundle  # noqa: E402
-from exporters.parity import stitched  # noqa: E402
+from exporters.parity import baseline, stitched  # noqa: E402
 from exporters.parity.forms.reading import report_from_json  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
 from exporters.parity.rows import StitchedRow  # noqa: E402
 from exporters.parity.stitched import figures, ring_correlation  # noqa: E402
+from ptycho_runtime.contract import EXPORTS_JSON  # noqa: E402
+from ptycho_runtime.errors import OutputError  # noqa: E402
+from ptycho_runtime.export.bundle import open_export  # noqa: E402
 
 
 def random() -> np.random.Generator:
@@ -70,11 +77,29 @@ def test_a_runtime_that_stitches_another_object_fails_the_report() -> None:
     )
 
 
+def checksums(bundle: Path) -> dict[str, int]:
+    """Return the checksum of each member but `exports.json`, in their order."""
+    with zipfile.ZipFile(bundle) as archive:
+        return {entry.filename: entry.CRC for entry in archive.infolist() if entry.filename != EXPORTS_JSON}
+
+
 def test_scan_of_a_bundle_is_stitched_by_every_runtime(exported, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(stitched, "MAX_PATTERNS", 48)
-    bundle = exported("cnn-2026-07-n64-g1-demo").bundle
-    report = verify_bundle(bundle, scan=DEMO.parent / "scan.npz", batches=(1,))
+    monkeypatch.setattr(baseline, "MAX_PATTERNS", 48)
+    bundle = Path(shutil.copy(exported("cnn-2026-07-n64-g1-demo").bundle, tmp_path))
+    members = checksums(bundle)
+    report = verify_bundle(bundle, scan=DEMO.parent / "scan.npz", batches=(1,), store_baseline=True)
     assert report.passed
     assert [row.runtime for row in report.stitched] == ["eager", "torchscript", "onnx"]
     assert all(row.patterns == 48 and max(row.deficits) < 1e-9 for row in report.stitched)
     assert report_from_json(report.to_json()).stitched == report.stitched
+    # The same pass stores what the model leaves unexplained, and nothing else changes.
+    kept = open_export(bundle).record.trust_baseline
+    assert 0.01 < kept.disagreement < 0.06
+    assert f"exports.json keeps as baseline of trust: on this scan {kept}" in report.notices
+    assert checksums(bundle) == members
+
+
+def test_baseline_without_a_scan_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="give --scan SCAN with --store-baseline"):
+        verify_bundle(tmp_path, store_baseline=True)
