@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 
 from exporters.bench.report import BenchReport
+from exporters.drawing import import_matplotlib
 
 
 def plot_png(report: BenchReport) -> bytes:
     """Return a PNG: times as fast as eager, and share of the matrix-multiply limit, by batch size; a row of panels a device."""
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import PercentFormatter

@@ -18,7 +18,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("bundle", type=Path)
     command.add_argument("diffraction", type=Path, help=".npy of (N, N), (batch, N, N) or (batch, C, N, N) amplitudes")
     command.add_argument("-o", "--out", type=Path, required=True, help=".npy, complex64")
-    command.add_argument("--force", action="store_true", help="overwrite what is at --out")
+    command.add_argument(
+        "--force", action="store_true", help="overwrite what is at --out: nothing in an .npy tells whose it is"
+    )
     command.add_argument("--input-scale", type=float)
     precision_option(command)
     device_options(command)

@@ -75,6 +75,8 @@ class Export:
     """Of the file."""
     domain_note: str = ""
     """What is to be said where the host chose the domain."""
+    exporter_version: str = ""
+    """The release that made it."""
     record: ExportRecord | None = field(default=None, repr=False)
     """`exports.json`; a bare `.onnx` has none."""
     golden: bytes | None = field(default=None, repr=False)
@@ -251,6 +253,7 @@ def _from_onnx(path: Path, file: IO[bytes]) -> Export:
         N=_parsed(metadata["N"], int).whole(1, MAX_SIDE_PX),
         gridsize=_parsed(metadata["gridsize"], int).whole(1, MAX_GRIDSIZE),
         domain=domain,
+        exporter_version=str(entries["exporter_version"]),
         scale_formula=formula,  # type: ignore[arg-type]  # one of them, as was seen above
         scale_value=_parsed(metadata["input_scale_value"], float).positive() if entries["input_scale_value"] else None,
         era=era,

@@ -30,6 +30,11 @@ def with_domain(export: Export, said: str | None = None) -> Export:
             raise ReconstructionError(f"model domain {said!r}; expected {' or '.join(DOMAINS)}")
         note = f"fed {said} as --model-domain says; the export's record has {export.domain}"
         return replace(export, domain=said, domain_note="" if said == export.domain else note)
+    if export.record is None and export.domain == "counts" and export.exporter_version.startswith("0.1."):
+        raise DamagedExportError(
+            f"{export.path.name}: says that patterns are counts, as release {export.exporter_version} said of models that take "
+            "amplitudes too, and a bare .onnx has no record of its physics; export the bundle again, or give --model-domain"
+        )
     physics = None if export.record is None else export.record.spec.get("physics")
     if export.domain == "counts" and physics not in (None, "rectangular"):
         raise DamagedExportError(

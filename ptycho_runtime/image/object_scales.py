@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ptycho_runtime.errors import ReconstructionError
+from ptycho_runtime.export.bundle import Export
 
 _ANGLES = 7200  # at which the best direction of (s1, s2) is looked for before it is refined
 
@@ -79,6 +80,27 @@ class ObjectScales:
     def _gain(self, angle: float) -> float:
         quartic, quadratic = self._parts(angle)
         return max(quadratic, 0.0) ** 2 / max(quartic, 1e-300)
+
+
+def scales_left_open(export: Export, probe: np.ndarray | None) -> tuple[ObjectScales | None, str]:
+    """Return (what fits the object's two factors where the model leaves them open, as one of counts does; else why it cannot be done).
+
+    Args:
+        export: the model.
+        probe: the scan's, (modes, N, N) complex; None where it has none.
+    """
+    if export.domain != "counts":
+        return None, ""
+    why = ""
+    if export.record is not None and export.record.spec.get("probe_mask", "none") != "none":
+        why = "the model masks its probe"
+    elif probe is None:
+        why = "the scan has no probe"
+    elif probe.shape[-2:] != (export.N, export.N):
+        why = f"the probe is of {probe.shape[-2]} × {probe.shape[-1]} pixels, the model's patterns of {export.N} × {export.N}"
+    if why or probe is None:
+        return None, f"the factors of the object's real and imaginary part are left as the model gives them: {why}"
+    return ObjectScales(probe), ""
 
 
 def _far_field(waves: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from ptycho_runtime.engine.variants import OpenedVariant, refuse_beyond
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.frc import half_scans
-from ptycho_runtime.image.object_scales import ObjectScales
+from ptycho_runtime.image.object_scales import ObjectScales, scales_left_open
 from ptycho_runtime.image.options import Progress, ReconstructOptions
 from ptycho_runtime.image.origin import origin_of
 from ptycho_runtime.image.overlapping import Behind, ahead
@@ -95,7 +95,8 @@ def reconstruct(
     stitcher = Stitcher(scan.positions_px, export.N, weights, options.crop_px)
     fits = scan.probe is not None and scan.probe.shape[-2:] == (export.N, export.N)
     evidence = Evidence(stitcher, scan.positions_px, scan.probe if fits else None, export.domain == "counts")
-    finished = _Finished(export, scan, evidence, _open_scales(export, scan) if options.object_scales and fits else None)
+    open_scales, unscaled = scales_left_open(export, scan.probe) if options.object_scales else (None, "")
+    finished = _Finished(export, scan, evidence, open_scales)
     clock = _SessionClock()
     through = 0
     reader = ahead(_batches(scan, groups, export, graphs.batch), _READ_AHEAD, "scan reader")
@@ -139,7 +140,7 @@ def reconstruct(
         groups=len(groups),
         done=finished.groups,
         device=patches.device,
-        note="; ".join(filter(None, (note or patches.note, export.domain_note))),
+        note="; ".join(filter(None, (note or patches.note, export.domain_note, unscaled))),
         timing=timing,
         trust=trust,
         object_scales=object_scales,
@@ -208,12 +209,6 @@ class _Finished:
         self.evidence.stitcher.scale_parts(*found)
         self.evidence.object_scales = found
         return found
-
-
-def _open_scales(export: Export, scan: Scan) -> ObjectScales | None:
-    """Return what fits the object's two factors where the model leaves them open: one of counts, whose probe is as the scan has it."""
-    masked = export.record is not None and export.record.spec.get("probe_mask", "none") != "none"
-    return None if export.domain != "counts" or scan.probe is None or masked else ObjectScales(scan.probe)
 
 
 def object_parts(outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

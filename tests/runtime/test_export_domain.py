@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -38,6 +39,16 @@ def test_counts_of_a_model_that_takes_amplitudes() -> None:
         DamagedExportError, match="has amplitude physics; export the bundle again, or give --model-domain"
     ):
         with_domain(export("counts", "amplitude"))
+
+
+def test_counts_of_a_bare_onnx_that_an_older_release_made() -> None:
+    bare = replace(export("counts", ""), record=None, exporter_version="0.1.0")
+    with pytest.raises(
+        DamagedExportError, match=r"release 0\.1\.0 said .* no record of its physics; export the bundle"
+    ):
+        with_domain(bare)
+    assert with_domain(bare, "counts").domain == "counts"
+    assert with_domain(replace(bare, exporter_version="0.2.0")).domain == "counts"
 
 
 def test_the_host_may_say_otherwise_and_it_is_said() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 from simulated import N, Simulated, simulated
 
 from ptycho_runtime import ReconstructionError
-from ptycho_runtime.image.object_scales import ObjectScales
+from ptycho_runtime.export.bundle import Export
+from ptycho_runtime.image.object_scales import ObjectScales, scales_left_open
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +51,24 @@ def test_patches_of_zeros_are_refused(scan: Simulated) -> None:
     scales.add(nothing, nothing, np.ones((2, N, N)))
     with pytest.raises(ReconstructionError, match="--no-object-scales"):
         scales.fit()
+
+
+@pytest.mark.parametrize(
+    ("change", "probe", "why"),
+    [
+        ({"domain": "amplitude"}, None, ""),
+        ({}, None, "the scan has no probe"),
+        ({}, np.ones((1, 8, 8), np.complex64), "the probe is of 8 × 8 pixels, the model's patterns of 32 × 32"),
+        ({"spec": {"probe_mask": "central"}}, np.ones((1, N, N), np.complex64), "the model masks its probe"),
+    ],
+)
+def test_why_they_are_not_fitted_is_said(change: dict[str, Any], probe: np.ndarray | None, why: str) -> None:
+    record: Any = SimpleNamespace(spec=change.get("spec", {}))
+    export = Export(
+        Path("e"), {}, N, 1, change.get("domain", "counts"), "half_n_over_rms", None, "J", -1.0, record=record
+    )
+    scales, said = scales_left_open(export, probe)
+    assert scales is None
+    assert said == (
+        f"the factors of the object's real and imaginary part are left as the model gives them: {why}" if why else ""
+    )

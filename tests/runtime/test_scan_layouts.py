@@ -152,3 +152,27 @@ def test_user_block_is_refused_with_the_way_round_it(head: bytes, match: str, tm
         read_scan(path, N)
     (tmp_path / "new.h5").write_bytes(path.read_bytes()[512:])  # as tail -c +513
     assert len(read_scan(tmp_path / "new.h5", N)) == COUNT
+
+
+@pytest.mark.parametrize("name", ["Bitshuffle", "LZ4", "Zstd", "Blosc", "Blosc2"])
+def test_frames_compressed_as_detectors_do(name: str, tmp_path: Path) -> None:
+    plugin = pytest.importorskip("hdf5plugin", reason="hdf5plugin is not installed")
+
+    def patterns(file: h5py.File) -> None:
+        data = COUNTS.astype(np.uint32)
+        file.create_dataset("entry/data/data", data=data, chunks=(1, N, N), compression=getattr(plugin, name)())
+
+    with read_scan(hdf5(tmp_path / "s.h5", patterns), N, GIVEN) as scan:
+        assert np.array_equal(scan.patterns(np.arange(COUNT), N, "counts"), COUNTS)
+
+
+def test_mask_of_cxi_says_of_some_pixels_that_they_are_good(tmp_path: Path) -> None:
+    mask = np.zeros((N, N), np.uint32)
+    mask[12:20, 12:20], mask[3, 4], mask[3, 5] = 0x1000, 0x1000 | 8, 2
+    with read_scan(
+        cxi(tmp_path / "s.cxi", **{"instrument_1/detector_1/mask": mask}),
+        N,
+        replace(GIVEN, x_key=None, y_key=None, position_unit=None),
+    ) as scan:
+        assert scan.detector is not None
+        assert np.argwhere(scan.detector.bad).tolist() == [[3, 4], [3, 5]]

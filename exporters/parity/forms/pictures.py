@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from exporters.drawing import import_matplotlib
 from exporters.parity.evidence import BINS, Case, Evidence
 from ptycho_runtime import contract as c
 from ptycho_runtime.metrics import difference, object_field
@@ -143,6 +144,7 @@ class Panel:
 
 def _maps(panels: list[Panel]) -> Figure:
     """Return maps two in a row, each with a colour scale beside it."""
+    import_matplotlib()
     from matplotlib.ticker import MaxNLocator
 
     rows = -(-len(panels) // 2)
@@ -164,6 +166,7 @@ def _maps(panels: list[Panel]) -> Figure:
 
 
 def _figure(width: float, height: float) -> Figure:
+    import_matplotlib()
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=110)  # a layout engine would draw each picture twice

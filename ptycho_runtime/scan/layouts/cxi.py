@@ -16,6 +16,7 @@ CXI_PATTERNS: Final = "entry_1/data_1/data"
 CXI_TRANSLATION: Final = "entry_1/data_1/translation"
 _TRANSLATIONS = (CXI_TRANSLATION, "entry_1/sample_1/geometry_1/translation")
 _DETECTOR = "entry_1/instrument_1/detector_1/"
+_HAS_SIGNAL: Final = 0x1000  # alone in a mask it speaks of a good pixel
 _SOURCE = "entry_1/instrument_1/source_1/"
 
 
@@ -24,7 +25,8 @@ def take_cxi(file: Hdf5File, raw: RawScan) -> None:
     _take_translation(file, raw)
     take_beamline(file, raw)
     if file.dataset(_DETECTOR + "mask") is not None:
-        raw.bad_pixels = file.array(_DETECTOR + "mask") != 0
+        mask = file.array(_DETECTOR + "mask")
+        raw.bad_pixels = (mask != 0) & (mask != _HAS_SIGNAL)
     if file.dataset(_SOURCE + "illumination") is not None:
         raw.probe = StoredProbe(file.array(_SOURCE + "illumination"))
 
