@@ -36,6 +36,7 @@ def report() -> dict[str, str]:
         ("hdf5plugin", "HDF5 compressed by bitshuffle, LZ4, zstd or blosc (pip install 'ptycho-export[compression]')"),
         ("scipy", "grouping for gridsize > 1, masks"),
         ("PIL", "pictures"),
+        ("matplotlib", "figures as SVG and PDF (pip install 'ptycho-export[figure]')"),
         ("tqdm", "progress bars"),
         ("openvino", "variants in reduced precision"),
     ):

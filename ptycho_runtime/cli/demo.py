@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ptycho_runtime import demo
 from ptycho_runtime.cli import reconstruct
+from ptycho_runtime.cli.options import figure_option
 from ptycho_runtime.cli.terminal import say
 
 
@@ -16,6 +17,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--out", type=Path, default=Path("ptycho-demo"), metavar="FOLDER", help="where it goes (ptycho-demo)"
     )
+    figure_option(command)
     command.add_argument("--force", action="store_true", help="overwrite files there that are not earlier results")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
     command.set_defaults(run=run)
@@ -27,6 +29,7 @@ def run(arguments: argparse.Namespace) -> int:
     given = [str(demo.MODEL), str(demo.SCAN), "--intensity", "-o", out]
     say("a simulated scan, and a model that was trained for such scans alone; what runs is")
     say(f"ptycho-runtime reconstruct {' '.join(given)}")
+    given += [] if arguments.figure is None else ["--figure", str(arguments.figure)]
     given += ["--force"] * arguments.force + ["--json"] * arguments.json
     command = argparse.ArgumentParser()
     reconstruct.options(command)

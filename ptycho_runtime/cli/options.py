@@ -21,6 +21,15 @@ def device_options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--threads", type=positive, help="CPU threads (what this process may use)")
 
 
+def figure_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--figure",
+        type=Path,
+        metavar="FILE",
+        help="draw a figure for a paper too: .png, or .svg and .pdf with matplotlib",
+    )
+
+
 def sha256_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--sha256", metavar="HEX", help="what the bundle has to have, as sha256sum prints it; another is refused"

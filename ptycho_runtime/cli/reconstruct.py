@@ -11,6 +11,7 @@ from ptycho_runtime.cli.inspect import export_facts, is_export, print_facts
 from ptycho_runtime.cli.options import (
     chosen_image,
     chosen_run,
+    figure_option,
     image_options,
     read_options,
     run_options,
@@ -45,6 +46,7 @@ def options(command: argparse.ArgumentParser) -> None:
         type=Path,
         help="result: .h5 (Ptychodus product), .npz, .cxi, .tif or .png; a .png comes with each",
     )
+    figure_option(command)
     run_options(command)
     sha256_option(command)
     timeout_option(command)
@@ -77,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         "positions file": arguments.positions,
         "mask": arguments.mask,
     }
-    target = check_target(arguments.out, inputs, force=arguments.force)
+    target = check_target(arguments.out, inputs, force=arguments.force, figure=arguments.figure)
     how = chosen_image(arguments)
     with (
         ptycho_runtime.open(

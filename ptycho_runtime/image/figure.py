@@ -1,4 +1,4 @@
-"""Pictures of an object: amplitude and phase beside each other, and the trust map, with pillow alone."""
+"""The picture beside each result: amplitude and phase beside each other, and the trust map, with pillow alone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _GAP_PX = 24
 _TOP_PX = 32
 _LINE_PX = 13
 _BOTTOM_PX = 36
-_WORST = 0.25  # score at the light end of the map: what is never accepted, whatever the scan
-_VERDICT_COLOURS = {"trusted": (0, 110, 40), "doubtful": (170, 95, 0), "not trusted": (190, 0, 0)}
+WORST = 0.25  # score at the light end of the map: what is never accepted, whatever the scan
+VERDICT_COLOURS = {"trusted": (0, 110, 40), "doubtful": (170, 95, 0), "not trusted": (190, 0, 0)}
 # Points of a perceptually even dark-to-light scale, between which colours are mixed.
-_MAP = np.array([(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], float)
+MAP = np.array([(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)], float)
 
 
 def figure(result: Reconstruction) -> Picture:
@@ -37,7 +37,7 @@ def figure(result: Reconstruction) -> Picture:
         (f"amplitude {_span(amplitude[mask])}", _grey(amplitude, mask)),
         (f"phase, rad {_span(phase[mask])}", _grey(phase, mask)),
     ]
-    shown = _shown_score(result)
+    shown = shown_score(result)
     if shown is not None:
         name, score = shown
         flagged = int(result.trust.flagged.sum())
@@ -55,17 +55,17 @@ def figure(result: Reconstruction) -> Picture:
     page = Image.new("RGB", (width, tiles[0][1].height + top + _BOTTOM_PX), "white")
     draw, x = ImageDraw.Draw(page), _GAP_PX
     for number, line in enumerate(reasons):
-        draw.text((x, 6 + number * _LINE_PX), line, fill=_VERDICT_COLOURS[result.trust.verdict])
+        draw.text((x, 6 + number * _LINE_PX), line, fill=VERDICT_COLOURS[result.trust.verdict])
     for title, tile in tiles:
         draw.text((x, top - 18), title + (" (partial)" if result.partial else ""), fill="black")
         page.paste(tile, (x, top))
         x += tile.width + _GAP_PX
     if shown is not None:
-        legend = Image.fromarray(_coloured(np.linspace(0, _WORST, tiles[-1][1].width)[None]).astype(np.uint8))
+        legend = Image.fromarray(mixed(MAP, np.linspace(0, 1, tiles[-1][1].width)[None]).astype(np.uint8))
         left, below = x - _GAP_PX - tiles[-1][1].width, top + tiles[0][1].height + 6
         page.paste(legend.resize((tiles[-1][1].width, 10), Image.Resampling.NEAREST), (left, below))
         draw.text((left, below + 12), "0 good", fill="black")
-        text = f"{_WORST:g} and more: bad"
+        text = f"{WORST:g} and more: bad"
         draw.text((left + tiles[-1][1].width - 6 * len(text), below + 12), text, fill="black")
     return page
 
@@ -77,7 +77,7 @@ def _wrapped(text: str, width_px: int) -> list[str]:
     )
 
 
-def _shown_score(result: Reconstruction) -> tuple[str, np.ndarray] | None:
+def shown_score(result: Reconstruction) -> tuple[str, np.ndarray] | None:
     """Return name and values of the score that the map shows: disagreement, else the stitched residual, else none."""
     scores = result.trust.scores
     pairs = (("disagreement of overlapping patches", scores.disagreement), ("residual", scores.stitched_residual))
@@ -113,6 +113,18 @@ def _grey(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 def _trust_map(result: Reconstruction, score: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
     """Colour each pixel by the score of the nearest pattern, on one scale for all scans; flagged patterns get a bright dot."""
+    canvas = result.canvas
+    colours = mixed(MAP, nearest_score(result, score, box) / WORST)
+    for x, y in result.scan.positions_px[result.trust.flagged]:
+        r, k = round(y - canvas.y0_px - box[0].start), round(x - canvas.x0_px - box[1].start)
+        colours[max(r - 2, 0) : r + 3, max(k - 2, 0) : k + 3] = (0, 220, 255)
+    colours[~canvas.covered[box]] = (235, 238, 242)
+    pixels: np.ndarray = colours.astype(np.uint8)
+    return pixels
+
+
+def nearest_score(result: Reconstruction, score: np.ndarray, box: tuple[slice, slice]) -> np.ndarray:
+    """Return for each pixel of a part of the object, (rows, columns), the score of the nearest pattern that has one."""
     from scipy.spatial import cKDTree
 
     canvas, reached = result.canvas, np.isfinite(score)
@@ -120,18 +132,13 @@ def _trust_map(result: Reconstruction, score: np.ndarray, box: tuple[slice, slic
     columns = np.arange(box[1].start, box[1].stop) + canvas.x0_px
     grid = np.stack(np.meshgrid(columns, rows), axis=-1).reshape(-1, 2)
     nearest = cKDTree(result.scan.positions_px[reached]).query(grid)[1].reshape(len(rows), len(columns))
-    colours = _coloured(score[reached][nearest])
-    for x, y in result.scan.positions_px[result.trust.flagged]:
-        r, k = round(y - rows[0]), round(x - columns[0])
-        colours[max(r - 2, 0) : r + 3, max(k - 2, 0) : k + 3] = (0, 220, 255)
-    colours[~canvas.covered[box]] = (235, 238, 242)
-    pixels: np.ndarray = colours.astype(np.uint8)
-    return pixels
+    found: np.ndarray = score[reached][nearest]
+    return found
 
 
-def _coloured(score: np.ndarray) -> np.ndarray:
-    """Return colours (…, 3) from dark, 0, to light, `_WORST` and more."""
-    level = np.clip(score / _WORST, 0, 1) * (len(_MAP) - 1)
-    low = np.minimum(level.astype(int), len(_MAP) - 2)
-    found: np.ndarray = _MAP[low] + (_MAP[low + 1] - _MAP[low]) * (level - low)[..., None]
+def mixed(points: np.ndarray, level: np.ndarray) -> np.ndarray:
+    """Return colours (…, 3) float64 mixed of those at `points`, the first at level 0 and below, the last at 1 and above."""
+    place = np.clip(level, 0, 1) * (len(points) - 1)
+    low = np.minimum(place.astype(int), len(points) - 2)
+    found: np.ndarray = points[low] + (points[low + 1] - points[low]) * (place - low)[..., None]
     return found

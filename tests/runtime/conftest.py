@@ -7,6 +7,12 @@ from pathlib import Path
 import pytest
 from shared_exports import export_once
 
+import ptycho_runtime
+from ptycho_runtime import demo as package
+from ptycho_runtime.image.result import Reconstruction
+from ptycho_runtime.scan.options import ReadOptions
+from ptycho_runtime.scan.read import read_scan
+
 
 @pytest.fixture(autouse=True)
 def no_tuned_settings(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,6 +24,14 @@ def exported(name: str, factory: pytest.TempPathFactory) -> Path:
     """Export a shared bundle, or find it exported."""
     pytest.importorskip("torch", reason="PyTorch is not installed, so there is nothing to run")
     return export_once(name, factory).bundle
+
+
+@pytest.fixture(scope="session")
+def demo_result() -> Reconstruction:
+    """Return the image of every third pattern of the demo that comes with the package; it needs neither PyTorch nor an export."""
+    options = ReadOptions(domain="intensity", every=3)
+    with ptycho_runtime.open(package.MODEL, "cpu") as model, read_scan(package.SCAN, 64, options) as scan:
+        return model.reconstruct(scan)
 
 
 @pytest.fixture(scope="session")

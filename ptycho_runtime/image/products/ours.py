@@ -11,13 +11,15 @@ from ptycho_runtime.image.products.tiff import SOFTWARE_TAG
 from ptycho_runtime.image.products.values import CREATOR
 
 _MARK_BYTES = 4096  # more than the mark of an NPZ takes
+_SVG_BYTES = 1 << 17  # of an SVG, in which its description and mark stand
+_PDF_BYTES = 1 << 26  # more than a figure takes
 
 
 def is_ours(path: Path) -> bool:
     """Say whether a file carries the mark: its content decides, whatever its suffix says.
 
-    The mark is `ptycho-runtime` as root attribute `creator` (HDF5, CXI), as member `creator` (NPZ), as tag Software (TIFF) or
-    as text Software (PNG). What cannot be read is not ours.
+    The mark is `ptycho-runtime` as root attribute `creator` (HDF5, CXI), as member `creator` (NPZ), as tag Software (TIFF), as
+    text Software (PNG), or as creator of a figure (SVG, PDF). What cannot be read is not ours.
     """
     try:
         with path.open("rb") as file:
@@ -59,10 +61,23 @@ def _png(path: Path) -> object:
         return image.info.get(SOFTWARE_KEY)
 
 
+def _svg(path: Path) -> object:
+    with path.open("rb") as file:
+        return CREATOR if f"<dc:title>{CREATOR}</dc:title>".encode() in file.read(_SVG_BYTES) else None
+
+
+def _pdf(path: Path) -> object:
+    if path.stat().st_size > _PDF_BYTES:
+        return None
+    return CREATOR if f"/Creator ({CREATOR})".encode() in path.read_bytes() else None
+
+
 _READERS: dict[bytes, Callable[[Path], object]] = {
     b"PK\x03\x04": _npz,
     b"\x89HDF\r\n\x1a\n": _hdf5,
     b"II*\x00": _tiff,
     b"MM\x00*": _tiff,
     b"\x89PNG\r\n\x1a\n": _png,
+    b"<?xml": _svg,
+    b"%PDF-": _pdf,
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptycho_runtime.errors import OutputError
+from ptycho_runtime.image.paper.write import check_figure
 from ptycho_runtime.image.products.ours import is_ours
 
 SUFFIXES = (".h5", ".hdf5", ".npz", ".cxi", ".tif", ".tiff", ".png")
@@ -15,9 +16,10 @@ SUFFIXES = (".h5", ".hdf5", ".npz", ".cxi", ".tif", ".tiff", ".png")
 
 @dataclass(frozen=True)
 class Target:
-    """A place for a result and the picture beside it."""
+    """A place for a result and the picture beside it, and for a figure where one is asked for."""
 
     path: Path
+    figure: Path | None = None
 
     @property
     def picture(self) -> Path:
@@ -27,30 +29,42 @@ class Target:
     @property
     def paths(self) -> tuple[Path, ...]:
         """All files that are written."""
-        return (self.path,) if self.path == self.picture else (self.path, self.picture)
+        return tuple(dict.fromkeys([self.path, self.picture, *([] if self.figure is None else [self.figure])]))
 
     def for_partial(self) -> Target:
         """Return where a partial result goes: `NAME.partial.SUFFIX` where a result is there already, for it may be complete."""
         if not self.path.exists():
             return self
-        return Target(self.path.with_name(f"{self.path.stem}.partial{self.path.suffix}"))
+        return Target(_partial(self.path), None if self.figure is None else _partial(self.figure))
 
 
-def check_target(path: Path, inputs: Mapping[str, Path | None], *, force: bool = False) -> Target:
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.partial{path.suffix}")
+
+
+def check_target(
+    path: Path, inputs: Mapping[str, Path | None], *, force: bool = False, figure: Path | None = None
+) -> Target:
     """Return the place of a result.
 
     Args:
         path: name of the result; its suffix names the format.
         inputs: files that are read, by what they are ("scan", "bundle"); None where there is none.
         force: overwrite files that this project did not write.
+        figure: name of the figure; none is drawn where None.
 
     Raises:
-        OutputError: the suffix names no format; a file that would be written is an input, is no file, is somebody else's
-            (unless forced); or its folder cannot be written.
+        OutputError: a suffix names no format; a file that would be written is an input, is no file, is somebody else's
+            (unless forced), or is written twice; or its folder cannot be written.
+        PackageMissingError: the figure's format needs matplotlib, which is not installed.
     """
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f"{path}: what to write is told by the suffix; expected one of {', '.join(SUFFIXES)}")
-    target = Target(path)
+    target = Target(path, figure)
+    if figure is not None:
+        check_figure(figure)
+        refuse_input(figure, {"result": path, "picture beside the result": target.picture})
+        refuse_unwritable(figure)
     for each in target.paths:
         refuse_input(each, inputs)
     refuse_foreign([*target.paths, *target.for_partial().paths], force=force)

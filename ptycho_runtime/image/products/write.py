@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from ptycho_runtime.files import replacing
+from ptycho_runtime.image.paper.write import write_figure
 from ptycho_runtime.image.products import cxi, npz, png, ptychodus, tiff
 from ptycho_runtime.image.products.target import Target
 from ptycho_runtime.image.result import Reconstruction
@@ -23,7 +24,7 @@ WRITERS: dict[str, Callable[[Reconstruction, IO[bytes]], None]] = {
 
 
 def write_product(result: Reconstruction, target: Target) -> list[Path]:
-    """Write a reconstruction and a PNG of it beside it; returns the files written.
+    """Write a reconstruction, a PNG of it beside it, and the figure where there is to be one; returns the files written.
 
     A partial one never takes the place of what is there: see `Target.for_partial`.
 
@@ -36,6 +37,9 @@ def write_product(result: Reconstruction, target: Target) -> list[Path]:
     """
     place = target.for_partial() if result.partial else target
     for path in place.paths:
+        if path == place.figure:
+            write_figure(result, path)
+            continue
         with replacing(path) as file:
             WRITERS[path.suffix.lower()](result, file)
     return list(place.paths)
