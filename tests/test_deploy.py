@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "deploy" / "ptycho-reconstruct@.service"
+WATCH = ROOT / "deploy" / "ptycho-watch.service"
 
 
 def test_the_example_in_the_unit_starts_what_it_names() -> None:
@@ -19,19 +20,36 @@ def test_the_example_in_the_unit_starts_what_it_names() -> None:
     assert "${SCANS}/%i.npz -o ${OBJECTS}/%i.h5" in text
 
 
-def test_settings_of_the_unit_are_those_of_its_file() -> None:
-    used = set(re.findall(r"\$\{(\w+)\}", UNIT.read_text()))
+def test_settings_of_the_units_are_those_of_their_file() -> None:
+    used = set(re.findall(r"\$\{(\w+)\}", UNIT.read_text() + WATCH.read_text()))
     given = set(re.findall(r"^(\w+)=", (ROOT / "deploy" / "ptycho-runtime.conf").read_text(), flags=re.MULTILINE))
     assert used == given
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_the_unit_is_exposed_to_little(tmp_path: Path) -> None:
-    path = tmp_path / "ptycho-reconstruct@2026-11-24_0042.service"
-    path.write_bytes(UNIT.read_bytes())
+@pytest.mark.parametrize(
+    ("unit", "name"), [(UNIT, "ptycho-reconstruct@2026-11-24_0042.service"), (WATCH, WATCH.name)], ids=["one", "watch"]
+)
+def test_the_units_are_exposed_to_little(unit: Path, name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(unit.read_bytes())
     command = ["systemd-analyze", "security", "--offline=yes", "--threshold=30", "--no-pager", str(path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-300:] + done.stderr
+
+
+def test_the_watching_unit_gives_what_the_command_takes() -> None:
+    from ptycho_runtime.cli.main import parser
+
+    (line,) = re.findall(r"^ExecStart=\S+/ptycho-runtime (.+)$", WATCH.read_text(), flags=re.MULTILINE)
+    settings = dict(
+        re.findall(r"^(\w+)=(.*)$", (ROOT / "deploy" / "ptycho-runtime.conf").read_text(), flags=re.MULTILINE)
+    )
+    given = parser().parse_args(
+        [re.sub(r"\$\{(\w+)\}", lambda found: settings[found[1]], word) for word in line.split()]
+    )
+    assert (given.command, given.pattern, given.device, given.once) == ("watch", "*.h5", "cpu", False)
+    assert (str(given.folder), str(given.out)) == (settings["SCANS"], settings["OBJECTS"])
 
 
 def test_the_image_is_pinned_and_checked() -> None:

@@ -1,4 +1,4 @@
-"""The command line: `ptycho-runtime demo|reconstruct|predict|inspect|check|tune|doctor`. One line an error, exit codes a script can use."""
+"""The command line of a beamline host: `ptycho-runtime COMMAND`, one file each. One line an error, exit codes a script can use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from ptycho_runtime.cli import check, demo, doctor, inspect, predict, reconstruct, tune
+from ptycho_runtime.cli import batch, check, demo, doctor, inspect, predict, reconstruct, tune, watch
 from ptycho_runtime.cli.config import with_config
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, report_bug, say
 from ptycho_runtime.cli.time_limit import time_limit
@@ -32,7 +32,7 @@ def _grammar() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentP
         "5 not trusted (--strict), 130 stopped, 1 a bug here.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, reconstruct, predict, inspect, check, tune, doctor):
+    for module in (demo, reconstruct, batch, watch, predict, inspect, check, tune, doctor):
         module.add(commands)
     return top, commands.choices
 
