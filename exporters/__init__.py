@@ -10,13 +10,18 @@ from exporters.installation import check_installation
 from ptycho_runtime.errors import TorchMissingError
 
 if TYPE_CHECKING:
+    __version__: str
     from exporters.pipeline import ExportResult, export_bundle, verify_bundle
 
-__all__ = ["ExportResult", "MixedInstallationError", "export_bundle", "verify_bundle"]
+__all__ = ["ExportResult", "MixedInstallationError", "__version__", "export_bundle", "verify_bundle"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the pipeline, and with it PyTorch, when it is first asked for."""
+    if name == "__version__":
+        from ptycho_runtime import __version__
+
+        return __version__
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     check_installation()

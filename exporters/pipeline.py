@@ -45,7 +45,13 @@ _NO_BASELINE = (
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What an export left."""
+    """What an export left.
+
+    Example:
+        >>> from exporters import export_bundle
+        >>> export_bundle("wts.h5.zip", "exported").bundle.name
+        'wts.h5.zip'
+    """
 
     bundle: Path
     """The augmented bundle."""
@@ -79,6 +85,12 @@ def export_bundle(
         DeviceUnavailableError: OpenVINO, which runs the variants, is not installed or lacks the precision here.
         DeviceRequiredError: a required device is absent, or did not run all; no export is stored.
         TorchMissingError: PyTorch is not installed.
+
+    Example:
+        >>> from exporters import export_bundle
+        >>> result = export_bundle("wts.h5.zip", "exported")
+        >>> result.report.passed, sorted(result.graphs)
+        (True, ['autoencoder', 'diffraction_to_obj', 'diffraction_to_obj_centre'])
     """
     options = replace(options or ExportOptions(), **fields)
     require_torch("export_bundle")
@@ -244,6 +256,11 @@ def verify_bundle(source: str | Path, options: VerifyOptions | None = None, **fi
         ChangedMeanwhileError: a baseline was to be stored in the bundle, which is not what was read any more.
         OutputError: it was to be stored and cannot be written, or without a scan.
         TorchMissingError: PyTorch is not installed.
+
+    Example:
+        >>> from exporters import verify_bundle
+        >>> verify_bundle("exported/wts.h5.zip").passed
+        True
     """
     options = replace(options or VerifyOptions(), **fields)
     if options.store_baseline and options.scan is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -18,6 +19,7 @@ from ptycho_runtime.engine.variants import OpenedVariant, open_variant
 from ptycho_runtime.errors import DeviceUnavailableError, NotExportedError, ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.bundle import Export, open_export
 from ptycho_runtime.export.domain import with_domain
+from ptycho_runtime.files import printable
 from ptycho_runtime.image.options import Progress, ReconstructOptions
 from ptycho_runtime.image.stitch import holds_crop
 from ptycho_runtime.scan.scale import input_scale_factor as scale_of
@@ -42,6 +44,13 @@ class Reconstructor(Closing):
     """An exported model, ready to run: a context manager, and `close` does what leaving it does.
 
     Its methods may be called from several threads at a time.
+
+    Example:
+        >>> import ptycho_runtime
+        >>> from ptycho_runtime import demo
+        >>> with ptycho_runtime.open(demo.MODEL, "cpu") as model:
+        ...     model
+        <Reconstructor of model.onnx on cpu: 1 × 64 × 64 px amplitude, float32, batch 16>
     """
 
     def __init__(self, export: Export, options: RunOptions = DEFAULTS) -> None:
@@ -74,8 +83,32 @@ class Reconstructor(Closing):
         self.tuned = remembered(self.export, options.device) if self._free else None
         return options if self.tuned is None else replace(options, batch=self.tuned.batch, threads=self.tuned.threads)
 
+    def __repr__(self) -> str:
+        """Return what it is in one line."""
+        C, N, _ = self.expected_input_shape
+        closed = "closed, " if self._closed else ""
+        return (
+            f"<Reconstructor of {printable(self.export.path.name)} on {self.patches.device}: {closed}{C} × {N} × {N} px "
+            f"{self.export.domain}, {self.precision}, batch {self.batch}>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the line, and what it was exported from."""
+        facts = {"graphs": ", ".join(sorted(self.export.graphs)), "era": self.export.era, "sha256": self.export.sha256}
+        lines = "".join(
+            f"<tr><th>{name}</th><td>{escape(printable(text, 200))}</td></tr>" for name, text in facts.items()
+        )
+        return f"<div><p>{escape(repr(self))}</p><table>{lines}</table></div>"
+
     def close(self) -> None:
-        """Close all sessions, with their threads and memory; a second time does nothing."""
+        """Close all sessions, with their threads and memory; a second time does nothing.
+
+        Example:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import demo
+            >>> model = ptycho_runtime.open(demo.MODEL, "cpu")
+            >>> model.close()
+        """
         self._closed = True
         for session in self._graphs.values():
             session.close()
@@ -124,6 +157,14 @@ class Reconstructor(Closing):
 
         Reduced precision runs where it was asked for (`precision="auto"`), the export brings a variant, and its budget is kept
         on this host.
+
+        Example:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import demo
+            >>> with ptycho_runtime.open(demo.MODEL, "cpu", precision="auto") as model:
+            ...     opened, why_not = model.variant()
+            >>> opened is None
+            True
         """
         if self.precision == "float32":
             return None, ""
@@ -139,7 +180,14 @@ class Reconstructor(Closing):
         return found, found.variant.label
 
     def warmup(self) -> None:
-        """Run once on numbers, so that the first patterns do not wait."""
+        """Run once on numbers, so that the first patterns do not wait.
+
+        Example:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import demo
+            >>> with ptycho_runtime.open(demo.MODEL, "cpu") as model:
+            ...     model.warmup()
+        """
         self.patches.warmup()
 
     def predict(self, diffraction: np.ndarray, input_scale_factor: float | np.ndarray | None = None) -> np.ndarray:
@@ -156,6 +204,15 @@ class Reconstructor(Closing):
 
         Raises:
             ReconstructionError: another shape, or values that are not finite or negative.
+
+        Example:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import demo
+            >>> scan = ptycho_runtime.read_scan(demo.SCAN, options=ptycho_runtime.ReadOptions(domain="intensity"))
+            >>> with ptycho_runtime.open(demo.MODEL, "cpu") as model, scan:
+            ...     patches = model.predict(scan.patterns([0, 1, 2], 64, "amplitude"))
+            >>> patches.shape, patches.dtype
+            ((3, 64, 64), dtype('complex64'))
         """
         given = np.asarray(diffraction)
         C, N, _ = self.expected_input_shape
@@ -192,6 +249,15 @@ class Reconstructor(Closing):
             scan: patterns and positions.
             options: how; what `ReconstructOptions` says where None.
             progress: called with (groups done, groups in all).
+
+        Example:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import demo
+            >>> scan = ptycho_runtime.read_scan(demo.SCAN, options=ptycho_runtime.ReadOptions(domain="intensity", every=2))
+            >>> with ptycho_runtime.open(demo.MODEL, "cpu") as model, scan:
+            ...     result = model.reconstruct(scan)
+            >>> result.trust.verdict, result.object.shape
+            ('trusted', (140, 140))
         """
         from ptycho_runtime.image.reconstruct import Graphs, reconstruct
 
@@ -231,6 +297,13 @@ def open(
         FileNotFoundError: nothing is there.
         ReconstructionError: the file is not what an export is, or an option has a value that it cannot have.
         DeviceUnavailableError: the device was asked for by name and cannot be used, or there is no CUDA for a CUDA graph.
+
+    Example:
+        >>> import ptycho_runtime
+        >>> from ptycho_runtime import demo
+        >>> with ptycho_runtime.open(demo.MODEL, device="cpu", threads=1) as model:
+        ...     model.expected_input_shape
+        (1, 64, 64)
     """
     chosen = RunOptions(options) if isinstance(options, str) else options or DEFAULTS
     return Reconstructor(with_domain(open_export(path, sha256), model_domain), replace(chosen, **fields))

@@ -62,6 +62,12 @@ def check_host(export: Export, options: RunOptions = DEFAULTS) -> list[CheckRow]
         NotExportedError: the export has no `golden.npz`.
         DamagedExportError: `golden.npz` lacks arrays.
         DeviceUnavailableError: the device cannot be used.
+
+    Example:
+        >>> import ptycho_runtime
+        >>> export = ptycho_runtime.open_export("exported/wts.h5.zip")
+        >>> {row.verdict for row in ptycho_runtime.check_host(export)}
+        {'passed'}
     """
     golden = load_golden(export)
     rows = []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ptycho_torch import errors, params
 from ptycho_torch.architecture import detect
 from ptycho_torch.bundle import read_bundle
@@ -15,12 +17,16 @@ from ptycho_torch.model_manager import (
 )
 from ptycho_torch.spec import ModelSpec
 
+if TYPE_CHECKING:
+    __version__: str
+
 __all__ = [
     "BundleError",
     "InferenceConfig",
     "ModelConfig",
     "ModelSpec",
     "TrainingConfig",
+    "__version__",
     "create_torch_model_with_gridsize",
     "detect",
     "errors",
@@ -30,3 +36,12 @@ __all__ = [
     "read_bundle",
     "save_torch_bundle",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Return the version when it is asked for."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ptycho_runtime import __version__
+
+    return __version__

@@ -11,7 +11,13 @@ from ptycho_torch.errors import ConfigurationError
 
 @dataclass
 class ModelConfig:
-    """What the network is."""
+    """What the network is.
+
+    Example:
+        >>> from ptycho_torch import ModelConfig
+        >>> ModelConfig(N=128, gridsize=2).n_filters_scale
+        2
+    """
 
     N: int = 64
     gridsize: int = 1
@@ -52,7 +58,13 @@ class ModelConfig:
 
 @dataclass
 class TrainingConfig:
-    """How the network is trained."""
+    """How the network is trained.
+
+    Example:
+        >>> from ptycho_torch import ModelConfig, TrainingConfig
+        >>> TrainingConfig(ModelConfig(N=128)).batch_size
+        16
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     train_data_file: Path | str | None = None
@@ -82,7 +94,13 @@ class TrainingConfig:
 
 @dataclass
 class InferenceConfig:
-    """What the network is applied to."""
+    """What the network is applied to.
+
+    Example:
+        >>> from ptycho_torch import InferenceConfig
+        >>> InferenceConfig(model_path="run").model.N
+        64
+    """
 
     model: ModelConfig = field(default_factory=ModelConfig)
     model_path: Path | str | None = None

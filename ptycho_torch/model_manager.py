@@ -46,6 +46,12 @@ def load_torch_bundle(
         FileNotFoundError: nothing is there.
         BundleError: the bundle is refused; `params.cfg` is then exactly as it was.
         TorchMissingError: PyTorch is not installed.
+
+    Example:
+        >>> from ptycho_torch import load_torch_bundle
+        >>> models, params = load_torch_bundle("wts.h5")
+        >>> sorted(models), params["N"]
+        (['autoencoder', 'diffraction_to_obj'], 64)
     """
     require_torch("load_torch_bundle")
     if model_name is not None and model_name not in ROLES:
@@ -87,6 +93,12 @@ def load_inference_bundle_torch(
         ConfigurationError: a pair that PtychoPINN does not have.
         EvidenceConflictError: a pair that is not the model's; `params.cfg` is then exactly as it was.
         BundleError: as `load_torch_bundle` does.
+
+    Example:
+        >>> from ptycho_torch import load_inference_bundle_torch
+        >>> models, params = load_inference_bundle_torch(".")
+        >>> models["diffraction_to_obj"].training
+        False
     """
     given = (scale_contract_version, measurement_domain)
     pairs = [
@@ -124,6 +136,12 @@ def create_torch_model_with_gridsize(
     Raises:
         ConfigurationError: sizes or values that PtychoPINN does not have.
         TorchMissingError: PyTorch is not installed.
+
+    Example:
+        >>> from ptycho_torch import create_torch_model_with_gridsize
+        >>> model = create_torch_model_with_gridsize(2, 64)
+        >>> model.spec.in_channels
+        4
     """
     require_torch("create_torch_model_with_gridsize")
     from ptycho_torch.models.module import PtychoModel
@@ -156,6 +174,12 @@ def save_torch_bundle(
         ConfigurationError: a probe mask that the era's bundles cannot hold.
         OutputError: the folder cannot be written; an older file stays as it was.
         TorchMissingError: PyTorch is not installed.
+
+    Example:
+        >>> from ptycho_torch import create_torch_model_with_gridsize, save_torch_bundle
+        >>> model = create_torch_model_with_gridsize(1, 64)
+        >>> save_torch_bundle({"autoencoder": model, "diffraction_to_obj": model}, "new/wts.h5", {"N": 64, "gridsize": 1}).name
+        'wts.h5.zip'
     """
     require_torch("save_torch_bundle")
     from ptycho_torch.save import save_bundle

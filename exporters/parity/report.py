@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from exporters.parity.rows import STORED_RUNTIMES, Cell, Divergence, ParityRow, StitchedRow, finite
+from ptycho_runtime.files import printable
 
 if TYPE_CHECKING:
     from exporters.parity.evidence import Evidence
@@ -37,6 +38,18 @@ class ParityReport:
     notices: list[str] = field(
         default_factory=list
     )  # what a reader of the verdict must know, such as a file that was not run
+
+    def __repr__(self) -> str:
+        """Return what it is in one line."""
+        return (
+            f"<ParityReport of {printable(self.name)}: {'passed' if self.passed else 'failed'}, {len(self.rows)} rows>"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the verdict, and each runtime and device by its worst batch."""
+        from exporters.parity.forms.notebook import to_fragment
+
+        return to_fragment(self)
 
     @property
     def passed(self) -> bool:

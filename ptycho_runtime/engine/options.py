@@ -20,6 +20,11 @@ class RunOptions:
 
     Raises `ReconstructionError` for a value that none of them can have, and `DeviceUnavailableError` for a CUDA graph on a device
     that has none.
+
+    Example:
+        >>> import ptycho_runtime
+        >>> ptycho_runtime.RunOptions("cpu", batch=8).groups
+        8
     """
 
     device: str = "auto"

@@ -56,7 +56,14 @@ _TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 
 @dataclass(frozen=True)
 class Export:
-    """One export: its graphs and what a scan must be for it."""
+    """One export: its graphs and what a scan must be for it.
+
+    Example:
+        >>> import ptycho_runtime
+        >>> from ptycho_runtime import demo
+        >>> ptycho_runtime.open_export(demo.MODEL)
+        <Export model.onnx: diffraction_to_obj, 64 px, amplitude, era J>
+    """
 
     path: Path
     graphs: Mapping[str, bytes]
@@ -84,6 +91,11 @@ class Export:
     """In reduced precision, by graph and device."""
     patterns: bytes | None = field(default=None, repr=False)
     """By which the variants were judged."""
+
+    def __repr__(self) -> str:
+        """Return what it is in one line."""
+        graphs = ", ".join(sorted(self.graphs))
+        return f"<Export {printable(self.path.name)}: {graphs}, {self.N} px, {self.domain}, era {printable(self.era)}>"
 
     @property
     def C(self) -> int:
@@ -114,6 +126,13 @@ def open_export(path: str | Path, sha256: str | None = None) -> Export:
             sha256 than is asked for.
         ReconstructionError: `sha256` is none.
         UnsafeGraphError: a graph is not the contract's.
+
+    Example:
+        >>> import ptycho_runtime
+        >>> from ptycho_runtime import demo
+        >>> export = ptycho_runtime.open_export(demo.MODEL)
+        >>> export.N, export.domain, sorted(export.graphs)
+        (64, 'amplitude', ['diffraction_to_obj'])
     """
     path = Path(path)
     if not path.is_file():

@@ -12,7 +12,12 @@ Weighting = Literal["auto", "probe", "window"]
 
 @dataclass(frozen=True)
 class ReconstructOptions:
-    """How an object is made of a scan."""
+    """How an object is made of a scan.
+
+    Example:
+        >>> import ptycho_runtime
+        >>> options = ptycho_runtime.ReconstructOptions(weighting="window", frc=True)
+    """
 
     scale: float | None = None
     """`input_scale_factor`; the frozen value, else the release's formula over this scan where None."""

@@ -27,6 +27,7 @@ class Origin:
     bundle: str = ""
     """Name of the exported bundle's file."""
     bundle_sha256: str = ""
+    bundle_path: Path | None = field(default=None, repr=False)
     scan: str = ""
     """Name of the scan's file, or what the scan was called."""
     scan_path: Path | None = field(default=None, repr=False)
@@ -68,6 +69,7 @@ def origin_of(export: Export, scan: Scan, options: ReconstructOptions) -> Origin
     return Origin(
         bundle=export.path.name,
         bundle_sha256=export.sha256,
+        bundle_path=export.path,
         scan=scan.name,
         scan_path=scan.path,
         options={"scan": changed(scan.options), "image": changed(options)},

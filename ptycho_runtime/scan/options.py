@@ -28,7 +28,12 @@ PATTERN_KEYS: Final = (
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """What the user declares; None leaves it to what the file makes certain."""
+    """What the user declares; None leaves it to what the file makes certain.
+
+    Example:
+        >>> import ptycho_runtime
+        >>> options = ptycho_runtime.ReadOptions(domain="intensity", position_unit="um", exclude=(3, 17))
+    """
 
     domain: Domain | None = None
     axis_order: AxisOrder | None = None

@@ -21,7 +21,7 @@ from ptycho_runtime.scan.probe import understood_probe
 from ptycho_runtime.scan.scan import Scan
 
 
-def read_scan(path: str | Path, N: int | None, options: ReadOptions | None = None) -> Scan:
+def read_scan(path: str | Path, N: int | None = None, options: ReadOptions | None = None) -> Scan:
     """Return a scan whose patterns stay on disk, after one pass over them.
 
     Args:
@@ -33,6 +33,14 @@ def read_scan(path: str | Path, N: int | None, options: ReadOptions | None = Non
         FileNotFoundError: nothing is there.
         ScanError: the file cannot be read without guessing, or holds what no detector gives; the message names frames and options.
         PackageMissingError: its frames are compressed by a filter that is not installed.
+
+    Example:
+        >>> import ptycho_runtime
+        >>> from ptycho_runtime import demo
+        >>> options = ptycho_runtime.ReadOptions(domain="intensity", pixel_size_m=2.5e-8)
+        >>> with ptycho_runtime.read_scan(demo.SCAN, 64, options) as scan:
+        ...     scan
+        <Scan scan.npz: 148 patterns of 64 px, intensity>
     """
     options = options or ReadOptions()
     path = Path(path)

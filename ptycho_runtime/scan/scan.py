@@ -10,6 +10,7 @@ import numpy as np
 
 from ptycho_runtime.closing import Closing
 from ptycho_runtime.errors import ScanError
+from ptycho_runtime.files import printable
 from ptycho_runtime.scan.detector import Detector, always_marked
 from ptycho_runtime.scan.geometry import check_positions
 from ptycho_runtime.scan.layouts.numbers import check_type
@@ -24,6 +25,19 @@ class Scan(Closing):
 
     `read` is called for all patterns when the scan is made. Patterns that are zero everywhere are left out and listed in
     `skipped`; `ScanError` is raised for what `read_scan` refuses. Use it as a context manager, or `close` it.
+
+    Example:
+        >>> import numpy as np
+        >>> import ptycho_runtime
+        >>> counts = np.random.default_rng(0).poisson(9.0, (5, 64, 64))  # what a detector gave, zero frequency in the middle
+        >>> counts[:, 30:35, 30:35] += 1000
+        >>> x_px = np.arange(5) * 7.5
+        >>> scan = ptycho_runtime.Scan(
+        ...     name="line", read=lambda rows: counts[rows], frames=np.arange(5),
+        ...     positions_px=np.stack([x_px, 0 * x_px], axis=-1), size_px=64, domain="intensity",
+        ... )
+        >>> scan
+        <Scan line: 5 patterns of 64 px, intensity>
     """
 
     name: str
@@ -68,6 +82,10 @@ class Scan(Closing):
         if self.energy_of_row is None:
             self._look()
 
+    def __repr__(self) -> str:
+        """Return what it is in one line."""
+        return f"<Scan {printable(self.name)}: {len(self)} patterns of {self.size_px} px, {self.domain}>"
+
     def __len__(self) -> int:
         """Return the number of usable patterns."""
         return len(self.frames)
@@ -86,6 +104,13 @@ class Scan(Closing):
 
         Raises:
             ScanError: a pattern cannot be read.
+
+        Example:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import demo
+            >>> with ptycho_runtime.read_scan(demo.SCAN, 64, ptycho_runtime.ReadOptions(domain="intensity")) as scan:
+            ...     scan.patterns([0, 5], 64, "amplitude").shape
+            (2, 64, 64)
         """
         detector, rows = self._grid()
         unique, back = np.unique(which, return_inverse=True)
@@ -97,7 +122,15 @@ class Scan(Closing):
         return result
 
     def energy(self, N: int, domain: str) -> np.ndarray:
-        """Return Σ d² of each usable pattern d as `patterns` gives it, (n,) float64; read only where not known yet."""
+        """Return Σ d² of each usable pattern d as `patterns` gives it, (n,) float64; read only where not known yet.
+
+        Example:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import demo
+            >>> with ptycho_runtime.read_scan(demo.SCAN, 64, ptycho_runtime.ReadOptions(domain="intensity")) as scan:
+            ...     scan.energy(64, "amplitude").shape
+            (148,)
+        """
         detector, rows = self._grid()
         known = (self.energy_of_row or {}).get((N, domain))
         if known is not None:
@@ -107,12 +140,29 @@ class Scan(Closing):
         return np.concatenate([np.zeros(0), *parts])
 
     def subset(self, which: np.ndarray) -> Scan:
-        """Return the scan of some usable patterns, by their indices."""
+        """Return the scan of some usable patterns, by their indices.
+
+        Example:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import demo
+            >>> with ptycho_runtime.read_scan(demo.SCAN, 64, ptycho_runtime.ReadOptions(domain="intensity")) as scan:
+            ...     len(scan.subset(range(20)))
+            20
+        """
         _, rows = self._grid()
         return replace(self, frames=self.frames[which], rows=rows[which], positions_px=self.positions_px[which])
 
     def without(self, frames: Iterable[int], reason: str = "left out") -> Scan:
-        """Return the scan without some frames, by the file's own numbers; they are listed in `skipped` under the reason."""
+        """Return the scan without some frames, by the file's own numbers; they are listed in `skipped` under the reason.
+
+        Example:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import demo
+            >>> with ptycho_runtime.read_scan(demo.SCAN, 64, ptycho_runtime.ReadOptions(domain="intensity")) as scan:
+            ...     part = scan.without([3, 17], "beam off")
+            >>> len(part), part.skipped
+            (146, {'beam off': [3, 17]})
+        """
         out = np.isin(self.frames, np.fromiter(frames, np.int64))
         part = self.subset(np.flatnonzero(~out))
         if out.any():

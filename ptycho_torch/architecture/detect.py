@@ -58,6 +58,12 @@ def detect(
         MissingParamsError: fields without which nothing can be rebuilt are absent.
         UnsupportedArchitectureError: a generator nobody can build.
         BundleError: where several reasons stand against the bundle, the first one's class, and all in its message.
+
+    Example:
+        >>> from ptycho_torch import detect, read_bundle
+        >>> found = detect(read_bundle("wts.h5.zip"))
+        >>> found.spec.generator, found.spec.N
+        ('cnn', 64)
     """
     evidence = gather(record, role, architecture)
     unbuildable = network.refusals_of_names(evidence)

@@ -49,6 +49,12 @@ def read_bundle(path: str | Path, *, ignore_extra: bool = False) -> BundleRecord
     Raises:
         FileNotFoundError: nothing is there.
         BundleError: one subclass per cause, see `ptycho_torch.errors`.
+
+    Example:
+        >>> from ptycho_torch import read_bundle
+        >>> record = read_bundle("wts.h5.zip")
+        >>> record.kind, sorted(record.weights)
+        ('zip', ['autoencoder', 'diffraction_to_obj'])
     """
     record = _read(path)
     # Whoever exported it has decided that already.

@@ -119,3 +119,14 @@ def test_rows_of_a_graph_stand_together_in_the_order_of_the_files() -> None:
         ("autoencoder", "torchscript"),
         ("autoencoder", "onnx"),
     ]
+
+
+def test_a_notebook_shows_verdict_and_matrix_and_no_tags_of_files() -> None:
+    found = report()
+    assert repr(found) == f"<ParityReport of demo: passed, {len(found.rows)} rows>"
+    found.rows[0].reason = "<b>bold</b>"
+    shown = found._repr_html_()
+    assert "<strong>passed</strong>" in shown
+    assert "<td>1, 5</td>" in shown
+    assert "not run: no NVIDIA driver" in shown
+    assert "&lt;b&gt;bold" in shown
