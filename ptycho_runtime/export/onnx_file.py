@@ -13,40 +13,22 @@ from typing import NoReturn, Self
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import DamagedExportError, UnsafeGraphError
+from ptycho_runtime.export.onnx_bounds import TooLargeError, refuse_excess
+from ptycho_runtime.export.onnx_shapes import RULES, Constant, Node, Value
 from ptycho_runtime.export.protobuf import Field, fields, message, number, numbers, text
 from ptycho_runtime.files import printable
 
 STANDARD_DOMAINS = ("", "ai.onnx")
-# What this project's graphs are made of (docs/operators.md), before and after their rewrites and in reduced precision. None of
-# them branches, loops, draws random numbers, or takes the size of what it makes from a number that the graph computes.
-OPERATORS = frozenset({
-    "Abs", "Add", "And", "Atan", "AveragePool", "BatchNormalization", "Cast", "CastLike", "Ceil", "Clip", "Concat", "Constant", "Conv",
-    "ConvTranspose", "Cos", "DepthToSpace", "DequantizeLinear", "Div", "Equal", "Erf", "Exp", "Expand", "Flatten", "Floor",
-    "Gather", "GatherND", "Gelu", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "Greater", "GreaterOrEqual", "HardSigmoid",
-    "Identity", "InstanceNormalization", "LayerNormalization", "LeakyRelu", "Less", "LessOrEqual", "Log", "MatMul", "Max", "MaxPool", "Mean", "Min",
-    "Mod", "Mul", "Neg", "Not", "Or", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin",
-    "ReduceProd", "ReduceSum", "ReduceSumSquare", "ReduceL2", "Relu", "Reshape", "Resize", "Round", "Shape", "Sigmoid", "Sign", "Sin",
-    "Slice", "Softmax", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Sum", "Tan", "Tanh", "Transpose", "Unsqueeze", "Where",
-})  # fmt: skip
-# Which of their inputs say how large the result is; these must stand in the file as constants, and be small: (input, largest
-# number, largest product of the numbers).
-_SIZED_BY = {
-    "Expand": ((1, 1 << 16, 1 << 26),),
-    "Pad": ((1, 1 << 12, 1 << 48),),
-    "Resize": ((2, 64, 256), (3, 1 << 16, 1 << 26)),
-    "Reshape": ((1, 1 << 31, 1 << 31),),
-}
-# The same of attributes.
-_GROWING = {
-    "pads": 1 << 12, "strides": 64, "dilations": 1 << 12, "output_padding": 64, "output_shape": 1 << 12, "kernel_shape": 1 << 12,
-    "blocksize": 64,
-}  # fmt: skip
+OPERATORS = frozenset({*RULES, "Constant"})
+OPERATOR_SETS = range(18, 23)  # in which the operators have the form that `onnx_shapes` knows
 MAX_ELEMENTS = 1 << 26  # of an input or output, beside its dynamic axes
 MAX_FIELDS = 4_000_000  # of the whole file; exports have some thousands
 _ORT_MARK = b"ORTM"  # by which onnxruntime knows its own format, which has other rules
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}  # by data_type
 _TYPES = {1: "float32", 7: "int64"}
 _INT64, _FLOAT = 7, 1
+_VALUE_FIELDS = {1: 2, 2: 3, 3: 4, 4: 5, 6: 7, 7: 8, 8: 9}  # of an attribute, by its type
+_EMPTY = memoryview(b"")
 
 # What a message may hold, by field number. Everything else, known to the specification or not, is refused.
 _MODEL = {1, 2, 3, 4, 5, 6, 7, 8, 14}
@@ -111,22 +93,14 @@ def look_into(data: bytes, label: str) -> GraphFile:
     return CheckedModel(data, label).told
 
 
-@dataclass
-class _Tensor:
-    """A constant: its size, and its numbers where they are few enough to say how large something is."""
-
-    dims: tuple[int, ...]
-    values: tuple[float, ...] | None
-
-
 class _Walk:
     """One walk over one file."""
 
     def __init__(self, label: str) -> None:
         self.label = label
         self.found = GraphFile()
-        self.constants: dict[str, _Tensor] = {}
-        self.sized: list[tuple[str, str, int, int]] = []  # operator, what says how large its result is, limits of that
+        self.constants: dict[str, Constant] = {}
+        self.nodes: list[Node] = []
         self.fields_left = MAX_FIELDS
 
     def model(self, data: bytes) -> GraphFile:
@@ -137,12 +111,11 @@ class _Walk:
             for key, value in self._fields(memoryview(data)):
                 self._known("the file", key, _MODEL)
                 if key == 8:
-                    entry = dict(self._fields(message(value)))
-                    self.found.opsets[text(entry.get(1, memoryview(b"")))] = number(entry.get(2, 0))
+                    entry = self._single(value)
+                    self._operator_set(text(entry.get(1, _EMPTY)), number(entry.get(2, 0)))
                 elif key == 14:
-                    entry = dict(self._fields(message(value)))
-                    empty = memoryview(b"")
-                    self.found.metadata[text(entry.get(1, empty))] = text(entry.get(2, empty))
+                    entry = self._single(value)
+                    self._metadata(text(entry.get(1, _EMPTY)), text(entry.get(2, _EMPTY)))
                 elif key == 7:
                     graphs += 1
                     self._graph(message(value))
@@ -152,11 +125,26 @@ class _Walk:
             raise DamagedExportError(
                 f"{self.label}: is no ONNX file, or is cut short (no graph with inputs and outputs in it)"
             )
-        strangers = sorted(set(self.found.opsets) - set(STANDARD_DOMAINS))
-        if strangers:
-            self._refuse(f"asks for custom operators of {', '.join(map(printable, strangers))}")
-        self._sizes()
+        if not self.found.opsets:
+            raise DamagedExportError(f"{self.label}: is no ONNX file, or is cut short (it names no operator set)")
+        try:
+            outputs = [info["name"] for info in self.found.outputs]
+            refuse_excess(self.found.inputs, outputs, self.nodes, self.constants)
+        except TooLargeError as error:
+            self._refuse(str(error))
         return self.found
+
+    def _operator_set(self, domain: str, version: int) -> None:
+        if domain not in STANDARD_DOMAINS:
+            self._refuse(f"asks for custom operators of {printable(domain)}")
+        if self.found.opsets or version not in OPERATOR_SETS:
+            self._refuse(f"asks for the operator set {version}, or for two")
+        self.found.opsets[domain] = version
+
+    def _metadata(self, key: str, value: str) -> None:
+        if key in self.found.metadata:
+            self._refuse(f"says {printable(key)} twice")
+        self.found.metadata[key] = value
 
     def _fields(self, view: memoryview) -> Iterator[tuple[int, Field]]:
         for item in fields(view):
@@ -164,6 +152,15 @@ class _Walk:
             if self.fields_left < 0:
                 self._refuse(f"has more than {MAX_FIELDS} fields")
             yield item
+
+    def _single(self, value: Field) -> dict[int, Field]:
+        """Return the fields of a message that has each of them once at most: another reader would merge two."""
+        found: dict[int, Field] = {}
+        for key, content in self._fields(message(value)):
+            if key in found:
+                self._refuse(f"says the field {key} of a message twice")
+            found[key] = content
+        return found
 
     def _refuse(self, what: str) -> NoReturn:
         raise UnsafeGraphError(
@@ -180,7 +177,8 @@ class _Walk:
             if key == 1:
                 self._node(message(value))
             elif key == 5:
-                self._tensor(message(value))
+                name, tensor = self._tensor(message(value))
+                self._constant(name, tensor)
             elif key in (11, 12):
                 info = self._value_info(message(value))
                 (self.found.inputs if key == 11 else self.found.outputs).append(info)
@@ -209,39 +207,77 @@ class _Walk:
             self._refuse(f"holds the custom operator {printable(domain)}.{printable(kind)}")
         if kind not in OPERATORS:
             self._refuse(f"holds the operator {printable(kind)}, which no export has")
+        values: dict[str, Value | Constant] = {}
         for attribute in attributes:
-            self._attribute(attribute, kind, outputs)
-        for at, largest, most in _SIZED_BY.get(kind, ()):
-            if at < len(inputs) and inputs[at]:
-                self.sized.append((kind, inputs[at], largest, most))
+            name, found = self._attribute(attribute)
+            if name in values:
+                self._refuse(f"holds a {kind} with two attributes {printable(name)}")
+            values[name] = found
+        if kind == "Constant":
+            self._constant_node(inputs, outputs, values)
+            return
+        # A tensor in an attribute says nothing of sizes.
+        plain = {name: found for name, found in values.items() if not isinstance(found, Constant)}
+        self.nodes.append(Node(kind, tuple(inputs), tuple(outputs), plain))
 
-    def _attribute(self, view: memoryview, kind: str, outputs: list[str]) -> None:
-        name = ""
-        whole: list[int] = []
-        for key, value in self._fields(view):
+    def _constant_node(self, inputs: list[str], outputs: list[str], values: dict[str, Value | Constant]) -> None:
+        name, value = next(iter(values.items()), ("", ""))
+        if inputs or len(outputs) != 1 or len(values) != 1 or not name.startswith("value"):
+            self._refuse("holds a Constant that is none")
+        if isinstance(value, (int, float)):
+            value = Constant((), (value,))
+        elif isinstance(value, tuple):
+            value = Constant((len(value),), value)
+        elif isinstance(value, str):
+            self._refuse("holds a Constant of text")
+        self._constant(outputs[0], value)
+
+    def _attribute(self, view: memoryview) -> tuple[str, Value | Constant]:
+        """Return an attribute's name and value; one that says another type than it has would be passed over when it runs."""
+        name, kind = "", 0
+        held: set[int] = set()
+        value: Value | Constant = ()
+        numbers_of: list[int] = []
+        floats_of: list[float] = []
+        for key, content in self._fields(view):
             self._known("an attribute", key, _ATTRIBUTE)
+            if key in _VALUE_FIELDS.values():
+                if key in held and key not in (7, 8, 9):
+                    self._refuse("holds an attribute with two values")
+                held.add(key)
             if key == 1:
-                name = text(value)
+                name = text(content)
+            elif key == 20:
+                kind = number(content)
+            elif key == 2:
+                value = float(message(content).cast("B").cast("f")[0])
+            elif key == 3:
+                value = number(content)
+            elif key == 4:
+                value = bytes(message(content)).decode("latin-1")
             elif key == 5:
-                self._tensor(message(value), outputs[0] if kind == "Constant" and outputs else "")
-            elif key == 8 or key == 3:
-                given = numbers(value)
-                whole += given
-        if kind == "Constant" and outputs and whole and name.startswith("value_int"):
-            self._constant(outputs[0], _Tensor((len(whole),), tuple(whole)))
-        if any(abs(size) > _GROWING.get(name, 1 << 62) for size in whole):
-            self._refuse(f"holds a {kind} with {name} {max(whole, key=abs)}")
-        if name in ("shape", "repeats", "scales") or (name == "value" and kind != "Constant"):
-            self._refuse(f"holds a {kind} of an operator set before 13")
+                value = self._tensor(message(content))[1]
+            elif key == 7:
+                floats_of += message(content).cast("B").cast("f") if len(message(content)) % 4 == 0 else _no_floats()
+            elif key == 8:
+                numbers_of += numbers(content)
+        field_of_type = _VALUE_FIELDS.get(kind)
+        if field_of_type is None or not held <= {field_of_type} or (not held and field_of_type not in (7, 8, 9)):
+            self._refuse(f"holds the attribute {printable(name)}, which is not of the type that it says")
+        if field_of_type == 7:
+            value = tuple(floats_of)
+        elif field_of_type == 8:
+            value = tuple(numbers_of)
+        return name, value
 
-    def _constant(self, name: str, constant: _Tensor) -> None:
+    def _constant(self, name: str, constant: Constant) -> None:
         if name in self.constants:
             self._refuse(f"gives the name {printable(name)} to two constants")
         self.constants[name] = constant
 
-    def _tensor(self, view: memoryview, given_name: str = "") -> None:
+    def _tensor(self, view: memoryview) -> tuple[str, Constant]:
         dims: list[int] = []
-        kind, name, raw, listed_bytes = 0, given_name, None, 0
+        kind, name, raw, listed_bytes = 0, "", None, 0
         values: tuple[float, ...] | None = None
         for key, value in self._fields(view):
             self._known("a tensor", key, _TENSOR)
@@ -252,7 +288,7 @@ class _Walk:
             elif key == 14 and number(value) != 0:
                 self._refuse("keeps weights in another file")
             elif key == 8:
-                name = name or text(value)
+                name = text(value)
             elif key == 9:
                 raw = message(value)
             elif key in (4, 5, 7, 10, 11):
@@ -266,27 +302,15 @@ class _Walk:
             raise DamagedExportError(
                 f"{self.label}: a tensor has {len(raw)} bytes; expected {count * _ITEM_BYTES[kind]} for its size {dims[:8]}"
             )
+        if raw is not None and listed_bytes:
+            self._refuse("holds a tensor that says its numbers twice")
         if raw is None and count > listed_bytes:
             raise DamagedExportError(f"{self.label}: a tensor of size {dims[:8]} has no more than {listed_bytes} bytes")
         if raw is not None and kind in (_INT64, _FLOAT) and count <= 64:
             values = tuple(raw.cast("B").cast("q" if kind == _INT64 else "f"))
-        if name:
-            self._constant(name, _Tensor(tuple(dims), values))
-
-    def _sizes(self) -> None:
-        """Refuse constants that make something out of all proportion, and sizes that are no constants."""
-        for operator, name, largest, most in self.sized:
-            constant = self.constants.get(name)
-            if constant is None:
-                self._refuse(f"holds a {operator} whose size is no constant of the file")
-            values = constant.values
-            if values is None:
-                if math.prod(constant.dims):
-                    self._refuse(f"holds a {operator} whose size cannot be read")
-                continue
-            in_bounds = all(math.isfinite(value) and abs(value) <= largest for value in values)
-            if not in_bounds or math.prod(max(abs(value), 1.0) for value in values) > most:
-                self._refuse(f"holds a {operator} to {', '.join(f'{v:g}' for v in values[:8])}, gigabytes of memory")
+        if values is not None and len(values) != count:
+            raise DamagedExportError(f"{self.label}: a tensor of size {dims[:8]} has {len(values)} numbers")
+        return name, Constant(tuple(dims), values)
 
     def _value_info(self, view: memoryview) -> c.TensorInfo:
         name, dtype = "", "other"
@@ -295,15 +319,22 @@ class _Walk:
             if key == 1:
                 name = text(value)
             elif key == 2:
-                for inner, content in self._fields(message(dict(self._fields(message(value))).get(1, memoryview(b"")))):
-                    if inner == 1:
-                        dtype = _TYPES.get(number(content), "other")
-                    elif inner == 2:
-                        shape += [self._dimension(message(entry)) for _, entry in self._fields(message(content))]
+                held = self._single(value)
+                if set(held) != {1}:
+                    self._refuse(f"has the input or output {printable(name)}, which is no tensor")
+                tensor = self._single(held[1])
+                dtype = _TYPES.get(number(tensor.get(1, 0)), "other")
+                shape += [self._dimension(entry) for _, entry in self._fields(message(tensor.get(2, _EMPTY)))]
         if math.prod(max(size, 1) for size in shape if isinstance(size, int)) > MAX_ELEMENTS:
             self._refuse(f"has the input or output {printable(name)} of size {shape[:8]}")
         return {"name": name, "shape": shape, "dtype": dtype}
 
-    def _dimension(self, view: memoryview) -> int | str:
-        sizes = dict(self._fields(view))
+    def _dimension(self, value: Field) -> int | str:
+        sizes = self._single(value)
+        if {1, 2} <= set(sizes):
+            self._refuse("has an axis with a size and a name")
         return text(sizes[2]) if 2 in sizes else number(sizes.get(1, 0))
+
+
+def _no_floats() -> NoReturn:
+    raise IndexError("numbers that are cut short")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -78,14 +79,13 @@ HIDDEN: dict[str, tuple[Any, str]] = {
     "random numbers": (model([plain("RandomNormalLike")]), "operator RandomNormalLike"),
     "ConstantOfShape": (model([plain("ConstantOfShape")]), "operator ConstantOfShape"),
     "Tile": (model([plain("Tile", "n")], [whole("n", 1, 10**6)]), "operator Tile"),
-    "Expand": (model([plain("Expand", "n")], [whole("n", 1 << 15, 1 << 15, 4)]), "Expand to 32768, 32768, 4, gigabytes"),
-    "Expand to a negative size": (model([plain("Expand", "n")], [whole("n", -(2**62))]), "Expand to"),
-    "Expand to a computed size": (model([h.make_node("Shape", ["x"], ["n"]), plain("Expand", "n")]), "no constant of the file"),
-    "Pad": (model([plain("Pad", "n")], [whole("n", 0, 0, 0, 1 << 20)]), "Pad to"),
-    "ConvTranspose": (model([plain("ConvTranspose", "x", strides=[1 << 20, 1])]), "ConvTranspose with strides 1048576"),
+    "Expand": (model([plain("Expand", "n")], [whole("n", 1 << 15, 1 << 15, 4)]), "takes 16384 megabytes of memory for one group of 4 num"),
+    "Expand to a negative size": (model([plain("Expand", "n")], [whole("n", -(2**62))]), "Expand that takes the sizes .*, which do not fit"),
+    "Expand to a computed size": (model([plain("Abs"), h.make_node("Expand", ["x", "y"], ["z"])]), "no constant of the file"),
+    "Pad": (model([plain("Pad", "n")], [whole("n", 0, 0, 0, 1 << 30)]), "takes 4096 megabytes of memory for one group .* fullest at Pad"),
     "Resize": (
-        model([plain("Resize", "", "n")], [onnx.numpy_helper.from_array(np.array([1, 1e6], np.float32), "n")]),
-        "Resize to",
+        model([plain("Resize", "", "n")], [onnx.numpy_helper.from_array(np.array([1, 1e8], np.float32), "n")]),
+        "takes 1526 megabytes of memory .* fullest at Resize",
     ),
     "huge input": (
         h.make_model(h.make_graph([plain()], "g", [info("x", ["batch", 1 << 20, 1 << 20])], [info("y")])),
@@ -115,9 +115,81 @@ def test_a_tensor_of_another_size_than_its_bytes() -> None:
 
 
 def test_two_graphs_that_a_parser_would_merge() -> None:
-    data = model([plain()]).SerializeToString()
+    made = model([plain()])
+    data = made.SerializeToString()
+    del made.opset_import[:]
     with pytest.raises(DamagedExportError, match="no graph with inputs and outputs"):
-        CheckedModel(data + data, "m.onnx")
+        CheckedModel(data + made.SerializeToString(), "m.onnx")
+
+
+def test_operator_sets_of_another_form_or_two_of_them() -> None:
+    for versions in ((13,), (20, 20), (99,)):
+        made = with_field(
+            lambda m, versions=versions: m.opset_import.extend(h.make_opsetid("", v) for v in versions[1:])
+        )
+        made.opset_import[0].version = versions[0]
+        with pytest.raises(UnsafeGraphError, match=f"asks for the operator set {versions[-1]}, or for two"):
+            CheckedModel(made.SerializeToString(), "m.onnx")
+
+
+def test_an_attribute_that_says_another_type_than_it_has() -> None:
+    made = model([plain("Concat", axis=1)])
+    made.graph.node[0].attribute[0].type = onnx.AttributeProto.INTS
+    with pytest.raises(UnsafeGraphError, match="the attribute axis, which is not of the type that it says"):
+        CheckedModel(made.SerializeToString(), "m.onnx")
+
+
+def test_an_attribute_that_stands_twice() -> None:
+    made = model([plain("Concat", axis=1)])
+    made.graph.node[0].attribute.append(h.make_attribute("axis", 0))
+    with pytest.raises(UnsafeGraphError, match="a Concat with two attributes axis"):
+        CheckedModel(made.SerializeToString(), "m.onnx")
+
+
+def chain(kind: str, length: int, **attributes: Any) -> Any:
+    """Return a model in which a result is taken twice by the next node."""
+    names = ["x", *(f"t{at}" for at in range(1, length)), "y"]
+    return model([h.make_node(kind, [a, a], [b], **attributes) for a, b in itertools.pairwise(names)])
+
+
+GROWING: dict[str, tuple[Any, str]] = {
+    "doubled thirty times": (chain("Concat", 30, axis=1), "gigabytes|megabytes of memory for one group of 4 numbers, fullest at Concat"),
+    "doubled along the batch": (chain("Concat", 30, axis=0), "megabytes of memory for one group of 4 numbers, fullest at Concat"),
+    "each with each other": (
+        model([plain("Transpose", perm=[1, 0]), h.make_node("MatMul", ["x", "y"], ["z"])]), "a MatMul whose result grows faster than the batch"
+    ),
+    "broadcast along the batch": (
+        model([plain("Unsqueeze", "n"), h.make_node("Add", ["x", "y"], ["z"])], [whole("n", 1)]), "a Add whose result grows faster than"
+    ),
+    "constants that are kept": (
+        model(
+            [h.make_node("Expand", ["one", "n"], [f"t{at}"]) for at in range(9)] + [plain()],
+            [whole("n", 1 << 20), onnx.numpy_helper.from_array(np.ones(1, np.float32), "one")],
+        ),
+        "takes 36 megabytes of memory",
+    ),
+    "a long chain of large products": (
+        model(
+            [plain("Expand", "n"), *(h.make_node("MatMul", [f"t{at}" if at else "y", f"t{at}" if at else "y"], [f"t{at + 1}"]) for at in range(9))],
+            [whole("n", 1, 1448, 1448)],
+        ),
+        "multiplications for one group|do not fit",
+    ),
+    "a name that stands for two things": (model([plain(), plain("Relu")]), "gives one name to two things"),
+    "what no node gives": (model([h.make_node("Add", ["x", "nobody"], ["y"])]), "a Add that takes what no node before it gives"),
+    "a batch that vanishes until it is large": (
+        model([plain("Slice", "from", "to", "axis")], [whole("from", 8), whole("to", 1 << 40), whole("axis", 0)]),
+        r"a Slice that gives something of the size \[0, 4\]",
+    ),
+    "a second result": (model([h.make_node("LayerNormalization", ["x", "x"], ["y", "z"])]), "a LayerNormalization that has 2 results"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GROWING)
+def test_growth_that_no_single_node_shows(name: str) -> None:
+    made, why = GROWING[name]
+    with pytest.raises(UnsafeGraphError, match=why):
+        CheckedModel(made.SerializeToString(), "m.onnx")
 
 
 def test_a_field_that_nobody_knows() -> None:
