@@ -13,6 +13,7 @@ from ptycho_runtime.engine.options import DEFAULTS, RunOptions
 from ptycho_runtime.engine.variants import open_variant_session, precision_errors, stored_patterns
 from ptycho_runtime.errors import CheckFailedError, DamagedExportError, DeviceUnavailableError
 from ptycho_runtime.export.bundle import Export, load_golden
+from ptycho_runtime.export.golden_agreement import golden_contradiction
 from ptycho_runtime.export.precision import Variant
 from ptycho_runtime.metrics import errors, phase_weight
 
@@ -60,7 +61,7 @@ def check_host(export: Export, options: RunOptions = DEFAULTS) -> list[CheckRow]
 
     Raises:
         NotExportedError: the export has no `golden.npz`.
-        DamagedExportError: `golden.npz` lacks arrays.
+        DamagedExportError: `golden.npz` lacks arrays, or contradicts itself though this host computes what it says.
         DeviceUnavailableError: the device cannot be used.
 
     Example:
@@ -84,6 +85,12 @@ def check_host(export: Export, options: RunOptions = DEFAULTS) -> list[CheckRow]
             found = session.run(feed)
         for name in wanted:
             rows.append(_row(graph, name, session.device, found[name], wanted, allowed[name]))
+    contradiction = golden_contradiction(golden, export.graphs, export.N)
+    # Where a host's numbers are not the reference's, those figures say more.
+    if contradiction and all(row.passed for row in rows):
+        raise DamagedExportError(
+            f"{export.path.name}: {c.GOLDEN_NPZ} contradicts itself: {contradiction}; do not use it, export the bundle again"
+        )
     return rows + [_variant_row(export, variant, options) for variant in export.variants.values()]
 
 

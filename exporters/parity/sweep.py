@@ -54,7 +54,7 @@ def _row(model: PtychoModel, graph: str, data: bytes, pool: Pool) -> ParityRow:
         model_file = onnx.load_from_string(data)
         shapes = head_shapes(model_file, heads, feed)
         names = list(shapes)
-        behind = cut_behind_network(model_file, names)
+        behind = cut_behind_network(model_file, shapes)
         with OnnxRunner(behind, whole=True) as runner:
             fed = {**feed, **{name: _middle(v, shapes[name]) for name, v in zip(names, swept, strict=True)}}
             found = {name.removesuffix(_THROUGH): value for name, value in runner.run(fed).items()}
@@ -156,10 +156,15 @@ def head_shapes(
     return {name: values[name].shape for name in min((names, names[::-1]), key=distance)}
 
 
-def cut_behind_network(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
-    """Return the file without its network, with the network's outputs among its inputs."""
+def cut_behind_network(model: onnx.ModelProto, heads: Mapping[str, Sequence[int]]) -> bytes:
+    """Return the file without its network, with the network's outputs among its inputs.
+
+    Args:
+        model: the file.
+        heads: shape of each of the network's outputs in a run, (groups, channels, rows, columns), by name.
+    """
     producers = {value: node for node in model.graph.node for value in node.output}
-    wanted = [output.name for output in model.graph.output if output.name not in names]
+    wanted = [output.name for output in model.graph.output if output.name not in heads]
     needed: set[str] = set()
     kept: set[int] = set()
     queue = list(wanted)
@@ -167,7 +172,7 @@ def cut_behind_network(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
         value = queue.pop()
         needed.add(value)
         node = producers.get(value)
-        if node is None or value in names or id(node) in kept:
+        if node is None or value in heads or id(node) in kept:
             continue
         kept.add(id(node))
         queue += node.input
@@ -178,9 +183,9 @@ def cut_behind_network(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
     cut.graph.node.extend(nodes)
     cut.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     cut.graph.input.extend(value for value in model.graph.input if value.name in needed)
-    axes = ["batch", "channels", "rows", "columns"]
-    for name in names:
-        cut.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes))
+    axes = {name: ["batch", *shape[1:]] for name, shape in heads.items()}
+    for name in heads:
+        cut.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes[name]))
     for output in model.graph.output:
         if output.name in wanted:
             cut.graph.output.append(output)
@@ -188,5 +193,5 @@ def cut_behind_network(model: onnx.ModelProto, names: Sequence[str]) -> bytes:
         # A head that is an output as it is goes through.
         through = f"{output.name}{_THROUGH}"
         cut.graph.node.append(onnx.helper.make_node("Identity", [output.name], [through]))
-        cut.graph.output.append(onnx.helper.make_tensor_value_info(through, onnx.TensorProto.FLOAT, axes))
+        cut.graph.output.append(onnx.helper.make_tensor_value_info(through, onnx.TensorProto.FLOAT, axes[output.name]))
     return bytes(cut.SerializeToString())

@@ -16,7 +16,6 @@ import numpy as np
 from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, ReconstructionError, UnsafeGraphError
 from ptycho_runtime.export.golden import check_golden
-from ptycho_runtime.export.golden_agreement import golden_contradiction
 from ptycho_runtime.export.json_fields import MAX_JSON_BYTES, Field
 from ptycho_runtime.export.npz import read_npz
 from ptycho_runtime.export.onnx_file import CheckedModel, GraphFile
@@ -293,7 +292,7 @@ def load_golden(export: Export) -> dict[str, np.ndarray]:
 
     Raises:
         NotExportedError: the export has none.
-        DamagedExportError: it cannot be read, holds other graphs than the export, would let anything pass, or contradicts itself.
+        DamagedExportError: it cannot be read, holds other graphs than the export, or would let anything pass.
     """
     if export.golden is None:
         raise NotExportedError(f"{export.path.name}: holds no {contract.GOLDEN_NPZ}; export the bundle again")
@@ -306,9 +305,6 @@ def load_golden(export: Export) -> dict[str, np.ndarray]:
             "export the bundle again"
         )
     check_golden(arrays, {graph: CheckedModel(model).told for graph, model in export.graphs.items()}, label)
-    contradiction = golden_contradiction(arrays, export.graphs, export.N)
-    if contradiction:
-        raise DamagedExportError(f"{label} contradicts itself: {contradiction}; do not use it, export the bundle again")
     return arrays
 
 

@@ -36,7 +36,11 @@ def golden_contradiction(arrays: Mapping[str, np.ndarray], graphs: Collection[st
         found = _object(arrays, graph)
         middle = contract.centre(N) if graph == contract.CENTRE else slice(None)
         part = expected[..., middle, middle]
-        if found is None or np.broadcast_shapes(found.shape, part.shape) != part.shape:
+        if (
+            found is None
+            or not _fit(found.shape, part.shape)
+            or np.broadcast_shapes(found.shape, part.shape) != part.shape
+        ):
             return f"{graph} has no object of the shape that {whole} has"
         norm = float(np.linalg.norm(part))
         distance = float(np.linalg.norm(found - part))

@@ -14,6 +14,7 @@ from sample_bundles import changed, members
 from ptycho_runtime import CheckFailedError, RunOptions, open_export
 from ptycho_runtime import contract as c
 from ptycho_runtime.check import check_host, raise_unless_passed
+from ptycho_runtime.errors import DamagedExportError
 
 CPU = RunOptions("cpu")
 
@@ -28,22 +29,44 @@ def test_this_host_computes_what_was_exported(demo: Path) -> None:
     raise_unless_passed(rows, "demo")
 
 
-def test_other_reference_fails_and_names_the_figure(demo: Path, tmp_path: Path) -> None:
+def with_golden(demo: Path, path: Path, factors: dict[str, float]) -> Path:
+    """Return a copy of an export in whose golden reference some arrays are multiplied."""
     stored = members(demo)
     with np.load(io.BytesIO(stored[c.GOLDEN_NPZ])) as data:
         arrays = dict(data)
-    arrays["autoencoder.reference.predicted_diffraction"] *= 1 + 1e-3
+    for name, factor in factors.items():
+        arrays[name] *= factor
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     info = json.loads(stored[c.EXPORTS_JSON])
     info["golden"] |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "size_bytes": len(buffer.getvalue())}
-    new = {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()}
-    rows = check_host(open_export(changed(demo, tmp_path / "w.zip", new)), CPU)
+    return changed(demo, path, {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()})
+
+
+def test_other_reference_fails_and_names_the_figure(demo: Path, tmp_path: Path) -> None:
+    path = with_golden(demo, tmp_path / "w.zip", {"autoencoder.reference.predicted_diffraction": 1 + 1e-3})
+    rows = check_host(open_export(path), CPU)
     with pytest.raises(
         CheckFailedError,
         match=r"autoencoder predicted_diffraction on cpu: max abs .* relative L2 (1\.0\d|9\.9\d)e-0[34] \(allowed",
     ):
         raise_unless_passed(rows, "w.zip")
+
+
+def test_a_wrong_reference_of_one_graph_is_a_figure_first(demo: Path, tmp_path: Path) -> None:
+    path = with_golden(demo, tmp_path / "w.zip", {"diffraction_to_obj.reference.object_real": 2.0})
+    with pytest.raises(
+        CheckFailedError, match=r"w\.zip: this host does not compute .*: diffraction_to_obj object_real"
+    ):
+        raise_unless_passed(check_host(open_export(path), CPU), "w.zip")
+
+
+def test_references_that_agree_with_this_host_and_not_with_each_other(demo: Path, tmp_path: Path) -> None:
+    forged = {f"diffraction_to_obj.reference.{name}": 1 + 1e-8 for name in (c.OBJECT_REAL, c.OBJECT_IMAG)}
+    with pytest.raises(
+        DamagedExportError, match=r"golden\.npz contradicts itself: the object of .* is 1\.0e-08 away from that of"
+    ):
+        check_host(open_export(with_golden(demo, tmp_path / "w.zip", forged)), CPU)
 
 
 def test_nothing_compared_is_no_pass() -> None:

@@ -59,3 +59,8 @@ def test_forged_object_graphs_are_met_by_the_autoencoder(graphs: tuple[str, ...]
 )
 def test_arrays_that_cannot_be_compared_are_no_agreement(name: str, value: np.ndarray, message: str) -> None:
     assert message in golden_contradiction(golden() | {name: value}, c.ALL_GRAPHS, N)
+
+
+def test_an_object_of_another_number_of_groups_is_no_agreement() -> None:
+    more = {f"autoencoder.reference.{name}": np.zeros((3, 1, N, N)) for name in (c.AMPLITUDE, c.PHASE)}
+    assert "autoencoder has no object of the shape" in golden_contradiction(golden() | more, c.ALL_GRAPHS, N)
