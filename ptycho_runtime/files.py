@@ -204,6 +204,17 @@ def shown(text: str) -> str:
     return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
 
 
+MAX_LINE = 1800
+
+
+def one_line(text: str) -> str:
+    """Return a message as one line that a person can read, whatever a file put into it."""
+    line = " ".join(text.split())
+    if len(line) > MAX_LINE:
+        line = f"{line[: MAX_LINE // 2]} … {line[-MAX_LINE // 2 :]}"
+    return line
+
+
 def _escaped(character: str) -> str:
     return f"\\u{ord(character):04x}" if ord(character) > 0xFF else f"\\x{ord(character):02x}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import sys
 
 import click
@@ -13,7 +14,7 @@ from exporters.cli.compare import compare
 from exporters.cli.export import export
 from exporters.cli.inspect import inspect
 from exporters.cli.replay import replay
-from exporters.cli.terminal import report_bug
+from exporters.cli.terminal import EXIT_INPUT, EXIT_STOPPED, complain, echo, not_read, report_bug
 from exporters.cli.verify import verify
 
 
@@ -22,7 +23,7 @@ from exporters.cli.verify import verify
 def cli() -> None:
     """Export PtychoPINN bundles to TorchScript and ONNX, and prove that both compute the same as the original.
 
-    Exit codes: 0 well, 2 bad input, 3 parity failed, 4 a required device is absent, 1 a bug in this program.
+    Exit codes: 0 well, 2 bad input, 3 parity failed, 4 a required device is absent, 130 stopped, 1 a bug in this program.
     """
 
 
@@ -38,4 +39,33 @@ cli.add_command(_scan, "scan")
 def main() -> None:
     """Run the command line; what no command foresees ends in one line and exit code 1."""
     sys.excepthook = report_bug
-    cli(prog_name="ptycho-export")
+    for stream in (sys.stdout, sys.stderr):
+        # A name that the terminal's encoding lacks is shown escaped and ends no run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    stdout = sys.stdout
+    code = _run()
+    try:
+        if sys.stdout is not stdout:  # click puts another in its place where nobody reads on
+            not_read()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        not_read()
+    sys.exit(code)
+
+
+def _run() -> int | str | None:
+    try:
+        value = cli.main(prog_name="ptycho-export", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        echo(error.format_message())
+        return EXIT_INPUT
+    except click.ClickException as error:
+        complain(error.format_message())
+        return EXIT_INPUT
+    except click.Abort:
+        complain("stopped; what was not finished is not stored")
+        return EXIT_STOPPED
+    except SystemExit as ended:
+        return ended.code
+    return value if isinstance(value, int) else 0

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
 
 import click
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -18,12 +18,13 @@ from rich.segment import Segment
 from exporters.cli.start import lacking
 from exporters.installation import check_installation
 from ptycho_runtime.errors import PtychoExportError
-from ptycho_runtime.files import shown
+from ptycho_runtime.files import one_line, shown
 
 if TYPE_CHECKING:
     from exporters.parity.report import ParityReport
 
 EXIT_BUG, EXIT_INPUT, EXIT_PARITY, EXIT_DEVICE = 1, 2, 3, 4
+EXIT_STOPPED, EXIT_NOT_READ = 130, 141  # by Ctrl-C, and when nobody reads the output, as shells have it
 # What several bundles exit with: the gravest.
 SEVERITY = (0, EXIT_INPUT, EXIT_DEVICE, EXIT_PARITY, EXIT_BUG)
 _TRACEBACK = "PTYCHO_EXPORT_TRACEBACK"
@@ -43,6 +44,21 @@ class PlainConsole(Console):
         """Render as rich does, with every text escaped; styles and rich's own control codes are not text."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+    def on_broken_pipe(self) -> None:
+        """End quietly."""
+        not_read()
+
+
+def not_read() -> NoReturn:
+    """End where nobody reads on, as after `| head`: what is left goes nowhere, and the exit code is a shell's for SIGPIPE."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(BrokenPipeError):
+            stream.flush()
+            continue
+        os.dup2(nowhere, stream.fileno())
+    raise SystemExit(EXIT_NOT_READ)
 
 
 output = PlainConsole()
@@ -68,10 +84,15 @@ def guarded(name: str, run: Callable[[Say], T]) -> Ended[T]:
         check_installation()
         with _progress(name) as say:
             return Ended(run(say))
-    except FileNotFoundError as error:
-        message, code = str(error), EXIT_INPUT
     except PtychoExportError as error:
         message, code = str(error), error.exit_code
+    except BrokenPipeError:
+        not_read()
+    except OSError as error:
+        # Names that are too long, folders that may not be read, a temporary folder that is full: nothing of ours.
+        message, code = str(error), EXIT_INPUT
+    except MemoryError as error:
+        message, code = f"{name}: takes more memory than this process may have ({error})", EXIT_INPUT
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("exporters", "ptycho_torch", "ptycho_runtime"):
             raise
@@ -82,12 +103,15 @@ def guarded(name: str, run: Callable[[Say], T]) -> Ended[T]:
 
 def echo(text: str) -> None:
     """Print lines on standard output as they are, at any width; text of files stands in them escaped."""
-    click.echo(shown(text))
+    try:
+        click.echo(shown(text))
+    except BrokenPipeError:
+        not_read()
 
 
 def complain(message: str) -> None:
     """Print one line on standard error."""
-    messages.print(f"ptycho-export: {' '.join(message.split())}", soft_wrap=True)
+    messages.print(f"ptycho-export: {one_line(message)}", soft_wrap=True)
 
 
 def print_report(report: ParityReport) -> None:

@@ -183,7 +183,7 @@ def cut_behind_network(model: onnx.ModelProto, heads: Mapping[str, Sequence[int]
     cut.graph.node.extend(nodes)
     cut.graph.initializer.extend(t for t in model.graph.initializer if t.name in needed)
     cut.graph.input.extend(value for value in model.graph.input if value.name in needed)
-    axes = {name: ["batch", *shape[1:]] for name, shape in heads.items()}
+    axes: dict[str, list[str | int | None]] = {name: ["batch", *shape[1:]] for name, shape in heads.items()}
     for name in heads:
         cut.graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, axes[name]))
     for output in model.graph.output:

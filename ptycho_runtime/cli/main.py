@@ -11,11 +11,11 @@ from collections.abc import Mapping
 
 from ptycho_runtime.cli import batch, check, demo, doctor, inspect, predict, reconstruct, tune, watch
 from ptycho_runtime.cli.config import with_config
-from ptycho_runtime.cli.terminal import EXIT_STOPPED, report_bug, say
+from ptycho_runtime.cli.terminal import EXIT_STOPPED, PlainParser, report_bug, say
 from ptycho_runtime.cli.time_limit import time_limit
 from ptycho_runtime.errors import PtychoExportError
 
-EXIT_NOT_READ = 141
+EXIT_INPUT, EXIT_NOT_READ = 2, 141
 
 
 def parser() -> argparse.ArgumentParser:
@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _grammar() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentParser]]:
     """Return the command line's grammar, and that of each command."""
-    top = argparse.ArgumentParser(
+    top = PlainParser(
         prog="ptycho-runtime",
         description="Run exported PtychoPINN models without PyTorch.",
         epilog="Exit codes: 0 well, 2 bad input, 3 this host computes something else, 4 the device is absent, "
@@ -50,9 +50,15 @@ def run(arguments: list[str] | None = None) -> int:
     except PtychoExportError as error:
         say(str(error))
         return error.exit_code
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        # Names that are too long, folders that may not be read, a temporary folder that is full: nothing of ours.
         say(str(error))
-        return 2
+        return EXIT_INPUT
+    except MemoryError as error:
+        say(f"takes more memory than this process may have ({error})")
+        return EXIT_INPUT
     except KeyboardInterrupt:
         say("stopped; nothing was finished, nothing is written")
         return EXIT_STOPPED

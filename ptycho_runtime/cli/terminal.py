@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
-from ptycho_runtime.files import shown
+from ptycho_runtime.files import one_line, shown
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 EXIT_NOT_TRUSTED = 5  # with --strict: done, but not to be believed
 EXIT_STOPPED = 130  # by Ctrl-C, as shells have it; what was finished is written
 TRACEBACK = "PTYCHO_RUNTIME_TRACEBACK"
+
+
+class PlainParser(argparse.ArgumentParser):
+    """A command line whose messages show what was typed, or what a shell's pattern found, escaped."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        super()._print_message(shown(message), file)
 
 
 class ProgressBar:
@@ -48,7 +59,7 @@ def show(text: str) -> None:
 
 def say(text: str) -> None:
     """Print one line on standard error."""
-    _print(f"ptycho-runtime: {' '.join(text.split())}", sys.stderr)
+    _print(f"ptycho-runtime: {one_line(text)}", sys.stderr)
 
 
 def _print(text: str, stream: TextIO) -> None:

@@ -45,6 +45,32 @@ def test_a_name_that_the_terminal_cannot_show_is_escaped(demo: Path, tmp_path: P
     assert "Objekt-\\xf6.npy" in done.stdout
 
 
+def test_what_was_typed_reaches_the_terminal_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(["inspect", "x.zip", "--\x1b[2Jx"])
+    error = capsys.readouterr().err
+    assert "\\x1b[2Jx" in error
+    assert "\x1b" not in error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError("9 GB"), "ptycho-runtime: takes more memory than this process may have (9 GB)\n"),
+        (OSError(36, "File name too long", "x"), "ptycho-runtime: [Errno 36] File name too long: 'x'\n"),
+    ],
+)
+def test_what_the_surroundings_do_is_no_bug(
+    error: Exception, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def ends(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ptycho_runtime.export.bundle.open_export", ends)
+    assert cli.run(["check", "x.zip"]) == 2
+    assert capsys.readouterr().err == message
+
+
 class TestUserWithoutHome:
     @pytest.fixture(autouse=True)
     def homeless(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from ptycho_runtime.scan.layouts.frames import JoinedFrames
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.nexus import take_nexus
 from ptycho_runtime.scan.layouts.npz import UNREADABLE, indexes_of, take_positions
-from ptycho_runtime.scan.layouts.numbers import check_type, column
+from ptycho_runtime.scan.layouts.numbers import MOST_FRAMES, check_type, column
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe, patterns_key
 from ptycho_runtime.scan.layouts.units import length_unit
 from ptycho_runtime.scan.options import PATTERN_KEYS, ReadOptions
@@ -164,4 +164,6 @@ def _joined(file: Hdf5File, keys: list[str]) -> tuple[Pixels, np.ndarray]:
         parts.append(part)
         unwritten.append(missing + start)
         start += part.shape[0]
+        if start > MOST_FRAMES:
+            raise ScanError(f"{file.label}: its parts claim more than {MOST_FRAMES} frames together, which no scan has")
     return JoinedFrames(parts), np.concatenate(unwritten)

@@ -12,7 +12,7 @@ import numpy as np
 from ptycho_runtime.closing import Closing
 from ptycho_runtime.errors import PackageMissingError, ScanError
 from ptycho_runtime.files import printable
-from ptycho_runtime.scan.layouts.numbers import MOST_VALUES, check_type
+from ptycho_runtime.scan.layouts.numbers import MOST_FRAMES, MOST_VALUES, check_type
 from ptycho_runtime.scan.options import ReadOptions
 
 _MOST_LINKS = 32  # one after the other
@@ -223,6 +223,10 @@ class Hdf5File(Closing):
     def _check_storage(self, dataset: Any, key: str, hops: list[str]) -> None:
         """Refuse a dataset whose bytes are elsewhere, or are more than its file holds."""
         what = f"{self.label}: {printable(key)}"
+        if dataset.shape and dataset.shape[0] > MOST_FRAMES:
+            raise ScanError(
+                f"{what} has shape {dataset.shape}, which is more than a scan's can be; it is incomplete, or no scan"
+            )
         if dataset.external:
             raise ScanError(
                 f"{what} keeps its numbers in another file (external storage), which is never read; copy them into the file"

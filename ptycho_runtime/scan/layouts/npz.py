@@ -49,6 +49,8 @@ class _Header:
             reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             self.shape, self.fortran, self.dtype = reader(member)
             self.bytes = member.tell()
+        if any(int(side) < 0 for side in self.shape):
+            raise ScanError(f"{label}: {name} has shape {self.shape}; the file is damaged")
         values = int(np.prod([int(s) for s in self.shape], dtype=object))
         if not self.dtype.hasobject and self.bytes + values * self.dtype.itemsize != self.info.file_size:
             raise ScanError(

@@ -10,6 +10,7 @@ from ptycho_runtime.errors import ScanError
 from ptycho_runtime.files import printable
 
 MOST_VALUES = 1 << 27  # of an array that is read whole
+MOST_FRAMES = 1 << 24
 
 
 def check_type(dtype: np.dtype[Any], what: str, kinds: str = "iuf") -> None:

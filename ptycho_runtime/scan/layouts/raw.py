@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_runtime.errors import ScanError
+from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.scan.layouts.numbers import names_in
 from ptycho_runtime.scan.options import PATTERN_KEYS, LengthUnit, ReadOptions, Sign
+
+# What damaged data make of numpy and h5py.
+_UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, TypeError, OverflowError)
 
 
 @dataclass
@@ -80,11 +83,15 @@ class RawScan:
         """
         try:
             return self._read(rows)
-        except (OSError, RuntimeError, EOFError) as error:
+        except PtychoExportError:
+            raise
+        except _UNREADABLE as error:
             for row in rows:
                 try:
                     self._read(np.array([row]))
-                except (OSError, RuntimeError, EOFError) as cause:
+                except PtychoExportError:
+                    raise
+                except _UNREADABLE as cause:
                     number = row if self.indexes is None else self.indexes[row]
                     raise ScanError(
                         f"{self.label}: frame {number} cannot be read: its data are damaged ({cause}); "

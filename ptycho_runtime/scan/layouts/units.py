@@ -8,7 +8,7 @@ import numpy as np
 
 from ptycho_runtime.errors import ScanError
 from ptycho_runtime.files import printable
-from ptycho_runtime.scan.layouts.numbers import one_number
+from ptycho_runtime.scan.layouts.numbers import MOST_FRAMES, one_number
 from ptycho_runtime.scan.options import GIVE_UNIT, UNIT_M, LengthUnit
 
 EV_J: Final = 1.602176634e-19
@@ -75,7 +75,7 @@ def length_m(dataset: Any, what: str) -> float:
     factor = _SMALL_M.get(unit, UNIT_M.get(_LENGTHS.get(unit, "")))
     if factor is None:
         raise ScanError(f"{what}: its units are {printable(unit)!r}; expected a length")
-    return one_number(dataset[()], what) * factor
+    return _quantity(dataset, what) * factor
 
 
 def energy_J(dataset: Any, what: str, unit: str = "J") -> float:
@@ -84,4 +84,10 @@ def energy_J(dataset: Any, what: str, unit: str = "J") -> float:
     factor = _ENERGIES_J.get(said.lower())
     if factor is None:
         raise ScanError(f"{what}: its units are {printable(said)!r}; expected J, eV or keV")
-    return one_number(dataset[()], what) * factor
+    return _quantity(dataset, what) * factor
+
+
+def _quantity(dataset: Any, what: str) -> float:
+    if dataset.size is not None and dataset.size > MOST_FRAMES:
+        raise ScanError(f"{what}: has shape {dataset.shape}; expected one number, or one a frame")
+    return one_number(dataset[()], what)
