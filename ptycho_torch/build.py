@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +16,7 @@ from ptycho_torch.architecture import Detection, role_weights
 from ptycho_torch.bundle import ROLES, BundleRecord, StateDict
 from ptycho_torch.bundle.layout import BUNDLE_VERSION
 from ptycho_torch.errors import ConfigurationError, WeightMismatchError
+from ptycho_torch.json_file import read_json_object
 from ptycho_torch.metadata import configurations
 from ptycho_torch.spec import ModelSpec
 
@@ -43,15 +43,7 @@ def with_params(record: BundleRecord, given: Mapping[str, Any] | str | Path | No
     """
     if given is None:
         return record
-    if isinstance(given, Mapping):
-        values = dict(given)
-    else:
-        try:
-            values = json.loads(Path(given).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"{given}: cannot be read as JSON parameters ({error})") from error
-        if not isinstance(values, dict):
-            raise ConfigurationError(f"{given}: holds {type(values).__name__}; expected an object of parameters")
+    values = dict(given) if isinstance(given, Mapping) else read_json_object(given, "parameters")
     if record.kind != "ckpt":
         raise ConfigurationError(f"{record.path.name}: has params of its own; --params is for checkpoints")
     return replace(record, params=dict.fromkeys(ROLES, params_module.to_legacy(values)))

@@ -7,8 +7,6 @@ share would move all of them alike; numbers that PtychoPINN itself computed woul
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +20,8 @@ from exporters.parity.reference import Outputs, eager_results
 from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, OnnxRunner
 from ptycho_runtime import contract as c
+from ptycho_runtime.errors import DamagedExportError
+from ptycho_runtime.export.npz import read_npz
 from ptycho_torch.errors import BundleError
 from ptycho_torch.models.module import PtychoModel
 
@@ -152,9 +152,8 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     if path.stat().st_size > MAX_BYTES:
         raise BundleError(f"{path}: has more than {MAX_BYTES} bytes; a few groups of patterns are enough")
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+        arrays = read_npz(path.read_bytes(), path.name, MAX_BYTES, "fiubc")
+    except (DamagedExportError, OSError) as error:
         raise BundleError(f"{path}: cannot be read as NPZ ({error}); expected PtychoPINN's own outputs") from error
     for name, value in arrays.items():
         if value.dtype.kind not in "fiuc" or not np.isfinite(value).all():

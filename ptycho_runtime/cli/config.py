@@ -11,6 +11,7 @@ from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.files import printable
 
 FLAG = "--config"
+_MOST_BYTES = 1 << 20
 
 
 def with_config(arguments: list[str], command: argparse.ArgumentParser) -> list[str]:
@@ -54,10 +55,16 @@ def _named(arguments: list[str]) -> tuple[list[Path], list[str]]:
 
 def _options(path: Path, command: argparse.ArgumentParser) -> list[str]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
+        if len(data) > _MOST_BYTES:
+            raise ReconstructionError(f"{path.name}: has more than {_MOST_BYTES} bytes; expected a few options in TOML")
+        document = tomllib.loads(data.decode("utf-8"))
     except FileNotFoundError:
         raise ReconstructionError(f"{path}: no such configuration file") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+    except ReconstructionError:
+        raise
+    except (ValueError, RecursionError, OSError) as error:
         raise ReconstructionError(f"{path.name}: cannot be read as TOML ({error})") from error
     name = command.prog.rsplit(" ", 1)[-1]
     own = document.get(name, {})

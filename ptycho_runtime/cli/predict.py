@@ -9,7 +9,6 @@ from pathlib import Path
 from ptycho_runtime.cli.options import cuda_graph_option, device_options, precision_option, sha256_option
 from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.cli.time_limit import timeout_option
-from ptycho_runtime.errors import ReconstructionError
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -35,15 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     import ptycho_runtime
+    from ptycho_runtime.export.npz import read_npy
     from ptycho_runtime.files import replacing
     from ptycho_runtime.image.products.target import check_patches_target
 
     inputs = {"bundle": arguments.bundle, "diffraction": arguments.diffraction}
     check_patches_target(arguments.out, inputs, force=arguments.force)
-    try:
-        diffraction = np.load(arguments.diffraction, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ReconstructionError(f"{arguments.diffraction}: cannot be read as .npy ({error})") from error
+    diffraction = read_npy(arguments.diffraction, str(arguments.diffraction))
     start = time.perf_counter()
     with ptycho_runtime.open(
         arguments.bundle,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ptycho_torch.errors import ConfigurationError
+from ptycho_torch.json_file import read_json_object
 from ptycho_torch.spec import ModelSpec
 
 Architecture = ModelSpec | Mapping[str, Any] | str | Path
@@ -22,17 +22,7 @@ def read_architecture(architecture: Architecture | None) -> dict[str, Any]:
         return {}
     if isinstance(architecture, ModelSpec):
         return architecture.to_json()
-    if isinstance(architecture, Mapping):
-        values = dict(architecture)
-    else:
-        try:
-            values = json.loads(Path(architecture).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigurationError(f"{architecture}: cannot be read ({error.strerror})") from error
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{architecture}: is no JSON ({error})") from error
-        if not isinstance(values, dict):
-            raise ConfigurationError(f"{architecture}: holds {type(values).__name__}; expected an object of fields")
+    values = dict(architecture) if isinstance(architecture, Mapping) else read_json_object(architecture, "fields")
     unknown = sorted(set(values) - set(ModelSpec.__dataclass_fields__))
     if unknown:
         raise ConfigurationError(f"unknown architecture field(s): {', '.join(unknown)}")

@@ -12,6 +12,7 @@ from exporters.parity.rows import VERDICTS, Divergence, ParityRow, StitchedRow
 from ptycho_runtime.export.proof import OBJECT, figures_fault
 from ptycho_torch.errors import BundleError
 
+_MOST_BYTES = 64 << 20
 _TEXTS = ("graph", "runtime", "device", "precision", "inputs", "verdict", "reason")
 
 
@@ -25,8 +26,10 @@ def read_report(path: Path) -> ParityReport:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such report; export and verify --report leave parity.json in their folder")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise ValueError(f"it has more than {_MOST_BYTES} bytes")
         return report_from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         told = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         raise BundleError(
             f"{path}: is no whole parity report of ptycho-export ({told}); run the check again"

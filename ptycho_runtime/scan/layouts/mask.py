@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_runtime.errors import PtychoExportError, ScanError
+from ptycho_runtime.export.npz import read_npy
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.npz import UNREADABLE, NpzArrays
 from ptycho_runtime.scan.layouts.numbers import check_type, names_in
@@ -46,7 +47,7 @@ def read_mask(path: Path) -> np.ndarray:
                 names = arrays.names()
                 values = arrays.array(_only(path, names if len(names) == 1 else names & set(_NAMES), names))
         else:
-            values = np.load(path, allow_pickle=False)
+            values = read_npy(path, path.name)
     except UNREADABLE as error:
         if isinstance(error, PtychoExportError):
             raise
