@@ -14,6 +14,7 @@ from ptycho_runtime.scan.options import Domain, Fit
 _NEIGHBOURS = 8  # good pixels that a bad one is filled from
 _WINDOW_PX = 5  # for pixels that are bad in one frame alone
 _MOST_BAD = 0.5  # of a detector
+_ENOUGH = 8  # patterns in which a pixel that counts photons reads more than one number
 
 # What detectors write in place of a count, as numbers of each kind of array.
 _MARKS: Final = {
@@ -149,19 +150,33 @@ class Detector:
 def always_marked(patterns: np.ndarray) -> np.ndarray:
     """Return which pixels hold a detector's mark for a bad pixel in all of these patterns (n, rows, columns): (rows, columns) bool.
 
-    Marks are the counter's largest number, −1 and −2, in arrays of floats these numbers or NaN.
+    Marks are the counter's largest number, −1 and −2, in arrays of floats these numbers, NaN and infinity; and, where patterns differ
+    from each other, one number in every pattern that is negative, or beyond all that pixels which change ever read.
     """
     patterns = patterns[(patterns != 0).any((1, 2))]
     if not len(patterns):
         return np.zeros(patterns.shape[1:], bool)
     kind = patterns.dtype.kind
     if kind == "f":
-        always: np.ndarray = np.isnan(patterns).all(0)
+        always: np.ndarray = ~np.isfinite(patterns).any(0)
     else:
         always = (patterns == np.iinfo(patterns.dtype).max).all(0)
     for mark in _MARKS[kind]:
         always |= (patterns == np.asarray(mark, patterns.dtype)).all(0)
+    if len(patterns) >= _ENOUGH:
+        always |= _never_changing(patterns)
     return always
+
+
+def _never_changing(patterns: np.ndarray) -> np.ndarray:
+    """Return which pixels (rows, columns) read one number in all patterns that no pixel of theirs can have counted."""
+    lowest, highest = patterns.min(0), patterns.max(0)
+    changing = lowest != highest
+    lit = highest > 0
+    if changing.sum() < 0.5 * lit.sum():  # patterns alike
+        return np.zeros(changing.shape, bool)
+    beyond: np.ndarray = ~changing & ((lowest < 0) | (highest > highest[changing].max(initial=0)))
+    return beyond
 
 
 def overflown(stored: np.ndarray, bad: np.ndarray | None) -> np.ndarray | None:

@@ -188,7 +188,10 @@ def check_centre(centre: Centre, detector: Detector, label: str) -> None:
     if max(abs(down), abs(right)) < OFF_PX:
         return
     corner = all(abs(off) > 0.4 * size for off, size in zip((down, right), detector.shape, strict=True))
-    where = "at the corner, as an FFT leaves it" if corner else f"at row {centre.row:.1f}, column {centre.column:.1f}"
+    row, column = (
+        round(place, 1) % size for place, size in zip((centre.row, centre.column), detector.shape, strict=True)
+    )
+    where = "at the corner, as an FFT leaves it" if corner else f"at row {row:.1f}, column {column:.1f}"
     raise ScanError(
         f"{label}: the zero frequency (centre of the mean pattern) lies {where}; expected it at {at[0]},{at[1]}; give --centre auto "
         f"to correct it, or --centre {at[0]},{at[1]} if it is there"

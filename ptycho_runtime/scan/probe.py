@@ -23,7 +23,7 @@ def understood_probe(
         recorded: the object's pixel on the recorded grid, where known.
     """
     values = np.asarray(stored.values)
-    why = _unusable(values, detector, N)
+    why = stored.unreadable or _unusable(values, detector, N)
     if not why and stored.pixel_m and recorded and abs(stored.pixel_m / recorded.x_m - 1) > _SAME_PIXEL:
         why = f"its pixel is {stored.pixel_m:.4g} m, the object's {recorded.x_m:.4g} m"
     if why:
@@ -41,6 +41,8 @@ def _unusable(values: np.ndarray, detector: Detector, N: int) -> str:
     """Return why a probe cannot be used, nothing where it can."""
     if values.dtype.kind != "c":
         return f"it holds {values.dtype} numbers of shape {values.shape}; expected complex ones"
+    if len(set(values.shape)) == 1 < values.ndim - 1:
+        return f"it has shape {values.shape}, of which any axis could count the modes; expected (modes, {N}, {N})"
     if values.ndim < 2:
         return f"it has shape {values.shape}; expected (modes, {N}, {N})"
     side = values.shape[-2:]

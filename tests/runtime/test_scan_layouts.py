@@ -84,6 +84,60 @@ class TestUnits:
             read_scan(path, N, ReadOptions(position_sign=1))
 
 
+class TestCxi:
+    BEAM = ReadOptions(position_sign=1)
+
+    def test_further_entries_are_named_and_taken_with_all_that_is_theirs(self, tmp_path: Path) -> None:
+        path = cxi(tmp_path / "s.cxi")
+        with h5py.File(path, "r+") as file:
+            file.copy("entry_1", file, "entry_2")
+            file["entry_2/data_1/translation"][...] *= 2
+        with pytest.raises(
+            ScanError, match=r"\(entry_1/data_1/data, entry_2/data_1/data\); name them with --patterns-key"
+        ):
+            read_scan(path, N, self.BEAM)
+        first, second = (
+            read_scan(path, N, replace(self.BEAM, patterns_key=f"entry_{k}/data_1/data")).positions_px for k in (1, 2)
+        )
+        assert second == pytest.approx(2 * first)
+
+    def test_energy_and_wavelength_that_contradict_each_other(self, tmp_path: Path) -> None:
+        path = cxi(tmp_path / "s.cxi", **{"instrument_1/source_1/wavelength": 2e-10})
+        with pytest.raises(ScanError, match=r"energy makes a wavelength of 1\.409e-10 m, and it says 2e-10 m"):
+            read_scan(path, N, self.BEAM)
+        path = cxi(tmp_path / "s.cxi", **{"instrument_1/source_1/wavelength": 1.409e-10})
+        assert read_scan(path, N, self.BEAM).attributes["probe_energy_eV"] == pytest.approx(8800)
+
+    def test_probe_that_cannot_be_read_keeps_nobody_from_an_image(self, tmp_path: Path) -> None:
+        records = np.zeros((N, N), [("re", "f4"), ("im", "f4")])
+        with read_scan(
+            cxi(tmp_path / "s.cxi", **{"instrument_1/source_1/illumination": records}), N, self.BEAM
+        ) as scan:
+            assert scan.probe is None
+            assert "compound records with the fields re, im" in scan.warnings[0]
+
+    def test_background_is_not_taken_off_and_that_is_said(self, tmp_path: Path) -> None:
+        path = cxi(tmp_path / "s.cxi", **{"instrument_1/detector_1/data_dark": np.ones((N, N))})
+        with read_scan(path, N, self.BEAM) as scan:
+            assert "data_dark, a background, is not taken off the patterns" in scan.warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("mark", "kind"),
+    [(65535, "i4"), (2**20 - 1, "u4"), (2**32 - 1, "i8"), (-9999, "f4"), (-32768, "i2"), (np.inf, "f4")],
+)
+def test_number_that_no_pixel_counted_and_none_ever_changes_is_a_mark(mark: float, kind: str, tmp_path: Path) -> None:
+    counts = COUNTS.astype(kind)
+    counts[:, 5, 3:9] = mark
+    with read_scan(hdf5(tmp_path / "s.h5", counts), N, GIVEN) as scan:
+        assert scan.warnings == [
+            f"masked 6 bad pixels of 1024 (6 that read {mark:.10g} in every pattern); filled from their neighbours"
+        ]
+    # The brightest of pixels that never change is none where all patterns are alike.
+    alike = np.repeat(COUNTS[:1], COUNT, axis=0)
+    assert read_scan(hdf5(tmp_path / "t.h5", alike.astype("u4")), N, GIVEN).warnings == []
+
+
 class TestPositionsElsewhere:
     def patterns(self, folder: Path) -> Path:
         with h5py.File(folder / "d.h5", "w") as file:

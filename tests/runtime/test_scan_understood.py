@@ -274,7 +274,7 @@ class TestFrames:
 
     def test_pixel_that_is_hot_in_every_frame_is_named(self, tmp_path: Path) -> None:
         counts = COUNTS.copy()
-        counts[:, 4, 25] = 10**7
+        counts[:, 4, 25] = 10**7 + np.arange(COUNT)
         warnings = read_scan(hdf5(tmp_path / "s.h5", counts.astype(np.uint32)), N, GIVEN).warnings
         assert warnings == ["1 hot pixels in most patterns, at 4,25; mask them with --mask"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -12,27 +14,56 @@ from ptycho_runtime.scan.layouts.numbers import check_type
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe
 from ptycho_runtime.scan.layouts.units import EV_J, HC_J_M, energy_J, length_m, length_unit
 
-CXI_PATTERNS: Final = "entry_1/data_1/data"
+_PATTERNS = re.compile(r"(entry_\d+)/data_(\d+)/data")
 CXI_TRANSLATION: Final = "entry_1/data_1/translation"
-_TRANSLATIONS = (CXI_TRANSLATION, "entry_1/sample_1/geometry_1/translation")
-_DETECTOR = "entry_1/instrument_1/detector_1/"
 _HAS_SIGNAL: Final = 0x1000  # alone in a mask it speaks of a good pixel
-_SOURCE = "entry_1/instrument_1/source_1/"
+_SAME = 0.01  # of two statements of one photon energy
 
 
-def take_cxi(file: Hdf5File, raw: RawScan) -> None:
+@dataclass(frozen=True)
+class Place:
+    """Where a CXI file keeps what belongs to one set of patterns."""
+
+    entry: str = "entry_1"
+    number: str = "1"  # of the data and of their detector
+
+    @property
+    def translations(self) -> tuple[str, ...]:
+        """Names that the positions may have."""
+        return f"{self.entry}/data_{self.number}/translation", f"{self.entry}/sample_1/geometry_1/translation"
+
+    @property
+    def detector(self) -> str:
+        """The detector's group."""
+        return f"{self.entry}/instrument_1/detector_{self.number}/"
+
+    @property
+    def source(self) -> str:
+        """The source's group."""
+        return f"{self.entry}/instrument_1/source_1/"
+
+
+def place_of(patterns: str) -> Place | None:
+    """Return where a CXI file keeps what belongs to patterns of this name; None for a name that is not CXI's."""
+    match = _PATTERNS.fullmatch(patterns)
+    return None if match is None else Place(*match.groups())
+
+
+def take_cxi(file: Hdf5File, raw: RawScan, place: Place = Place()) -> None:
     """Take positions, geometry, mask and probe of a CXI file."""
-    _take_translation(file, raw)
-    take_beamline(file, raw)
-    if file.dataset(_DETECTOR + "mask") is not None:
-        mask = file.array(_DETECTOR + "mask")
+    _take_translation(file, raw, place)
+    take_beamline(file, raw, place)
+    if file.dataset(place.detector + "mask") is not None:
+        mask = file.array(place.detector + "mask")
         raw.bad_pixels = (mask != 0) & (mask != _HAS_SIGNAL)
-    if file.dataset(_SOURCE + "illumination") is not None:
-        raw.probe = StoredProbe(file.array(_SOURCE + "illumination"))
+    if file.dataset(place.detector + "data_dark") is not None:
+        raw.warnings.append(f"{place.detector}data_dark, a background, is not taken off the patterns")
+    if file.dataset(place.source + "illumination") is not None:
+        raw.probe = StoredProbe.read(file.array, place.source + "illumination")
 
 
-def _take_translation(file: Hdf5File, raw: RawScan) -> None:
-    for name in _TRANSLATIONS:
+def _take_translation(file: Hdf5File, raw: RawScan, place: Place) -> None:
+    for name in place.translations:
         dataset = file.dataset(name)
         if dataset is None:
             continue
@@ -42,16 +73,16 @@ def _take_translation(file: Hdf5File, raw: RawScan) -> None:
             raise ScanError(f"{raw.label}: {name} has shape {values.shape}; expected positions as (n, 3)")
         raw.x, raw.y = values[:, 0].astype(np.float64), values[:, 1].astype(np.float64)
         raw.positions_from, raw.position_unit = name, length_unit(dataset) or "m"
-        raw.axes = _axes(file, raw)
+        raw.axes = _axes(file, raw, place.detector + "basis_vectors")
         return
 
 
-def _axes(file: Hdf5File, raw: RawScan) -> np.ndarray | None:
+def _axes(file: Hdf5File, raw: RawScan, name: str) -> np.ndarray | None:
     """Return the directions (x, y) in which columns and rows of the detector grow, from `basis_vectors` (3, 2): rows, columns."""
-    if file.dataset(_DETECTOR + "basis_vectors") is None:
+    if file.dataset(name) is None:
         return None
     what = f"{raw.label}: basis_vectors"
-    vectors = file.array(_DETECTOR + "basis_vectors")
+    vectors = file.array(name)
     check_type(vectors.dtype, what)
     if vectors.shape != (3, 2) or not np.isfinite(vectors).all():
         raise ScanError(f"{what} have shape {vectors.shape}; expected (3, 2) finite numbers")
@@ -68,7 +99,7 @@ def _axes(file: Hdf5File, raw: RawScan) -> np.ndarray | None:
     return directions
 
 
-def take_beamline(file: Hdf5File, raw: RawScan) -> None:
+def take_beamline(file: Hdf5File, raw: RawScan, place: Place = Place()) -> None:
     """Take distance, pixels of the detector and photon energy, each where it is there."""
     line = raw.beamline
     for attribute, name in (
@@ -76,18 +107,29 @@ def take_beamline(file: Hdf5File, raw: RawScan) -> None:
         ("pixel_x_m", "x_pixel_size"),
         ("pixel_y_m", "y_pixel_size"),
     ):
-        dataset = file.dataset(_DETECTOR + name)
+        dataset = file.dataset(place.detector + name)
         if dataset is not None:
             setattr(line, attribute, length_m(dataset, f"{raw.label}: {name}"))
     if line.distance_m is not None:
         line.distance_m = abs(line.distance_m)  # CXI's z runs against the beam in some files
         raw.attributes["detector_object_distance_m"] = line.distance_m
-    energy = file.dataset(_SOURCE + "energy")
-    wavelength = file.dataset(_SOURCE + "wavelength")
+    energy = file.dataset(place.source + "energy")
+    wavelength = file.dataset(place.source + "wavelength")
     if energy is not None:
         joules = energy_J(energy, f"{raw.label}: energy")
         line.wavelength_m = HC_J_M / joules if joules > 0 else 0.0
-    elif wavelength is not None:
-        line.wavelength_m = length_m(wavelength, f"{raw.label}: wavelength")
+    if wavelength is not None:
+        line.wavelength_m = agreed(line.wavelength_m, length_m(wavelength, f"{raw.label}: wavelength"), raw.label)
     if line.wavelength_m:
         raw.attributes["probe_energy_eV"] = HC_J_M / line.wavelength_m / EV_J
+
+
+def agreed(by_energy_m: float | None, said_m: float, label: str) -> float:
+    """Return the wavelength of two statements, metres; `ScanError` where they contradict each other."""
+    if by_energy_m is None or by_energy_m == said_m:
+        return said_m
+    if not by_energy_m > 0 or abs(said_m / by_energy_m - 1) > _SAME:
+        raise ScanError(
+            f"{label}: its photon energy makes a wavelength of {by_energy_m:.4g} m, and it says {said_m:.4g} m; correct one of them"
+        )
+    return by_energy_m

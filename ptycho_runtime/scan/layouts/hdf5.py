@@ -10,7 +10,7 @@ import numpy as np
 
 from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.files import printable
-from ptycho_runtime.scan.layouts.cxi import CXI_PATTERNS, take_cxi
+from ptycho_runtime.scan.layouts.cxi import place_of, take_cxi
 from ptycho_runtime.scan.layouts.frames import JoinedFrames
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.nexus import take_nexus
@@ -40,6 +40,7 @@ def open_hdf5(path: Path, options: ReadOptions) -> RawScan:
 
 def _understood(file: Hdf5File, options: ReadOptions) -> RawScan:
     names = file.names() | {key for key in PATTERN_KEYS if file.dataset(key) is not None}
+    names |= {name for name in _beside_first(file) if file.dataset(name) is not None}
     parts = [] if options.patterns_key or any(key in names for key in PATTERN_KEYS) else _eiger_parts(file, options)
     if parts:
         key, data, unwritten = EIGER_GROUP, *_joined(file, parts)
@@ -57,16 +58,24 @@ def _understood(file: Hdf5File, options: ReadOptions) -> RawScan:
     if options.probe_key:
         raw.probe = StoredProbe(file.array(options.probe_key))
     elif raw.probe is None and file.dataset("probeGuess") is not None:
-        raw.probe = StoredProbe(file.array("probeGuess"))
+        raw.probe = StoredProbe.read(file.array, "probeGuess")
     return raw
+
+
+def _beside_first(file: Hdf5File) -> list[str]:
+    """Return the names that further sets of patterns of a CXI file would have."""
+    entries = [name for name in file.root if name.startswith("entry_")]
+    groups = ((entry, file.item(entry)) for entry in entries)
+    return [f"{entry}/{name}/data" for entry, group in groups if hasattr(group, "keys") for name in group]
 
 
 def _take_layout(file: Hdf5File, raw: RawScan, options: ReadOptions) -> None:
     """Take what the layout that the patterns' name gives away keeps beside them, and positions by given names."""
     # Names speak of the file that has the positions.
     named = options.positions_file is None and (options.x_key is not None or options.y_key is not None)
-    if raw.key == CXI_PATTERNS:
-        take_cxi(file, raw)
+    place = place_of(raw.key)
+    if place is not None:
+        take_cxi(file, raw, place)
     elif raw.key.startswith("entry/"):
         take_nexus(file, raw)
     elif raw.key == "dp" and file.dataset("points") is not None and not named:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ptycho_runtime.scan.layouts.cxi import agreed
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.raw import RawScan
 from ptycho_runtime.scan.layouts.units import EV_J, HC_J_M, energy_J, length_m, unit_text
@@ -29,11 +30,12 @@ def take_nexus(file: Hdf5File, raw: RawScan) -> None:
                 setattr(line, attribute, length_m(dataset, f"{raw.label}: {name}"))
     wavelength = file.dataset(_BEAM + "incident_wavelength")
     energy = file.dataset(_BEAM + "incident_energy")
-    if wavelength is not None and unit_text(wavelength):
-        line.wavelength_m = length_m(wavelength, f"{raw.label}: incident_wavelength")
-    elif energy is not None and unit_text(energy):
+    if energy is not None and unit_text(energy):
         joules = energy_J(energy, f"{raw.label}: incident_energy")
         line.wavelength_m = HC_J_M / joules if joules > 0 else 0.0
+    if wavelength is not None and unit_text(wavelength):
+        said_m = length_m(wavelength, f"{raw.label}: incident_wavelength")
+        line.wavelength_m = agreed(line.wavelength_m, said_m, raw.label)
     if line.distance_m:
         raw.attributes["detector_object_distance_m"] = line.distance_m
     if line.wavelength_m:

@@ -130,8 +130,10 @@ def _take_others(raw: RawScan, arrays: NpzArrays, names: set[str], options: Read
             raw.bad_pixels = arrays.array(name) != 0
             break
     probe_key = options.probe_key or "probeGuess"
-    if probe_key in names:
+    if options.probe_key in names:
         raw.probe = StoredProbe(arrays.array(probe_key))
+    elif probe_key in names:
+        raw.probe = StoredProbe.read(arrays.array, probe_key)
     elif options.probe_key:
         raise ScanError(f"{raw.label}: has no probe {options.probe_key}")
     if "objectGuess" in names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +15,7 @@ from ptycho_runtime.scan.options import PATTERN_KEYS, LengthUnit, ReadOptions, S
 
 # What damaged data make of numpy and h5py.
 _UNREADABLE = (OSError, RuntimeError, EOFError, ValueError, TypeError, OverflowError)
+_CXI_FURTHER = re.compile(r"entry_\d+/data_\d+/data")
 
 
 @dataclass
@@ -38,6 +40,15 @@ class StoredProbe:
 
     values: np.ndarray
     pixel_m: float | None = None  # where the file says it
+    unreadable: str = ""  # why there are no values
+
+    @classmethod
+    def read(cls, read: Callable[[str], np.ndarray], name: str) -> StoredProbe:
+        """Return the probe of a name; one that cannot be read keeps nobody from an image, and says why."""
+        try:
+            return cls(read(name))
+        except ScanError as error:
+            return cls(np.zeros(0), unreadable=str(error))
 
 
 @dataclass
@@ -115,6 +126,7 @@ def patterns_key(names: set[str], options: ReadOptions, label: str) -> str:
             raise ScanError(f"{label}: has no patterns {options.patterns_key}; it has {names_in(names)}")
         return key
     known = [key for key in PATTERN_KEYS if key in names]
+    known += sorted(name for name in names if _CXI_FURTHER.fullmatch(name) and name not in known)
     if len(known) != 1:
         what = (
             f"holds several sets of patterns ({', '.join(known)})"
