@@ -47,6 +47,10 @@ class PositionsMissingError(ScanError):
     """A scan holds patterns and no positions: nothing can be stitched from it, but patterns can be read."""
 
 
+class ScanIncompleteError(ScanError):
+    """A part of a scan is not there."""
+
+
 class VariantRefusedError(ReconstructionError):
     """A variant in reduced precision is not there, or errs more than its budget on this host or scan."""
 

@@ -102,8 +102,13 @@ def _by_row(raw: RawScan, options: ReadOptions, numbers: np.ndarray) -> Pairs:
 
 def _by_number(raw: RawScan, wanted: np.ndarray, numbers: np.ndarray) -> Pairs:
     """Pair by the frame numbers that the file of positions has."""
-    if raw.x is None or len(wanted) != len(raw.x):
+    if raw.x is None or not len(wanted) or len(wanted) != len(raw.x):
         raise ScanError(f"{raw.label}: {len(wanted)} frame numbers for {0 if raw.x is None else len(raw.x)} positions")
+    if raw.indexes is None and wanted.min() > 0 and wanted.max() >= len(numbers):
+        raise ScanError(
+            f"{raw.label}: has no indexes, and positions are of frames {wanted.min()} to {wanted.max()}, so which of its "
+            f"{len(numbers)} patterns is which is not known; give a file of patterns with indexes, or positions without frame numbers"
+        )
     order = np.argsort(numbers, kind="stable")
     place = np.searchsorted(numbers[order], wanted)
     rows = order[np.minimum(place, len(order) - 1)]

@@ -138,6 +138,72 @@ def test_number_that_no_pixel_counted_and_none_ever_changes_is_a_mark(mark: floa
     assert read_scan(hdf5(tmp_path / "t.h5", alike.astype("u4")), N, GIVEN).warnings == []
 
 
+class TestParts:
+    """Frames in several files: those that are there have their own numbers, or the scan is refused."""
+
+    SOME = replace(GIVEN, incomplete=True)
+
+    def master(self, folder: Path, linked: tuple[int, ...] = (1, 2, 3), there: tuple[int, ...] = (1, 2, 3)) -> Path:
+        for part in there:
+            with h5py.File(folder / f"s_{part}.h5", "w") as file:
+                file["entry/data/data"] = STORED[12 * part - 12 : 12 * part]
+
+        def link(file: h5py.File) -> None:
+            for part in linked:
+                file[f"entry/data/data_{part:06d}"] = h5py.ExternalLink(f"s_{part}.h5", "/entry/data/data")
+
+        return hdf5(folder / "s_master.h5", link)
+
+    @pytest.mark.parametrize(
+        "missing", [{"linked": (1, 3)}, {"linked": (1, 2, 3), "there": (1, 3)}, {"linked": (1, 2), "there": (1,)}]
+    )
+    def test_frames_before_a_missing_part_are_taken_when_asked_for(
+        self, missing: dict[str, tuple[int, ...]], tmp_path: Path
+    ) -> None:
+        path = self.master(tmp_path, **missing)
+        with pytest.raises(ScanError, match="is incomplete"):
+            read_scan(path, N, GIVEN)
+        with read_scan(path, N, self.SOME) as scan:
+            assert scan.frames.tolist() == list(range(12))
+            assert np.array_equal(scan.patterns(np.arange(12), N, "counts"), COUNTS[:12])
+
+    def test_first_part_that_is_missing(self, tmp_path: Path) -> None:
+        path = self.master(tmp_path, linked=(2, 3))
+        with pytest.raises(ScanError, match="data_000001 is not among its parts"):
+            read_scan(path, N, GIVEN)
+        with pytest.raises(ScanError, match="data_000001, its first part, is not there"):
+            read_scan(path, N, self.SOME)
+
+    @pytest.mark.parametrize("block", [1, 3])
+    def test_virtual_dataset_of_parts_that_take_turns(self, block: int, tmp_path: Path) -> None:
+        turns = (np.arange(COUNT) // block) % 2
+        layout = h5py.VirtualLayout((COUNT, N, N), "u2")
+        for part in (0, 1):
+            with h5py.File(tmp_path / f"p{part}.h5", "w") as file:
+                file["d"] = STORED[turns == part]
+            source = h5py.VirtualSource(f"p{part}.h5", "d", (COUNT // 2, N, N))
+            for k, start in enumerate(range(part * block, COUNT, 2 * block)):
+                layout[start : start + block] = source[k * block : (k + 1) * block]
+        path = hdf5(tmp_path / "s.h5", lambda file: file.create_virtual_dataset("entry/data/data", layout))
+        with read_scan(path, N, GIVEN) as scan:
+            assert np.array_equal(scan.patterns(np.arange(COUNT), N, "counts"), COUNTS)
+        (tmp_path / "p1.h5").unlink()
+        with read_scan(path, N, self.SOME) as scan:
+            assert scan.frames.tolist() == np.flatnonzero(turns == 0).tolist()
+
+    def test_virtual_dataset_of_every_other_frame(self, tmp_path: Path) -> None:
+        layout = h5py.VirtualLayout((COUNT, N, N), "u2")
+        for part in (0, 1):
+            with h5py.File(tmp_path / f"p{part}.h5", "w") as file:
+                file["d"] = STORED[part::2]
+            layout[part::2] = h5py.VirtualSource(f"p{part}.h5", "d", (COUNT // 2, N, N))
+        path = hdf5(tmp_path / "s.h5", lambda file: file.create_virtual_dataset("entry/data/data", layout))
+        assert len(read_scan(path, N, GIVEN)) == COUNT
+        (tmp_path / "p0.h5").unlink()
+        with read_scan(path, N, self.SOME) as scan:
+            assert scan.frames.tolist() == list(range(1, COUNT, 2))
+
+
 class TestPositionsElsewhere:
     def patterns(self, folder: Path) -> Path:
         with h5py.File(folder / "d.h5", "w") as file:
@@ -167,6 +233,18 @@ class TestPositionsElsewhere:
         ):
             assert scan.positions_px == pytest.approx(whole.positions_px)
             assert scan.pixel_size_m == pytest.approx(whole.pixel_size_m)
+
+    def test_numbers_of_a_product_without_numbers_of_patterns(self, tmp_path: Path) -> None:
+        with h5py.File(tmp_path / "product.h5", "w") as file:
+            file["probe_position_indexes"] = np.arange(COUNT) + 7.0
+            file["probe_position_x_m"], file["probe_position_y_m"] = X * 1e-8, Y * 1e-8
+        np.savez(tmp_path / "d.npz", patterns=STORED)
+        options = ReadOptions(positions_file=tmp_path / "product.h5", pixel_size_m=1e-8)
+        with pytest.raises(ScanError, match=r"has no indexes, and positions are of frames 7 to 42"):
+            read_scan(tmp_path / "d.npz", N, options)
+        np.savez(tmp_path / "d.npz", patterns=STORED, indexes=np.arange(COUNT) + 7)
+        with read_scan(tmp_path / "d.npz", N, options) as scan:
+            assert scan.positions_px == pytest.approx(XY)
 
     def test_file_of_no_known_kind(self, tmp_path: Path) -> None:
         (tmp_path / "motors.txt").write_text("x y\n1 2\n")

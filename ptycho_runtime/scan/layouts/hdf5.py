@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_runtime.errors import PtychoExportError, ScanError
+from ptycho_runtime.errors import PtychoExportError, ScanError, ScanIncompleteError
 from ptycho_runtime.files import printable
 from ptycho_runtime.scan.layouts.cxi import place_of, take_cxi
 from ptycho_runtime.scan.layouts.frames import JoinedFrames
@@ -51,6 +51,8 @@ def _understood(file: Hdf5File, options: ReadOptions) -> RawScan:
         data, unwritten = _dataset(file, key)
     raw = RawScan(file.label, data, tuple(data.shape), data.dtype, key, file.close)
     raw.unwritten = unwritten
+    if parts and options.incomplete:
+        raw.warnings.append(f"{len(data.parts)} parts with {data.shape[0]} frames are there")
     raw.declared_amplitude = key in ("diff3d", "diffraction")
     _take_layout(file, raw, options)
     if file.dataset("indexes") is not None:
@@ -65,8 +67,8 @@ def _understood(file: Hdf5File, options: ReadOptions) -> RawScan:
 def _beside_first(file: Hdf5File) -> list[str]:
     """Return the names that further sets of patterns of a CXI file would have."""
     entries = [name for name in file.root if name.startswith("entry_")]
-    groups = ((entry, file.item(entry)) for entry in entries)
-    return [f"{entry}/{name}/data" for entry, group in groups if hasattr(group, "keys") for name in group]
+    groups = {entry: group for entry in entries if (group := file.item(entry)) is not None and hasattr(group, "keys")}
+    return [f"{entry}/{name}/data" for entry, group in groups.items() for name in group if name.startswith("data_")]
 
 
 def _take_layout(file: Hdf5File, raw: RawScan, options: ReadOptions) -> None:
@@ -154,17 +156,28 @@ def _eiger_parts(file: Hdf5File, options: ReadOptions) -> list[str]:
     found = {int(match[1]): name for name in group if (match := _EIGER_PART.fullmatch(name))}
     if not found:
         return []
-    lacking = sorted(set(range(min(found), max(found) + 1)) - set(found))
+    first = min(found) if min(found) < 1 else 1
+    lacking = sorted(set(range(first, max(found) + 1)) - set(found))
     if lacking and not options.incomplete:
         raise ScanError(f"{file.label}: is incomplete: data_{lacking[0]:06d} is not among its parts")
-    return [f"{EIGER_GROUP}/{found[k]}" for k in sorted(found)]
+    if lacking and lacking[0] == first:
+        raise ScanError(
+            f"{file.label}: data_{first:06d}, its first part, is not there; how many frames it had is not known"
+        )
+    # How many frames a missing part had is not known, so those after it have no number.
+    return [f"{EIGER_GROUP}/{found[k]}" for k in sorted(found) if not lacking or k < lacking[0]]
 
 
 def _joined(file: Hdf5File, keys: list[str]) -> tuple[Pixels, np.ndarray]:
     parts: list[Any] = []
     unwritten, start = [np.zeros(0, np.int64)], 0
     for key in keys:
-        part, missing = _dataset(file, key)
+        try:
+            part, missing = _dataset(file, key)
+        except ScanIncompleteError:
+            if not (file.options.incomplete and parts):
+                raise
+            break  # those after it have no number
         if parts and (part.shape[1:] != parts[0].shape[1:] or part.dtype != parts[0].dtype):
             raise ScanError(
                 f"{file.label}: {key} holds frames of {part.shape[1:]} {part.dtype}, {keys[0]} of {parts[0].shape[1:]} "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ptycho_runtime.closing import Closing
-from ptycho_runtime.errors import PackageMissingError, ScanError
+from ptycho_runtime.errors import PackageMissingError, ScanError, ScanIncompleteError
 from ptycho_runtime.files import printable
 from ptycho_runtime.scan.layouts.numbers import MOST_FRAMES, MOST_VALUES, check_type
 from ptycho_runtime.scan.options import ReadOptions
@@ -133,10 +133,12 @@ class Hdf5File(Closing):
     def _rows_of(self, source: Any, whole: Any | None, n: int) -> np.ndarray:
         """Return the rows that a virtual dataset takes from a source that lacks them."""
         rows = _selected_rows(source.vspace, n)
+        rows = rows[rows < n]
         if whole is None:
             return rows
-        first = _selected_rows(source.src_space, whole.shape[0])[:1].sum()
-        taken = np.arange(first, first + len(rows))
+        taken = _selected_rows(source.src_space, len(rows))
+        if len(taken) != len(rows):
+            return rows  # all of them or none: which belongs to which is not known
         lacking = np.union1d(unwritten_rows(whole), taken[taken >= whole.shape[0]])
         return rows[np.isin(taken, lacking)]
 
@@ -185,7 +187,7 @@ class Hdf5File(Closing):
                 return self._walk(start, [*target, *rest], key, [*hops, link.path])
             file = self._beside(at.file, link.filename, key)
             if not file.is_file():
-                raise ScanError(
+                raise ScanIncompleteError(
                     f"{self.label}: is incomplete: {printable(key)} is a link to {printable(link.filename)}, which is not there"
                 )
             return self._walk(self._file(file), [*link.path.split("/"), *rest], key, [*hops, link.filename])
@@ -289,15 +291,19 @@ def _uncovered(dataset: Any) -> np.ndarray:
     """Return the rows of a virtual dataset that no source gives."""
     covered = np.zeros(dataset.shape[0], bool)
     for source in dataset.virtual_sources():
-        covered[_selected_rows(source.vspace, len(covered))] = True
+        rows = _selected_rows(source.vspace, len(covered))
+        covered[rows[rows < len(covered)]] = True
     return np.flatnonzero(~covered)
 
 
 def _selected_rows(space: Any, n: int) -> np.ndarray:
-    """Return the rows of n that a selection of a virtual dataset takes, from its first to its last."""
+    """Return the rows (first axis) that a selection of a virtual dataset takes, in their order: all n, or those that it names."""
     import h5py
 
     if space.get_select_type() != h5py.h5s.SEL_HYPERSLABS:
         return np.arange(n)
-    first, last = space.get_select_bounds()
-    return np.arange(int(first[0]), min(int(last[0]), n - 1) + 1)
+    if space.is_regular_hyperslab():
+        start, stride, count, block = (int(values[0]) for values in space.get_regular_hyperslab())
+        return (start + stride * np.arange(count)[:, None] + np.arange(block)).reshape(-1)
+    blocks = {(int(first[0]), int(last[0])) for first, last in space.get_select_hyper_blocklist()}
+    return np.unique(np.concatenate([np.arange(first, last + 1) for first, last in blocks]))

@@ -14,7 +14,7 @@ from ptycho_runtime.scan.layouts.cxi import CXI_TRANSLATION, take_beamline, take
 from ptycho_runtime.scan.layouts.hdf5 import Hdf5Arrays, take_named_positions
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.npz import UNREADABLE, Arrays, NpzArrays, take_npz_positions, take_positions
-from ptycho_runtime.scan.layouts.numbers import check_type, one_number
+from ptycho_runtime.scan.layouts.numbers import frame_numbers, one_number
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe
 from ptycho_runtime.scan.options import LengthUnit, ReadOptions
 
@@ -158,10 +158,11 @@ def _take(label: str, raw: RawScan, arrays: Arrays, scalars: dict[str, Any], siz
         # One name until Ptychodus 1.6, the other since.
         raw.attributes["photon_energy_eV"] = raw.attributes["probe_energy_eV"] = energy
     if layout.probe in names:
-        values = arrays.array(layout.probe)
-        if values.shape[-2:] != (1, 1):
+        probe = StoredProbe.read(arrays.array, layout.probe)
+        if probe.values.shape[-2:] != (1, 1):  # as products say that there was none
             own = _pixel(sizes.get("probe", {}), label)
-            raw.probe = StoredProbe(values, own[0] if own and not layout.ours else None)
+            probe.pixel_m = own[0] if own and not layout.ours else None
+            raw.probe = probe
 
 
 def _one_pixel(scalars: dict[str, Any], label: str) -> tuple[float, float] | None:
@@ -184,8 +185,7 @@ def _pixel(attributes: dict[str, Any], label: str) -> tuple[float, float] | None
 
 def _numbers(values: np.ndarray, label: str) -> np.ndarray | None:
     """Return the frame number of each position, None where one position says nothing."""
-    check_type(values.dtype, f"{label}: {_NUMBERS}", "iu")
-    numbers = values.reshape(-1).astype(np.int64)
+    numbers = frame_numbers(values.reshape(-1), f"{label}: {_NUMBERS}")
     if len(numbers) == len(np.unique(numbers)):
         return numbers
     if len(numbers) > 1:

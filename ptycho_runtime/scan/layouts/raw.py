@@ -125,7 +125,7 @@ def patterns_key(names: set[str], options: ReadOptions, label: str) -> str:
         if key not in names:
             raise ScanError(f"{label}: has no patterns {options.patterns_key}; it has {names_in(names)}")
         return key
-    known = [key for key in PATTERN_KEYS if key in names]
+    known: list[str] = [key for key in PATTERN_KEYS if key in names]
     known += sorted(name for name in names if _CXI_FURTHER.fullmatch(name) and name not in known)
     if len(known) != 1:
         what = (
