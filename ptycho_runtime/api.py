@@ -259,7 +259,8 @@ class Reconstructor(Closing):
             >>> result.trust.verdict, result.object.shape
             ('trusted', (140, 140))
         """
-        from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+        from ptycho_runtime.image.core import Graphs
+        from ptycho_runtime.image.reconstruct import reconstruct
 
         options = options or ReconstructOptions()
         # In reduced precision a pattern is compared with probe × stitched object alone: no whole network is needed for that.

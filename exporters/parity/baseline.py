@@ -8,7 +8,8 @@ from exporters.parity.first_patterns import first_patterns
 from exporters.parity.inputs import Source
 from exporters.parity.runners import OnnxRunner
 from ptycho_runtime.export.record import TrustBaseline
-from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+from ptycho_runtime.image.core import Graphs
+from ptycho_runtime.image.reconstruct import reconstruct
 from ptycho_torch.spec import ModelSpec
 
 MAX_PATTERNS = 1024  # the first of the scan; a median needs no more

@@ -19,7 +19,8 @@ from exporters.parity.rows import StitchedRow
 from exporters.parity.runners import EagerRunner, NotRunnable, OnnxRunner, TorchScriptRunner
 from ptycho_runtime.engine.batching import Feed
 from ptycho_runtime.engine.session import BaseSession, Session
-from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+from ptycho_runtime.image.core import Graphs
+from ptycho_runtime.image.reconstruct import reconstruct
 from ptycho_torch.models.module import PtychoModel
 
 MAX_PATTERNS = 256  # eager in float64 takes a tenth of a second a pattern on two cores

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ptycho_runtime.errors import ReconstructionError
@@ -13,8 +15,9 @@ _ANGLES = 7200  # at which the best direction of (s1, s2) is looked for before i
 class ObjectScales:
     """Fits s1 and s2 so that |F(P·(s1·a + i·s2·b))|² is nearest to the counts of all patterns, in the sense of least squares.
 
-    With a and b the real and imaginary part of a pattern's own patch, the prediction is s1²·X1 + s2²·X2 + s1·s2·X3. Ten sums of
-    products over all pixels are all that is kept.
+    With a and b the real and imaginary part of a pattern's own patch, the prediction is s1²·X1 + s2²·X2 + s1·s2·X3. Sums of
+    products over a pattern's pixels are all that is kept, sixteen numbers each; they are added up in the end and rounded once, so
+    that the order of the patterns does not matter.
     """
 
     def __init__(self, probe: np.ndarray) -> None:
@@ -24,6 +27,7 @@ class ObjectScales:
             probe: (modes, N, N) complex, as physical as it was for training.
         """
         self._probe = np.asarray(probe, np.complex128)
+        self._parts_of: list[np.ndarray] = []
         self._products = np.zeros((4, 4))
 
     def add(self, real: np.ndarray, imag: np.ndarray, counts: np.ndarray) -> None:
@@ -42,8 +46,18 @@ class ObjectScales:
             terms[0] += np.abs(of_real) ** 2
             terms[1] += np.abs(of_imag) ** 2
             terms[2] += 2.0 * (of_real * of_imag.conj()).real
-        flat = terms.reshape(4, -1)
-        self._products += flat @ flat.T
+        flat = np.ascontiguousarray(terms.reshape(4, len(counts), -1).transpose(1, 0, 2))
+        self._parts_of.append(np.matmul(flat, flat.transpose(0, 2, 1)))
+
+    @property
+    def products(self) -> np.ndarray:
+        """What is kept of each pattern so far, (n, 4, 4) float64."""
+        self._parts_of = [np.concatenate([np.zeros((0, 4, 4)), *self._parts_of])]
+        return self._parts_of[0]
+
+    def absorb(self, products: np.ndarray) -> None:
+        """Add patterns by the `products` of others, (n, 4, 4)."""
+        self._parts_of.append(products)
 
     def fit(self) -> tuple[float, float]:
         """Return (s1, s2), s1 ≥ 0: both with the other sign predict the same.
@@ -52,6 +66,9 @@ class ObjectScales:
             ReconstructionError: no factors predict counts at all: patches or probe are zero.
         """
         from scipy.optimize import minimize_scalar
+
+        columns = self.products.reshape(-1, 16).T
+        self._products = np.array([math.fsum(column.tolist()) for column in columns]).reshape(4, 4)
 
         # In polar coordinates the sum of squares is r⁴·A − 2·r²·B + Σ I², whose least value over r is Σ I² − B²/A.
         angles = np.linspace(-np.pi / 2, np.pi / 2, _ANGLES, endpoint=False)

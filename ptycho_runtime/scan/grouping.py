@@ -66,6 +66,10 @@ def grouped(scan: Scan, C: int, within_px: float) -> tuple[Scan, np.ndarray]:
 
 def group_offsets(positions_px: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return each pattern's offset from its group's mean position, (groups, C, 1, 2) float32 (x, y), pixels."""
-    inside = positions_px[groups]
-    offsets: np.ndarray = (inside - inside.mean(1, keepdims=True))[:, :, None, :].astype(np.float32)
+    return offsets_within(positions_px[groups])
+
+
+def offsets_within(positions_px: np.ndarray) -> np.ndarray:
+    """Return the same for positions of groups (groups, C, 2)."""
+    offsets: np.ndarray = (positions_px - positions_px.mean(1, keepdims=True))[:, :, None, :].astype(np.float32)
     return offsets

@@ -91,7 +91,7 @@ def evidence_of(scan: Simulated, *, probe: bool = True) -> Evidence:
 def placed(scan: Simulated) -> tuple[Placed, np.ndarray]:
     """Return (patches, canvas sums) of a simulated scan."""
     evidence = evidence_of(scan, probe=False)
-    return evidence.placed(), evidence.stitcher.sums
+    return evidence.in_order().placed(), evidence.stitcher.sums
 
 
 def assessed(scan: Simulated, *, probe: bool = True, baseline: TrustBaseline | None = None) -> Trust:

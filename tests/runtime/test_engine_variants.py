@@ -19,7 +19,8 @@ from ptycho_runtime.engine.session import BaseSession, Session
 from ptycho_runtime.engine.variants import OpenedVariant, open_variant, precision_errors, refuse_beyond
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.precision import Budget, PrecisionErrors, Variant
-from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+from ptycho_runtime.image.core import Graphs
+from ptycho_runtime.image.reconstruct import reconstruct
 from ptycho_runtime.scan.read import read_scan
 
 SCAN = Path(__file__).parents[2] / "examples" / "demo" / "scan.npz"

@@ -13,11 +13,12 @@ import pytest
 from ptycho_runtime import OutputError
 from ptycho_runtime import contract as c
 from ptycho_runtime.export.bundle import Export
+from ptycho_runtime.image.core import Graphs
 from ptycho_runtime.image.products import ptychodus
 from ptycho_runtime.image.products.ours import is_ours
 from ptycho_runtime.image.products.target import check_patches_target, check_target
 from ptycho_runtime.image.products.write import WRITERS, write_product
-from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+from ptycho_runtime.image.reconstruct import reconstruct
 from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.scan.scan import Scan
 

@@ -14,10 +14,11 @@ from sample_bundles import ROOT, golden
 
 import ptycho_runtime
 from ptycho_runtime import contract as c
+from ptycho_runtime.image.core import Graphs
 from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.image.products.target import check_target
 from ptycho_runtime.image.products.write import write_product
-from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+from ptycho_runtime.image.reconstruct import reconstruct
 from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.image.stitch import Stitcher
 from ptycho_runtime.image.trust.residual import residuals

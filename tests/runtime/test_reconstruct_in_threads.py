@@ -16,8 +16,9 @@ import pytest
 from ptycho_runtime import ReconstructionError
 from ptycho_runtime import contract as c
 from ptycho_runtime.export.bundle import Export
+from ptycho_runtime.image.core import Graphs
 from ptycho_runtime.image.options import ReconstructOptions
-from ptycho_runtime.image.reconstruct import Graphs, reconstruct
+from ptycho_runtime.image.reconstruct import reconstruct
 from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.image.stitch import Stitcher
 from ptycho_runtime.scan.scan import Scan

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from ptycho_runtime.export.record import TrustBaseline
-from ptycho_runtime.image.stitch import Stitcher
 from ptycho_runtime.image.trust import flags
-from ptycho_runtime.image.trust.frames import centroids_px, hot_pixels
+from ptycho_runtime.image.trust.evidence import Evidence, Kept
 from ptycho_runtime.image.trust.hypotheses import better_reading
-from ptycho_runtime.image.trust.overlap import Placed, ScaledRecords, compare_pairs, deviations, leave_one_out
-from ptycho_runtime.image.trust.spool import Spool
+from ptycho_runtime.image.trust.overlap import Placed, compare_pairs, deviations, leave_one_out
 from ptycho_runtime.image.trust.stitched import stitched_residuals
 from ptycho_runtime.image.trust.values import PatternScores, Trust
 from ptycho_runtime.image.trust.verdict import Findings, judge
@@ -23,66 +19,6 @@ _LEAST_LEFT = 0.2  # of the patterns: fewer are nothing to compare with
 _PAIRS = flags.Bounds(0.08, 0.25)
 _DARK = 0.02  # of the brighter patterns' counts
 _LOOK_FURTHER = 0.045  # median disagreement above which a scan is looked at more closely
-
-
-@dataclass
-class Evidence:
-    """What is kept of each pattern while the object is put together."""
-
-    stitcher: Stitcher
-    positions_px: np.ndarray
-    probe: np.ndarray | None
-    """(modes, N, N) complex; None where there is none, or it is of another size."""
-    is_counts: bool
-    """Patterns come as counts and not as amplitudes."""
-
-    def __post_init__(self) -> None:
-        """Make room for all patterns."""
-        count, N, crop = len(self.positions_px), self.stitcher.N, self.stitcher.crop_px
-        self.lost = ""
-        self.object_scales = (1.0, 1.0)
-        """Factors of real and imaginary part that were found after the patches were kept; the stitcher's sums have them."""
-        self.counts, self.peaks, self.hot, self.residual = (np.full(count, np.nan) for _ in range(4))
-        self.centroids_px = np.full((count, 2), np.nan)
-        self.mean_pattern = np.zeros((N, N))
-        self.patches = Spool(count, (crop, crop), np.complex64)
-        self.amplitudes = Spool(count if self.probe is not None else 0, (N, N), np.float16)
-
-    def keep_patches(self, which: np.ndarray, patches: np.ndarray) -> None:
-        """Keep patches (k, crop, crop) complex64 of the patterns `which`, as they lie on the canvas."""
-        if self.lost:
-            return
-        try:
-            self.patches.add(which, patches)
-        except OSError as error:
-            self.lost = f"the folder for temporary files has no room ({error.strerror or error}); set TMPDIR"
-
-    def keep_patterns(self, which: np.ndarray, patterns: np.ndarray) -> None:
-        """Keep what patterns (k, N, N) float32, as fed, tell by themselves."""
-        intensity = patterns if self.is_counts else np.square(patterns)
-        self.counts[which] = intensity.sum((1, 2), dtype=np.float64)
-        self.centroids_px[which] = centroids_px(intensity)
-        self.hot[which] = hot_pixels(intensity)
-        self.mean_pattern += intensity.sum(0)
-        if self.probe is None or self.lost:
-            return
-        amplitude = np.sqrt(patterns) if self.is_counts else patterns
-        peaks = amplitude.max((1, 2))
-        self.peaks[which] = peaks
-        try:
-            self.amplitudes.add(which, (amplitude / np.maximum(peaks, 1e-30)[:, None, None]).astype(np.float16))
-        except OSError as error:
-            self.lost = f"the folder for temporary files has no room ({error.strerror or error}); set TMPDIR"
-
-    def placed(self) -> Placed:
-        """Return the patches as they lie on the canvas."""
-        patches = ScaledRecords(self.patches, *self.object_scales)
-        return Placed(patches, self.stitcher.corners(self.positions_px), self.stitcher.weights)
-
-    def close(self) -> None:
-        """Give the temporary files back."""
-        self.patches.close()
-        self.amplitudes.close()
 
 
 def assess(evidence: Evidence, baseline: TrustBaseline | None = None, *, partial: bool = False) -> Trust:
@@ -96,29 +32,30 @@ def assess(evidence: Evidence, baseline: TrustBaseline | None = None, *, partial
     Patterns that are flagged are left out of what the others are compared with, and all are looked at again, until none changes.
     The image itself is not touched.
     """
-    placed = evidence.placed()
-    reached = (evidence.patches.copies > 0) & np.isfinite(evidence.counts)
+    known = evidence.in_order()
+    placed = known.placed()
+    reached = (placed.patches.copies > 0) & np.isfinite(known.counts)
     sums = evidence.stitcher.sums
     further = baseline.disagreement * 1.3 if baseline else _LOOK_FURTHER
     kept = reached
-    scores = _scores(evidence, placed, sums, kept)
+    scores = _scores(known, placed, sums, kept)
     limits = flags.Limits.of(scores, kept)
-    bad = (flags.flagged(scores, limits) | _dark(evidence.counts)) & reached
+    bad = (flags.flagged(scores, limits) | _dark(known.counts)) & reached
     if bad.sum() > _MANY * reached.sum() or _median(scores.disagreement) > further:
-        bad = _unfit_in_pairs(evidence, placed, reached)
+        bad = _unfit_in_pairs(known, placed, reached)
     for _ in range(_ROUNDS):
         if (kept == (reached & ~bad)).all() or (reached & ~bad).sum() < max(_LEAST_LEFT * reached.sum(), 2):
             break
         kept = reached & ~bad
-        scores = _scores(evidence, placed, placed.sums_without(sums, reached & ~kept), kept)
+        scores = _scores(known, placed, placed.sums_without(sums, reached & ~kept), kept)
         limits = flags.Limits.of(scores, kept)
         bad = flags.flagged(scores, limits) & reached
     good = reached & ~bad
     if good.sum() < _LEAST_LEFT * reached.sum():
         good = reached
     typical = _median(scores.disagreement[good])
-    reading = better_reading(placed, evidence.positions_px, good) if typical > further else None
-    centre = centroids_px(evidence.mean_pattern[None])[0]
+    reading = better_reading(placed, known.positions_px, good) if typical > further else None
+    centre = known.centre_px()
     kinds = flags.kinds(scores, limits, bad)
     findings = Findings(
         disagreement=typical,
@@ -126,10 +63,10 @@ def assess(evidence: Evidence, baseline: TrustBaseline | None = None, *, partial
         alone=float(np.isnan(scores.disagreement[reached]).mean()) if reached.any() else 1.0,
         flagged=float(bad.sum() / max(reached.sum(), 1)),
         kinds=kinds[bad],
-        centre_px=(float(centre[0]), float(centre[1])),
+        centre_px=centre,
         reading=reading,
         partial=partial,
-        lost=evidence.lost,
+        lost=known.lost,
     )
     verdict, reasons = judge(findings, baseline)
     amplitude, phase = deviations(placed, sums)
@@ -145,33 +82,31 @@ def assess(evidence: Evidence, baseline: TrustBaseline | None = None, *, partial
     return Trust(verdict, reasons, figures, bad, kinds, scores, amplitude, phase)
 
 
-def _scores(evidence: Evidence, placed: Placed, sums: np.ndarray, kept: np.ndarray) -> PatternScores:
+def _scores(known: Kept, placed: Placed, sums: np.ndarray, kept: np.ndarray) -> PatternScores:
     """Return all figures of each pattern, compared with those that are kept."""
     disagreement, phase = leave_one_out(placed, sums, kept)
     missing = np.full(len(kept), np.nan)
     residual, gain = missing, missing
-    if evidence.probe is not None and not evidence.lost:
-        canvas = evidence.stitcher.canvas_of(sums)
-        residual, gain = stitched_residuals(
-            evidence.amplitudes, evidence.peaks, evidence.probe, canvas, evidence.positions_px
-        )
-    counts = np.log(np.maximum(evidence.counts, 1e-300))
+    if known.probe is not None and not known.lost:
+        canvas = known.stitcher.canvas_of(sums)
+        residual, gain = stitched_residuals(known.amplitudes, known.peaks, known.probe, canvas, known.positions_px)
+    counts = np.log(np.maximum(known.counts, 1e-300))
     return PatternScores(
         disagreement=disagreement,
         phase_rad=phase,
         stitched_residual=residual,
         log_gain=gain - _median(gain[kept]),
         log_counts=counts - _median(counts[kept]),
-        centroid_px=np.hypot(*evidence.centroids_px.T),
-        hot=evidence.hot,
-        residual=evidence.residual,
+        centroid_px=np.hypot(*known.centroids_px.T),
+        hot=known.hot,
+        residual=known.residual,
     )
 
 
-def _unfit_in_pairs(evidence: Evidence, placed: Placed, reached: np.ndarray) -> np.ndarray:
+def _unfit_in_pairs(known: Kept, placed: Placed, reached: np.ndarray) -> np.ndarray:
     """Return which patterns agree with too few of their neighbours, (n,) bool, for a scan in which many are bad."""
-    centroid = np.hypot(*evidence.centroids_px.T)
-    alone = _dark(evidence.counts) | (centroid > flags.limit(centroid, flags.CENTROID_PX))
+    centroid = np.hypot(*known.centroids_px.T)
+    alone = _dark(known.counts) | (centroid > flags.limit(centroid, flags.CENTROID_PX))
     pairs = compare_pairs(placed, reached & ~alone)
     found: np.ndarray = reached & ~pairs.majority(flags.limit(pairs.best, _PAIRS))
     return found

@@ -7,15 +7,22 @@ import numpy as np
 _FAINT = 10.0  # counts: a lone pixel below is no hot one
 
 
-def centroids_px(intensity: np.ndarray) -> np.ndarray:
-    """Return the centre of gravity of patterns (n, N, N), (n, 2) (x, y) in pixels from [N//2, N//2], on the circle of N pixels.
+def moments(intensity: np.ndarray) -> np.ndarray:
+    """Return Σ I·exp(2πi·(column − N//2)/N), and the same along rows, of patterns I (n, N, N): (n, 2) complex128.
 
-    On a circle a zero frequency at the corner is N/2 away, and not in the middle of four parts.
+    Each pattern's are its own to the last bit, whatever others are beside it.
     """
     N = intensity.shape[-1]
     turn = np.exp(2j * np.pi * (np.arange(N) - N // 2) / N)
-    columns, rows = intensity.sum(1) @ turn, intensity.sum(2) @ turn
-    found: np.ndarray = np.angle(np.stack([columns, rows], axis=-1)) * N / (2 * np.pi)
+    return np.stack([np.einsum("nj,j->n", intensity.sum(axis), turn) for axis in (1, 2)], axis=-1)
+
+
+def centroids_px(moments: np.ndarray, N: int) -> np.ndarray:
+    """Return the centre of gravity of patterns of N × N pixels from their `moments` (n, 2), (n, 2) (x, y) in pixels from [N//2, N//2].
+
+    On a circle of N pixels a zero frequency at the corner is N/2 away, and not in the middle of four parts.
+    """
+    found: np.ndarray = np.angle(moments) * N / (2 * np.pi)
     return found
 
 

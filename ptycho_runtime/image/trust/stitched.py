@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ptycho_runtime.image.stitch import Canvas
-from ptycho_runtime.image.trust.spool import Spool
+from ptycho_runtime.image.trust.overlap import Records
 
 _AT_ONCE = 32  # patterns
 _COVERED = 0.97  # of the probe's power that must fall on what the object covers; the rest is guessed
@@ -13,7 +13,7 @@ _ROOT_NOISE = 0.25  # variance of the root of a Poisson number that is not small
 
 
 def stitched_residuals(
-    amplitudes: Spool, peaks: np.ndarray, probe: np.ndarray, canvas: Canvas, positions_px: np.ndarray
+    amplitudes: Records, peaks: np.ndarray, probe: np.ndarray, canvas: Canvas, positions_px: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compare patterns with |F(probe · object)|, each up to one factor.
 
