@@ -53,7 +53,7 @@ def bisect_graph(
         exported = onnx.load_from_string(data)
         counts = {path: len(values) for path, values in references.items()}
         matches = match_layers(exported, counts, aliases(model.model.autoencoder))
-        physics = candidates(exported, _scopes) if steps else []
+        physics = candidates(exported, scopes) if steps else []
         with OnnxRunner(
             with_outputs(exported, [*(tensor for _, _, tensor in matches), *physics]), device, whole=True
         ) as runner:
@@ -133,7 +133,7 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 def match_layers(
-    model: onnx.ModelProto, calls: Mapping[str, int], shared: Mapping[str, str] | None = None
+    model: onnx.ModelProto, calls: Mapping[str, int], shared: Mapping[str, str] | None = None, *, every: bool = False
 ) -> list[tuple[str, int, str]]:
     """Return (layer, which of its results, ONNX value), in the order in which the file computes them.
 
@@ -141,6 +141,7 @@ def match_layers(
         model: an exported file.
         calls: eager layers, and how many tensors each returned in one run of the model.
         shared: other paths of layers that stand in several places, with the path under which `calls` has them.
+        every: name layers that end with another's result too.
 
     A layer whose nodes hand out another number of tensors is left to the layers around it.
     """
@@ -163,7 +164,7 @@ def match_layers(
     seen: set[str] = set()
     unique = []
     for _, path, call, value in found:
-        if value not in seen:  # a layer that ends with another's result adds nothing
+        if every or value not in seen:  # a layer that ends with another's result adds nothing
             seen.add(value)
             unique.append((path, call, value))
     return unique
@@ -179,7 +180,7 @@ Crossing = tuple[int, str]  # position of the node, value
 
 def crossings(model: onnx.ModelProto) -> tuple[dict[str, list[Crossing]], list[Crossing]]:
     """Return the values that leave each module, and those that enter the network."""
-    nodes = [(node, _scopes(node)) for node in model.graph.node]
+    nodes = [(node, scopes(node)) for node in model.graph.node]
     consumers: dict[str, list[frozenset[str]]] = defaultdict(list)
     for node, inside in nodes:
         for value in node.input:
@@ -212,7 +213,7 @@ def nearest_sources(model: onnx.ModelProto, tensors: Collection[str]) -> dict[st
     return {tensor: sources.get(tensor, set()) for tensor in tensors}
 
 
-def _scopes(node: onnx.NodeProto) -> frozenset[str]:
+def scopes(node: onnx.NodeProto) -> frozenset[str]:
     for entry in node.metadata_props:
         if entry.key == SCOPES:
             try:

@@ -14,6 +14,7 @@ import torch
 from exporters.graph.graphs import graph_io
 from exporters.host import host_facts
 from exporters.options import BATCHES, Progress, silent
+from exporters.parity.alone import SCRIPT, alone_rows
 from exporters.parity.awake import Reach, wake
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
@@ -116,6 +117,10 @@ def run_parity(
     rows += independent_rows(models, pool, references)
     options.progress("sweep behind the networks")
     rows += sweep_rows(models, artifacts, pool)
+    options.progress("each layer by itself")
+    alone = alone_rows(models, artifacts, pool)
+    rows += [tried.row for tried in alone]
+    scripts = {tried.row.graph: tried for tried in alone if tried.row.runtime == SCRIPT}
     planned += [row.cell for row in rows]
     for graph, files in artifacts.items():
         inputs, outputs = graph_io(spec, graph)
@@ -136,6 +141,9 @@ def run_parity(
             batch, device = (failed[0].batch, failed[0].device) if failed else (max(batches), "cpu")
             groups = max(1, min(batch, _BISECT_VALUES // (spec.C * spec.N**2)))
             divergence.append(bisect_graph(models[graph], graph, files["onnx"], graph_pool, groups, device))
+        failed = [r for r in rows if r.graph == graph and r.runtime == "torchscript" and r.verdict == "failed"]
+        if failed or options.layers:
+            divergence.append(scripts[graph].divergence(failed[0] if failed else None))
     return ParityReport(
         options.name,
         rows,

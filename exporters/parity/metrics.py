@@ -13,16 +13,19 @@ from ptycho_runtime.metrics import difference, phase_weight
 FACTOR = 4.0  # a float32 runtime may err this many times as much as eager float32 does
 CREST = 8.0  # largest over root mean square that rounding errors have
 FLOOR_ULPS = 8.0  # of the signal's largest magnitude
+ALONE_ULPS = 32.0  # of a layer by itself, which may have but few numbers, on inputs far beyond ordinary ones
 DETECTOR_ULPS = 24.0  # of a predicted pattern: two sums of 64 products, a square, a sum over modes
 DETECTOR_PX = 64  # the size for which that is said; rounding of a sum grows with the square root of its length
 MOST = 1e-3  # of the signal: no figure allows more, whatever eager float32 errs
 SOUND = 5e-6  # of the signal: where eager float32 errs more, luck decides what another runtime errs
+ALONE = "layer by itself"
 MOST_TF32 = 0.1  # factors of 11 significant bits leave no more certainty
 RULE = (
     f"In every group of patterns by itself, error ≤ {FACTOR:g} × eager float32's own against float64 (its largest error counts as at "
     f"least {CREST:g} × its root mean square, and that of real and imaginary part as the larger of the two); at least "
     f"{FLOOR_ULPS:g} float32 ulps of the signal's largest magnitude "
-    f"({DETECTOR_ULPS:g} × √(N/{DETECTOR_PX}) for predicted diffraction, which sums twice over N pixels and squares), "
+    f"({DETECTOR_ULPS:g} × √(N/{DETECTOR_PX}) for predicted diffraction, which sums twice over N pixels and squares, "
+    f"{ALONE_ULPS:g} for a layer by itself), "
     f"at most {MOST:g} of it ({MOST_TF32:g} where products are rounded to TF32). The signal of real and imaginary part is the "
     "object's magnitude; phase is weighted by amplitude over the group's largest, and its signal is 1 rad or more."
 )
@@ -143,7 +146,9 @@ def sound_groups(eager32: Arrays, reference: Arrays) -> np.ndarray:
 
 def floor_ulps(name: str, size_px: int) -> float:
     """Return how many units in the last place of its signal an output may always err."""
-    return DETECTOR_ULPS * float(np.sqrt(size_px / DETECTOR_PX)) if name == c.PREDICTED else FLOOR_ULPS
+    if name == c.PREDICTED:
+        return DETECTOR_ULPS * float(np.sqrt(size_px / DETECTOR_PX))
+    return ALONE_ULPS if name == ALONE else FLOOR_ULPS
 
 
 def figures(name: str, result: np.ndarray, reference: Arrays, allowed: Budget) -> dict[str, float]:

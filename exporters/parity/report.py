@@ -123,7 +123,7 @@ class ParityReport:
                     f"{name} max abs {figures['max_abs']:.2e} (allowed {figures['allowed_max_abs']:.2e}), "
                     f"relative L2 {figures['rel_l2']:.2e} (allowed {figures['allowed_rel_l2']:.2e})"
                 )
-            found = next((d for d in self.divergence if d.graph == row.graph and d.first is not None), None)
+            found = next((d for d in self._divergences(row) if d.first is not None), None)
             where = "" if found is None or found.first is None else f"; it diverges first at {found.first.layer}"
             return f"{row.graph} {row.runtime} on {row.device}, batch {row.batch}: {what}{where}{stored}"
         if self.problems:
@@ -135,6 +135,9 @@ class ParityReport:
             deficits = ", ".join(f"{value:.1e}" for value in worst_row.deficits)
             return f"the object that {worst_row.runtime} stitches on {worst_row.device} differs (1−FRC, 1−SSIM: {deficits})"
         return "nothing was compared"
+
+    def _divergences(self, row: ParityRow) -> list[Divergence]:
+        return [d for d in self.divergence if d.graph == row.graph and row.runtime.startswith(d.runtime)]
 
     def folded(self) -> list[list[ParityRow]]:
         """Return the rows by graph, runtime, device and precision; each list holds its batches."""

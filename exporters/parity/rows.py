@@ -86,6 +86,7 @@ class Divergence:
     device: str
     layers: list[LayerError] = field(default_factory=list)
     reason: str = ""  # why there are none
+    runtime: str = "onnx"  # whose file; the layers of a TorchScript file are run by themselves, on numbers of their own
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Divergence:
@@ -94,7 +95,13 @@ class Divergence:
         for layer in document["layers"]:
             figures = {key: float(value) for key, value in layer.items() if key not in ("layer", "tensor")}
             layers.append(LayerError(str(layer["layer"]), str(layer["tensor"]), **figures))
-        return cls(document["graph"], document["device"], layers, document["reason"])
+        runtime = str(document.get("runtime", cls.runtime))
+        return cls(document["graph"], document["device"], layers, document["reason"], runtime)
+
+    @property
+    def name(self) -> str:
+        """Return which file it is, in words."""
+        return self.graph if self.runtime == "onnx" else f"{self.graph}, {self.runtime}"
 
     @property
     def first(self) -> LayerError | None:
@@ -116,15 +123,15 @@ class Divergence:
     def summary(self) -> str:
         """Return the finding in one line."""
         if self.reason:
-            return f"{self.graph}: no layers could be compared: {self.reason}"
+            return f"{self.name}: no layers could be compared: {self.reason}"
         if self.first is None:
             worst = max(self.layers, key=lambda layer: layer.share)
             return (
-                f"{self.graph}: run layer by layer, all outputs are within what rounding explains "
+                f"{self.name}: run layer by layer, all outputs are within what rounding explains "
                 f"({len(self.layers)} layers, the worst is {worst.layer} with {worst.share:.3g} of what is allowed"
                 f"{', which no output shows' if worst.share > 1.0 else ''})"
             )
-        return f"{self.graph}: diverges first at {self.first.layer} ({self.first.share:.3g} × what is allowed)"
+        return f"{self.name}: diverges first at {self.first.layer} ({self.first.share:.3g} × what is allowed)"
 
     def around(self, before: int = 3, after: int = 4) -> list[LayerError]:
         """Return the layers around the first beyond its share and the graph's outputs; the worst ones where there is none."""

@@ -16,6 +16,7 @@ import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # its stubs are a package of their own
 
 from exporters.graph.graphs import outputs_of_heads
+from exporters.parity.alone import middle
 from exporters.parity.inputs import Pool
 from exporters.parity.layers import NETWORK, leaving_values, with_outputs
 from exporters.parity.metrics import MOST, budget, figures
@@ -56,7 +57,7 @@ def _row(model: PtychoModel, graph: str, data: bytes, pool: Pool) -> ParityRow:
         names = list(shapes)
         behind = cut_behind_network(model_file, shapes)
         with OnnxRunner(behind, whole=True) as runner:
-            fed = {**feed, **{name: _middle(v, shapes[name]) for name, v in zip(names, swept, strict=True)}}
+            fed = {**feed, **{name: middle(v, shapes[name]) for name, v in zip(names, swept, strict=True)}}
             found = {name.removesuffix(_THROUGH): value for name, value in runner.run(fed).items()}
     except _ENDS as error:
         row.verdict, row.reason = (
@@ -124,12 +125,6 @@ def _eager(
     return {name: value.numpy() for name, value in outputs.items()}
 
 
-def _middle(value: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Return the middle rows and columns of an array: the graph of the patches' centre cuts inside its network."""
-    rows, columns = ((size - part) // 2 for size, part in zip(value.shape[-2:], shape[-2:], strict=True))
-    return np.ascontiguousarray(value[..., rows : rows + shape[-2], columns : columns + shape[-1]])
-
-
 def head_shapes(
     model: onnx.ModelProto, heads: Sequence[torch.Tensor], feed: Mapping[str, np.ndarray]
 ) -> dict[str, tuple[int, ...]]:
@@ -145,7 +140,7 @@ def head_shapes(
 
     def distance(order: Sequence[str]) -> float:
         pairs = [
-            (values[name], _middle(head.numpy(), values[name].shape)) for name, head in zip(order, heads, strict=True)
+            (values[name], middle(head.numpy(), values[name].shape)) for name, head in zip(order, heads, strict=True)
         ]
         if any(value.shape != part.shape for value, part in pairs):
             return float("inf")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
+import torch
 
 from exporters.formats.torchscript import export_torchscript
 from exporters.formats.torchscript_check import check_torchscript
@@ -23,6 +25,7 @@ from ptycho_torch.spec import ModelSpec
 DECISIVE_TOOLS = ("torch", "numpy")
 # Constants are computed where the export is made: another processor's last digits differ, and nothing else.
 MAX_CONSTANT_ERROR = 1e-6
+_IDENTITY = "/.data/serialization_id"
 
 
 def made_anew(model: PtychoModel, graph: str, spec: ModelSpec) -> bytes:
@@ -61,7 +64,8 @@ def torchscript_to_run(
     if not error <= MAX_CONSTANT_ERROR:
         raise UnsafeContentError(
             f"{where}: is not the TorchScript that the bundle's weights give with the same versions (sha256 "
-            f"{hashlib.sha256(stored).hexdigest()[:12]}…, expected {hashlib.sha256(anew).hexdigest()[:12]}…); refused, it was not run; "
+            f"{hashlib.sha256(stored).hexdigest()[:12]}…, expected {hashlib.sha256(anew).hexdigest()[:12]}…): {whereabouts(stored, anew, where)}; "
+            "refused, it was not run; "
             "export the bundle again, or see --run-stored-torchscript"
         )
     return anew, (
@@ -92,7 +96,7 @@ def _constants_error(stored: bytes, anew: bytes, where: str) -> float:
     worst = 0.0
     for name, expected in now.items():
         found = then[name]
-        if found == expected or name.endswith("/.data/serialization_id"):
+        if found == expected or name.endswith(_IDENTITY):
             continue
         if (
             not name.partition("/")[2].startswith(("data/", "constants/"))
@@ -106,6 +110,24 @@ def _constants_error(stored: bytes, anew: bytes, where: str) -> float:
         # A NaN is no rounding.
         worst = max(worst, error) if error == error else float("inf")
     return worst
+
+
+def whereabouts(stored: bytes, anew: bytes, where: str) -> str:
+    """Return in words what differs between two files: which weights by name, or the program. Nothing of the stored one is run."""
+    then, now = _members(stored, where), _members(anew, where)
+    differing = [name for name in now if then.get(name) != now[name] and not name.endswith(_IDENTITY)]
+    weights = {name for name in differing if name.partition("/")[2].startswith("data/")}
+    if set(then) != set(now) or set(differing) - weights:
+        strange = sorted((set(then) ^ set(now)) | (set(differing) - weights))
+        return f"its program differs in {printable(strange[0])}{f' and {len(strange) - 1} more' if strange[1:] else ''}"
+    contents = {now[name] for name in weights}
+    # What was made here is ours to load; its modules name the weights in the order of the layers.
+    made = torch.jit.load(io.BytesIO(anew))  # type: ignore[no-untyped-call]
+    named = [name for name, value in made.state_dict().items() if value.numpy().tobytes() in contents]
+    if not named:
+        return "weights differ"
+    layer, _, weight = named[0].rpartition(".")
+    return f"it diverges first at {layer} ({weight}{f' and {len(named) - 1} more' if named[1:] else ''})"
 
 
 def _members(data: bytes, where: str) -> Mapping[str, bytes]:

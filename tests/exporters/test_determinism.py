@@ -27,13 +27,35 @@ print(hashlib.sha256(golden).hexdigest(), pool.sha256(), reach.unseen)
 """
 
 
-def digests(threads: int) -> str:
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    done = subprocess.run([sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True)
-    return done.stdout
+EXPORT = """
+import hashlib, sys
+from pathlib import Path
+from shared_exports import tiny_bundle
+from exporters import export_bundle
+folder = Path(sys.argv[1])
+result = export_bundle(tiny_bundle(folder), folder / "out", batches=(5,))
+for name in ("exports.json", "golden.npz", result.bundle.name):
+    print(name, hashlib.sha256((folder / "out" / name).read_bytes()).hexdigest())
+"""
+
+
+def digests(threads: int, program: str = PROGRAM, *arguments: object) -> str:
+    """Return what a program prints that may use so many processors and threads."""
+    path = f"{ROOT}{os.pathsep}{ROOT / 'tests'}"
+    env = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    pinned = f"import os; os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:{threads}])\n{program}"
+    command = [sys.executable, "-c", pinned, *map(str, arguments)]
+    return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 
 
 def test_golden_reference_and_inputs_do_not_depend_on_the_number_of_threads() -> None:
     one, two = digests(1), digests(2)
     assert len(one.split()) == 3
+    assert one == two
+
+
+@pytest.mark.long
+def test_the_whole_bundle_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    one, two = (digests(threads, EXPORT, tmp_path / str(threads)) for threads in (1, 2))
+    assert [line.split()[0] for line in one.splitlines()] == ["exports.json", "golden.npz", "wts.h5.zip"]
     assert one == two

@@ -120,13 +120,13 @@ class TestFailedParity:
         before = dict(params_cfg)
         with pytest.raises(
             ParityError,
-            match=r"parity failed: \w+ onnx( behind its network)? on cpu, batch \d+: \w+ max abs .* no export was stored",
+            match=r"parity failed: \w+ onnx( behind its network| by layer)? on cpu, batch \d+: [\w.]+ max abs .* no export was stored",
         ) as caught:
             export_bundle(tiny_bundle(tmp_path / "source"), tmp_path / "out", batches=(1,), trace=sabotaged)
         assert caught.value.report is not None
         failed = {(row.graph, row.runtime) for row in caught.value.report.failures()}
         assert {(graph, "onnx") for graph in c.GRAPHS} <= failed
-        assert {runtime for _, runtime in failed} <= {"onnx", "onnx behind its network"}
+        assert {runtime for _, runtime in failed} <= {"onnx", "onnx behind its network", "onnx by layer"}
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
             "parity.json",
             "parity.junit.xml",
@@ -156,7 +156,17 @@ class TestVerify:
         report = verify_bundle(exported(SMALL).bundle, batches=(1, 3))
         assert report.passed, report.summary()
         assert {(r.graph, r.runtime) for r in report.rows if r.verdict == "passed"} == {
-            (g, r) for g in c.GRAPHS for r in ("numpy", "onnx behind its network", "eager", "torchscript", "onnx")
+            (g, r)
+            for g in c.GRAPHS
+            for r in (
+                "numpy",
+                "onnx behind its network",
+                "onnx by layer",
+                "torchscript by layer",
+                "eager",
+                "torchscript",
+                "onnx",
+            )
         }
         assert params_cfg == before
 

@@ -101,7 +101,8 @@ def test_no_test_of_the_own_is_needed_and_every_test_has_a_name_of_its_own(expor
     several = {batches[f"{graph}-{where}"] for graph in GRAPHS for where in RUNS}
     assert len(several) == 1
     assert min(several) > 1
-    once = {f"{graph}-{where}" for graph in GRAPHS for where in ("numpy-cpu-float64", "onnx-behind-its-network-cpu")}
+    whole = ("numpy-cpu-float64", "onnx-behind-its-network-cpu", "onnx-by-layer-cpu", "torchscript-by-layer-cpu")
+    once = {f"{graph}-{where}" for graph in GRAPHS for where in whole}
     assert {name for name, count in batches.items() if count == 1} == once
     assert set(batches) == once | {f"{graph}-{where}" for graph in GRAPHS for where in RUNS}
 

@@ -142,9 +142,13 @@ def _divergence(found: Divergence) -> str:
         cells = _numbers(_LAYER_NUMBERS, figures)
         rows += f'<tr class="{verdict}"><td><code>{escape(layer.layer)}</code></td>{cells}</tr>'
     table = _table(_LAYERS, rows) if rows else ""
-    return f"""<h2>Layer by layer: {escape(found.graph)}</h2>
-<p>{escape(found.summary())}. Each layer of the ONNX file on {escape(found.device)} beside the eager layer of that name,
-in the order they are computed.</p>
+    how = f"Each layer of the ONNX file on {found.device} beside the eager layer of that name, in the order they are computed."
+    if found.runtime != "onnx":
+        how = (
+            "Each layer of the TorchScript file by itself, on numbers of its own, beside the eager layer of that name."
+        )
+    return f"""<h2>Layer by layer: {escape(found.name)}</h2>
+<p>{escape(found.summary())}. {escape(how)}</p>
 {table}"""
 
 

@@ -63,7 +63,7 @@ def _verdict(passed: bool) -> Text:
 def layer_table(found: Divergence) -> Table:
     """Return the layers around the first that is beyond its share."""
     table = Table(
-        title=f"Layer by layer: {found.graph}, onnx on {found.device}",
+        title=f"Layer by layer: {found.graph}, {found.runtime} on {found.device}",
         caption=found.summary(),
         box=SIMPLE_HEAD,
     )

@@ -1,0 +1,190 @@
+"""Each layer by itself: a fault shows that no output of the network shows, and the layer is named, in both formats."""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+
+from exporters.formats.onnx import export_onnx  # noqa: E402
+from exporters.formats.torchscript import export_torchscript  # noqa: E402
+from exporters.formats.torchscript_run import StoredTorchScript  # noqa: E402
+from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
+from exporters.parity.alone import ONNX, SCRIPT, Tried, alone_rows, middle  # noqa: E402
+from exporters.parity.inputs import Pool, make_pool  # noqa: E402
+from exporters.parity.layers import SCOPES  # noqa: E402
+from exporters.parity.rows import ParityRow  # noqa: E402
+from exporters.stored.torchscript import whereabouts  # noqa: E402
+from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_torch.models.module import PtychoModel  # noqa: E402
+from ptycho_torch.spec import ModelSpec  # noqa: E402
+
+GRAPH = "diffraction_to_obj"
+Made = tuple[PtychoModel, dict[str, bytes], Pool]
+Fault = Callable[[onnx.ModelProto], None]
+
+
+@pytest.fixture(scope="module")
+def made() -> Made:
+    """Return a small network with GELU, a spectral filter and norms, its two files, and inputs."""
+    torch.manual_seed(1)
+    sizes = {"generator": "fno", "N": 64, "gridsize": 1, "fno_width": 8, "fno_modes": 6, "fno_blocks": 2}
+    model = PtychoModel(ModelSpec(era="J", output_mode="real_imag", **sizes)).eval()
+    inputs, outputs = graph_io(model.spec, GRAPH)
+    graph = build_graph(model, GRAPH)
+    metadata = dict.fromkeys(c.META_KEYS, "x") | {"graph": GRAPH}
+    files = {
+        "onnx": export_onnx(graph, inputs, outputs, metadata),
+        "torchscript": export_torchscript(graph, inputs),
+    }
+    return model, files, make_pool(model.spec, 5)
+
+
+def tried(made: Made, **files: bytes) -> dict[str, Tried]:
+    model, own, pool = made
+    return {one.row.runtime: one for one in alone_rows({GRAPH: model}, {GRAPH: {**own, **files}}, pool)}
+
+
+def with_fault(made: Made, fault: Fault) -> Tried:
+    file = onnx.load_from_string(made[1]["onnx"])
+    fault(file)
+    return tried(made, onnx=file.SerializeToString())[ONNX]
+
+
+def first_erf(file: onnx.ModelProto) -> onnx.NodeProto:
+    return next(node for node in file.graph.node if node.op_type in ("Erf", "Gelu"))
+
+
+def gelu_without_its_left_end(file: onnx.ModelProto) -> None:
+    """Give −1 below −4, where GELU is as good as nothing and ordinary patterns never go."""
+    node = first_erf(file)
+    (source,) = node.input
+    limit = numpy_helper.from_array(np.array(-2.0, np.float32), "limit__")
+    file.graph.initializer.append(limit)
+    clipped = helper.make_node("Max", [source, "limit__"], ["clipped__"])
+    clipped.metadata_props.extend(node.metadata_props)
+    node.input[0] = "clipped__"
+    file.graph.node.insert(list(file.graph.node).index(node), clipped)
+
+
+def highest_frequency_dropped(file: onnx.ModelProto) -> None:
+    """Set one spectral weight of one block to zero."""
+    tensor = next(t for t in file.graph.initializer if t.name.endswith("mixing"))
+    values = numpy_helper.to_array(tensor).copy()
+    values[-1, 0, 0] = 0.0
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def one_weight_by_five_percent_of_the_largest(file: onnx.ModelProto) -> None:
+    tensor = next(t for t in file.graph.initializer if t.name.endswith("lifter.conv2.weight"))
+    values = numpy_helper.to_array(tensor).copy()
+    values[3, 2, 1, 1] += 0.05 * np.abs(values).max()
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+
+
+def silent(file: onnx.ModelProto) -> None:
+    for node in file.graph.node:
+        kept = [entry for entry in node.metadata_props if entry.key != SCOPES]
+        del node.metadata_props[:]
+        node.metadata_props.extend(kept)
+
+
+def test_right_files_pass_and_say_how_many_layers_were_tried(made: Made) -> None:
+    found = tried(made)
+    assert list(found) == [ONNX, SCRIPT]
+    for one in found.values():
+        assert one.row.verdict == "passed", one.row
+        assert one.row.facts["layers"] == len(one.layers)
+        assert len(one.layers) >= 8
+        assert one.row.worst()[1] < 0.7
+    assert {layer.layer for layer in found[ONNX].layers} >= {"network.lifter", "network.lifter.conv1"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "layer"),
+    [
+        (gelu_without_its_left_end, "network.lifter"),
+        (highest_frequency_dropped, "network.fno_blocks.0.spectral"),
+        (one_weight_by_five_percent_of_the_largest, "network.lifter.conv2"),
+    ],
+)
+def test_a_fault_is_found_and_its_layer_named(made: Made, fault: Fault, layer: str) -> None:
+    found = with_fault(made, fault)
+    assert found.row.verdict == "failed"
+    wrong = [one.layer for one in found.layers if one.share > 1.0]
+    assert layer in wrong
+    assert all(layer.startswith(name) or name.startswith(layer) for name in wrong)
+
+
+def test_a_file_that_hides_its_layers_fails(made: Made) -> None:
+    found = with_fault(made, silent)
+    assert (found.row.verdict, found.row.reason) == ("failed", "nothing in it says which layer it belongs to")
+
+
+def test_a_file_that_is_none_fails(made: Made) -> None:
+    found = tried(made, onnx=b"no such thing")[ONNX]
+    assert found.row.verdict == "failed"
+    assert found.row.reason.startswith("its layers cannot be run (")
+
+
+def script_with(data: bytes, model: PtychoModel) -> bytes:
+    """Return a TorchScript file in which one convolution's weight is a hundredth larger."""
+    wanted = dict(model.model.autoencoder.named_parameters())["lifter.conv2.weight"].detach().numpy().tobytes()
+    source = zipfile.ZipFile(io.BytesIO(data))
+    out = io.BytesIO()
+    hits = 0
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as target:
+        for info in source.infolist():
+            content = source.read(info)
+            if content == wanted:
+                content, hits = (np.frombuffer(content, np.float32) * np.float32(1.01)).tobytes(), hits + 1
+            target.writestr(info, content)
+    assert hits == 1
+    return out.getvalue()
+
+
+def test_the_layer_of_a_torchscript_file_is_named(made: Made) -> None:
+    model, files, _ = made
+    found = tried(made, torchscript=script_with(files["torchscript"], model))[SCRIPT]
+    assert found.row.verdict == "failed"
+    figures = {"max_abs": 1.0, "rel_l2": 1.0, "allowed_max_abs": 1e-6, "allowed_rel_l2": 1e-6, "share": 1e6}
+    whole = ParityRow(GRAPH, "torchscript", "cpu", "float32", 1, "", "failed", "", {c.OBJECT_REAL: figures})
+    divergence = found.divergence(whole)
+    assert divergence.first is not None
+    assert divergence.first.layer in ("network.lifter", "network.lifter.conv2")
+    assert re.match(r"diffraction_to_obj, torchscript: diverges first at network\.lifter", divergence.summary())
+
+
+def test_what_is_refused_unrun_is_named_too(made: Made) -> None:
+    model, files, _ = made
+    own = files["torchscript"]
+    assert whereabouts(script_with(own, model), own, "x.pt") == "it diverges first at network.lifter.conv2 (weight)"
+    source = zipfile.ZipFile(io.BytesIO(own))
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as target:
+        for info in source.infolist():
+            content = source.read(info)
+            code = info.filename.endswith(".py")
+            target.writestr(info, content.replace(b"torch.gelu", b"torch.silu") if code else content)
+    assert "its program differs in" in whereabouts(out.getvalue(), own, "x.pt")
+
+
+def test_a_strangers_torchscript_is_not_looked_into(made: Made) -> None:
+    found = tried(made, torchscript=StoredTorchScript(made[1]["torchscript"]))[SCRIPT]
+    assert found.row.verdict == "not run"
+    assert "confined process" in found.row.reason
+
+
+def test_the_middle_of_a_map() -> None:
+    value: Any = np.arange(36.0).reshape(1, 1, 6, 6)
+    assert middle(value, (1, 1, 4, 4)).tolist() == value[..., 1:5, 1:5].tolist()
+    assert middle(value, value.shape) is value
