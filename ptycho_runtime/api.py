@@ -25,6 +25,7 @@ from ptycho_runtime.image.stitch import holds_crop
 from ptycho_runtime.scan.scale import input_scale_factor as scale_of
 
 if TYPE_CHECKING:
+    from ptycho_runtime.image.core import Graphs
     from ptycho_runtime.image.result import Reconstruction
     from ptycho_runtime.scan.scan import Scan
 
@@ -259,21 +260,31 @@ class Reconstructor(Closing):
             >>> result.trust.verdict, result.object.shape
             ('trusted', (140, 140))
         """
-        from ptycho_runtime.image.core import Graphs
         from ptycho_runtime.image.reconstruct import reconstruct
 
         options = options or ReconstructOptions()
+        graphs = self.graphs(options, has_probe=scan.probe is not None)
+        return reconstruct(self.export, graphs, scan, options, progress)
+
+    def graphs(self, options: ReconstructOptions, *, has_probe: bool) -> Graphs:
+        """Return the sessions that a scan goes through.
+
+        Args:
+            options: how the object is made.
+            has_probe: the scan has a probe.
+        """
+        from ptycho_runtime.image.core import Graphs
+
         # In reduced precision a pattern is compared with probe × stitched object alone: no whole network is needed for that.
-        whole = options.quality and scan.probe is not None and self.precision == "float32"
+        whole = options.quality and has_probe and self.precision == "float32"
         autoencoder = self.autoencoder if whole else None
         fits = holds_crop(self.export.N // 2, self.export.N, options.crop_px)
         # The factors that a model of counts leaves open are fitted on whole patches.
-        open_scales = options.object_scales and self.export.domain == "counts" and scan.probe is not None
+        open_scales = options.object_scales and self.export.domain == "counts" and has_probe
         middle = self.centre if autoencoder is None and fits and not open_scales else None
         graph = c.CENTRE if middle is not None else "diffraction_to_obj"
         variant, note = self.variant(graph) if autoencoder is None else (None, "")
-        graphs = Graphs(middle or self.patches, autoencoder, variant, note, self.batch)
-        return reconstruct(self.export, graphs, scan, options, progress)
+        return Graphs(middle or self.patches, autoencoder, variant, note, self.batch)
 
 
 def open(

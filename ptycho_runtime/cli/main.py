@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping
 
-from ptycho_runtime.cli import batch, check, demo, doctor, inspect, predict, reconstruct, tune, watch
+from ptycho_runtime.cli import batch, check, demo, doctor, inspect, merge, predict, prepare, reconstruct, tune, watch
 from ptycho_runtime.cli.config import with_config
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, PlainParser, report_bug, say
 from ptycho_runtime.cli.time_limit import time_limit
@@ -32,7 +32,7 @@ def _grammar() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentP
         "5 not trusted (--strict), 130 stopped, 1 a bug here.",
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, reconstruct, batch, watch, predict, inspect, check, tune, doctor):
+    for module in (demo, reconstruct, batch, watch, prepare, merge, predict, inspect, check, tune, doctor):
         module.add(commands)
     return top, commands.choices
 
@@ -45,6 +45,7 @@ def run(arguments: list[str] | None = None) -> int:
         if given and given[0] in commands:
             given = [given[0], *with_config(given[1:], commands[given[0]])]
         parsed = top.parse_args(given)
+        parsed.given = given[1:]
         with time_limit(getattr(parsed, "timeout", None)):
             return int(parsed.run(parsed))
     except PtychoExportError as error:

@@ -18,6 +18,8 @@ from ptycho_runtime.cli.options import (
     scan_options,
     sha256_option,
 )
+from ptycho_runtime.cli.parts import in_parts, parts_options
+from ptycho_runtime.cli.parts import run as run_in_parts
 from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say, show
 from ptycho_runtime.cli.time_limit import timeout_option
 from ptycho_runtime.errors import ReconstructionError
@@ -57,6 +59,7 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strict", action="store_true", help="exit with 5 where the image is not trusted")
     command.add_argument("--quiet", action="store_true", help="no progress bar")
     scan_options(command)
+    parts_options(command)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -73,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _look(arguments)
     if arguments.out is None:
         raise ReconstructionError("where the result goes is not said; give -o FILE, or --dry-run to look first")
+    if in_parts(arguments):
+        return run_in_parts(arguments)
     inputs = {
         "bundle": arguments.bundle,
         "scan": arguments.scan,

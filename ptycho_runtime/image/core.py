@@ -24,7 +24,7 @@ from ptycho_runtime.image.frc import RingCorrelation, half_scans
 from ptycho_runtime.image.object_scales import scales_left_open
 from ptycho_runtime.image.options import Weighting
 from ptycho_runtime.image.stitch import Canvas, Stitcher, probe_weights
-from ptycho_runtime.image.trust.assess import assess
+from ptycho_runtime.image.trust.assess import assess_kept
 from ptycho_runtime.image.trust.evidence import Evidence
 from ptycho_runtime.image.trust.residual import probe_parts, residuals
 from ptycho_runtime.image.trust.values import Trust
@@ -217,8 +217,9 @@ class Core:
             self.stitcher.scale_parts(*found)
             self.evidence.object_scales = found
         baseline = self.export.record.trust_baseline if self.export.record else None
-        trust = assess(self.evidence, baseline, partial=partial)
-        rings = half_scans(self.evidence.in_order().placed(), self.stitcher.sums) if frc else None
+        known = self.evidence.in_order()
+        trust = assess_kept(known, baseline, partial=partial)
+        rings = half_scans(known.placed(), self.stitcher.sums) if frc else None
         return Assembled(self.stitcher.result(), trust, found, rings)
 
     def close(self) -> None:

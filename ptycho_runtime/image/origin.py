@@ -73,8 +73,13 @@ def origin_of(export: Export, scan: Scan, options: ReconstructOptions) -> Origin
         scan=scan.name,
         scan_path=scan.path,
         options={"scan": changed(scan.options), "image": changed(options)},
-        finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        finished=now(),
     )
+
+
+def now() -> str:
+    """Return the time, ISO 8601 in UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def changed(options: object) -> dict[str, Any]:

@@ -58,30 +58,15 @@ def reconstruct(
             f"{scan.name}: has no probe; weight by --weighting window, or name it with --probe-key"
         )
     start = time.perf_counter()
-    one_by_one = patches.inputs[c.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
-    scan, groups = grouped(scan, 1 if one_by_one else export.C, within_px=export.N)
-    factor = (
-        options.scale
-        or export.scale_value
-        or scale_of_energy(export.scale_formula, scan.energy(export.N, export.domain), export.N)
-    )
+    scan, groups, factor = grouped_and_scaled(export, patches, scan, options)
     if graphs.variant is not None:
         patches, note = _proven(patches, graphs.variant, _sample(scan, groups, export, factor))
     setup = Setup(factor, scan.probe, options.weighting, options.crop_px, options.object_scales)
     core = Core(export, replace(graphs, patches=patches), setup, scan.positions_px)
-    through = 0
-    reader = ahead(_batches(scan, groups, export, graphs.batch), _READ_AHEAD, "scan reader")
-    stitching = Behind(core.take, _STITCH_BEHIND, "stitcher")
     try:
         try:
-            for members, patterns in reader:
-                stitching.put(core.run(members, patterns, scan.positions_px[members]))
-                through += len(members)
-                if progress:
-                    progress(through, len(groups))
-            stitching.finish()
+            put_through(core, scan, groups, progress=progress)
         except KeyboardInterrupt:
-            stitching.finish()
             if not core.groups:
                 raise
         before = time.perf_counter()
@@ -89,8 +74,6 @@ def reconstruct(
         now = time.perf_counter()
         timing = Timing(now - start, core.clock.seconds, core.clock.first_seconds, now - before)
     finally:
-        reader.close()
-        stitching.close()
         core.close()
     return Reconstruction(
         canvas=assembled.canvas,
@@ -106,6 +89,67 @@ def reconstruct(
         ring_correlation=assembled.rings,
         origin=origin_of(export, scan, options),
     )
+
+
+def grouped_and_scaled(
+    export: Export, patches: Session, scan: Scan, options: ReconstructOptions
+) -> tuple[Scan, np.ndarray, float]:
+    """Return (the scan without patterns that no group takes, its groups (n, C), `input_scale_factor`).
+
+    Args:
+        export: what the graphs are.
+        patches: the session of object patches.
+        scan: patterns and positions.
+        options: may bring the factor.
+
+    Raises:
+        ScanError: the scan is too short for a group.
+    """
+    one_by_one = patches.inputs[c.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
+    scan, groups = grouped(scan, 1 if one_by_one else export.C, within_px=export.N)
+    factor = (
+        options.scale
+        or export.scale_value
+        or scale_of_energy(export.scale_formula, scan.energy(export.N, export.domain), export.N)
+    )
+    return scan, groups, factor
+
+
+def put_through(
+    core: Core, scan: Scan, groups: np.ndarray, ids: np.ndarray | None = None, progress: Progress | None = None
+) -> None:
+    """Read groups, put them through the session and stitch them, each beside the others.
+
+    Args:
+        core: takes them.
+        scan: patterns and positions.
+        groups: (n, C) indices into the scan.
+        ids: (n, C) by which the core knows these patterns; the indices where None.
+        progress: called with (groups that are through the session, groups in all).
+
+    Raises:
+        KeyboardInterrupt: in the calling thread; what is through the session is stitched by then.
+        ScanError: the scan cannot be read to its end.
+    """
+    ids = groups if ids is None else ids
+    through = 0
+    reader = ahead(_batches(scan, groups, core.export, core.graphs.batch), _READ_AHEAD, "scan reader")
+    stitching = Behind(core.take, _STITCH_BEHIND, "stitcher")
+    try:
+        try:
+            for members, patterns in reader:
+                named = ids[through : through + len(members)]
+                stitching.put(core.run(named, patterns, scan.positions_px[members]))
+                through += len(members)
+                if progress:
+                    progress(through, len(groups))
+        except KeyboardInterrupt:
+            stitching.finish()
+            raise
+        stitching.finish()
+    finally:
+        reader.close()
+        stitching.close()
 
 
 def _sample(scan: Scan, groups: np.ndarray, export: Export, factor: float) -> dict[str, np.ndarray]:

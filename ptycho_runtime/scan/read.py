@@ -56,6 +56,29 @@ def read_scan(path: str | Path, N: int | None = None, options: ReadOptions | Non
     return scan
 
 
+def open_again(path: Path, N: int, options: ReadOptions) -> RawScan:
+    """Open a scan that `read_scan` understood before, for who has kept what it found; its patterns are not looked at again.
+
+    Args:
+        path: the same file.
+        N: side of a pattern that the model takes, pixels.
+        options: the same.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ScanError: it cannot be read as it could before.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such scan")
+    raw = open_raw(path, options)
+    try:
+        _Reading(raw, options, N)
+    except BaseException:
+        raw.close()
+        raise
+    return raw
+
+
 class _Reading:
     """What is understood of one file so far, and what is still open."""
 

@@ -15,7 +15,7 @@ N = 32
 _FORMULA = "half_n_over_rms"
 
 
-def write_model(path: Path, gridsize: int = 1) -> Path:
+def write_model(path: Path, gridsize: int = 1, domain: str = "amplitude") -> Path:
     """Write a `.onnx` whose object is a blurred pattern and that pattern's edges, each pattern of a group by itself."""
     C = gridsize**2
     shape = [c.BATCH_AXIS, C, N, N]
@@ -44,13 +44,13 @@ def write_model(path: Path, gridsize: int = 1) -> Path:
         "N": str(N),
         "gridsize": str(gridsize),
         "scaling": "as-trained",
-        "data_domain": "amplitude",
+        "data_domain": domain,
         "input_scale_formula": f"{_FORMULA}: {c.INPUT_SCALE_FORMULAS[_FORMULA]}",
         "input_scale_value": "",
         "positions_sign": "-1",
         "axes": c.AXES,
         "dc_position": c.DC_POSITION,
-        "units": c.UNITS["amplitude"],
+        "units": c.UNITS[domain],
         "exporter_version": "0.2.0",
     }
     h.set_model_props(model, {f"{c.META_PREFIX}{key}": value for key, value in told.items()})

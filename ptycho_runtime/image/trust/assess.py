@@ -32,10 +32,14 @@ def assess(evidence: Evidence, baseline: TrustBaseline | None = None, *, partial
     Patterns that are flagged are left out of what the others are compared with, and all are looked at again, until none changes.
     The image itself is not touched.
     """
-    known = evidence.in_order()
+    return assess_kept(evidence.in_order(), baseline, partial=partial)
+
+
+def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: bool = False) -> Trust:
+    """Return the verdict on an image by what is known of its patterns; see `assess`."""
     placed = known.placed()
     reached = (placed.patches.copies > 0) & np.isfinite(known.counts)
-    sums = evidence.stitcher.sums
+    sums = known.stitcher.sums
     further = baseline.disagreement * 1.3 if baseline else _LOOK_FURTHER
     kept = reached
     scores = _scores(known, placed, sums, kept)

@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
-from ptycho_runtime.image.trust.spool import Spool
+
+class Store(Protocol):
+    """Records of one shape by number, as `Spool` keeps them."""
+
+    shape: tuple[int, ...]
+    """Of one."""
+    dtype: np.dtype[Any]
+
+    @property
+    def copies(self) -> np.ndarray:
+        """How often each was added, (n,) int64."""
+
+    def get(self, which: np.ndarray) -> np.ndarray:
+        """Return records (k, *shape); zeros where none was put."""
 
 
 @dataclass(frozen=True)
 class Ordered:
     """A spool's records by other numbers."""
 
-    spool: Spool
+    spool: Store
     order: np.ndarray
     """(n,) the spool's number of each."""
 
@@ -31,7 +45,7 @@ class Ordered:
 class Copies:
     """Each pattern's patches of all groups that it is a member of, added up in the order of the groups' first patterns."""
 
-    def __init__(self, spool: Spool, members: np.ndarray, order: np.ndarray) -> None:
+    def __init__(self, spool: Store, members: np.ndarray, order: np.ndarray) -> None:
         """Find out where each pattern's copies are.
 
         Args:
@@ -61,7 +75,7 @@ class Copies:
         return found
 
 
-def _fetched(spool: Spool, numbers: np.ndarray) -> np.ndarray:
+def _fetched(spool: Store, numbers: np.ndarray) -> np.ndarray:
     """Return records in an order that the disk likes, put back into the one asked for."""
     unique, back = np.unique(numbers, return_inverse=True)
     if len(unique) == len(numbers) and (unique == numbers).all():
