@@ -64,10 +64,10 @@ bench: $(READY) ## measure every way of running BUNDLE side by side (default: th
 	if [ -n "$$BUDGET" ]; then set -- --scan "$$SCAN" --budget "$$BUDGET" "$$@"; fi; "$$PYTHON" -m exporters bench "$$@"
 
 test: $(READY) ## run the tests (under ten minutes on two cores)
-	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -m "not long" -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-all: $(READY) ## run the long tests too
-	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-interop: ## Ptychodus and viewers open our results, and we read theirs (an environment of its own: .venv-interop)
 	test -x .venv-interop/bin/python || "$$BASE" -m venv .venv-interop

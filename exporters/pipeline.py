@@ -100,8 +100,9 @@ def export_bundle(
     with params_module.restored_on_failure():
         made = _trace(plan.bundle, options)
         report = _prove(made, plan.scan, options)
-        write.store_reports(plan.folder, report)
-        if _stitch(report, made, plan.scan, options):
+        try:
+            _stitch(report, made, plan.scan, options)
+        finally:
             write.store_reports(plan.folder, report)
         raise_unless_passed(report, "no export was stored", f"the report is in {plan.folder}")
         choice = _reduce(report, made, plan.scan, options)
@@ -174,14 +175,13 @@ def _source(known: Conventions, scan: Scan | None = None) -> Source:
     return Source(known.input_scale.formula, known.input_scale.value, scan)
 
 
-def _stitch(report: ParityReport, exports: Exports, scan: Scan | None, options: ProofOptions) -> bool:
-    """Compare stitched objects too, where there is a scan with positions and the files can be run at all; say whether it was done."""
+def _stitch(report: ParityReport, exports: Exports, scan: Scan | None, options: ProofOptions) -> None:
+    """Compare stitched objects too, where there is a scan with positions and the files can be run at all."""
     source = _source(exports.known, scan)
     if not source.has_positions or any(row.graph == GRAPH for row in report.failures()):
-        return False
+        return
     options.progress("stitching the scan with each runtime")
     report.stitched = compare_stitched(exports.loaded.models[GRAPH], exports.files[GRAPH], source)
-    return True
 
 
 def _reduce(report: ParityReport, made: Made, scan: Scan | None, options: ExportOptions) -> Choice | None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import functools
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
-from sample_bundles import bundle_path
+from sample_bundles import bundle_path, members
 
 if TYPE_CHECKING:
     from exporters import ExportResult
+    from exporters.formats.trace import Tracer
+    from exporters.graph.graphs import Graph
 
 TINY = "tiny"  # one Fourier layer and physics without neighbours: exported in a third of the time of a real bundle
 
@@ -41,6 +44,29 @@ def _export(name: str, folder: Path) -> ExportResult:
         params.cfg.clear()
         params.cfg.update(params.defaults())
         return export_bundle(source, folder, batches=(1, 3))
+
+
+def traced_before(result: ExportResult) -> Tracer:
+    """Return what gives the files of an export again, for graphs of the same weights, with the metadata that belong to them.
+
+    For tests that are about what follows tracing; that equal weights give equal files is a test of its own.
+    """
+    import onnx
+
+    from exporters.formats.onnx import settle
+    from ptycho_runtime import contract
+
+    stored = members(result.bundle)
+
+    def trace(graph: Graph, metadata: Mapping[str, str]) -> Mapping[str, bytes]:
+        model = onnx.load_from_string(stored[contract.onnx_member(graph.name)])
+        settle(model, list(graph.inputs), list(graph.outputs), metadata)
+        return {
+            "torchscript": stored[contract.torchscript_member(graph.name)],
+            "onnx": model.SerializeToString(deterministic=True),
+        }
+
+    return trace
 
 
 def tiny_bundle(folder: Path) -> Path:

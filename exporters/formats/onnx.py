@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import onnx
 import torch
@@ -57,7 +59,7 @@ def export_onnx(
     """
     axes = {name: torch.export.Dim(name, min=1, max=65536) for name in (c.BATCH_AXIS, c.MODES_AXIS)}
     dynamic = tuple({i: axes[d] for i, d in enumerate(info["shape"]) if isinstance(d, str)} for info in inputs)
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _without_collections():
         warnings.simplefilter("ignore")
         loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
         levels = [logger.level for logger in loggers]
@@ -85,6 +87,18 @@ def export_onnx(
     settle(model, inputs, outputs, metadata)
     check(model, inputs, outputs)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Let Python not look for circles in this block: the exporter makes a million objects that stay, and each look passes them all."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def settle(

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 from sample_bundles import BUNDLES, DEMO, ROOT, bundle_path, changed
-from shared_exports import tiny_bundle
+from shared_exports import TINY, tiny_bundle, traced_before
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from click.testing import CliRunner, Result  # noqa: E402
 
-from exporters import ExportResult  # noqa: E402
+from exporters import ExportResult, pipeline  # noqa: E402
 from exporters.cli import options  # noqa: E402
 from exporters.cli.main import cli  # noqa: E402
 
@@ -46,7 +46,10 @@ class TestExport:
         assert "parity passed" in result.stdout
         assert "ONNX" in result.stderr, "progress is told"
 
-    def test_several_bundles_one_of_them_bad(self, tmp_path: Path) -> None:
+    def test_several_bundles_one_of_them_bad(
+        self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(pipeline, "trace_graph", traced_before(exported(TINY)))
         source = tmp_path / "in"
         tiny_bundle(source).rename(source / "good.zip")
         (source / "bad.zip").write_bytes(b"nothing")
@@ -85,12 +88,12 @@ class TestExport:
 
 class TestVerify:
     def test_flipped_weight_ends_with_three(self, exported: Exported, tmp_path: Path) -> None:
-        bundle = exported("ffno-2026-07-n64-g1").bundle
+        bundle = exported(TINY).bundle
         name = "diffraction_to_obj/model.onnx"
         bad = changed(
             bundle,
             tmp_path / "w.zip",
-            {name: with_flipped_weight((exported("ffno-2026-07-n64-g1").folder / name).read_bytes())},
+            {name: with_flipped_weight((exported(TINY).folder / name).read_bytes())},
         )
         result = run("verify", bad, "--batches", "1", "--report", tmp_path / "report")
         assert result.exit_code == 3
@@ -104,7 +107,7 @@ class TestVerify:
         assert set(on_cpu.values()) == {"failed"}
 
     def test_good_bundle(self, exported: Exported) -> None:
-        assert run("verify", exported("ffno-2026-07-n64-g1").bundle, "--batches", "1").exit_code == 0
+        assert run("verify", exported(TINY).bundle, "--batches", "1").exit_code == 0
 
     def test_bundle_without_exports(self) -> None:
         result = run("verify", DEMO)
@@ -132,7 +135,7 @@ class TestInspect:
         assert found["parameter_count"] == sum(p.numel() for p in model.parameters())
 
     def test_exports_and_their_verdict(self, exported: Exported) -> None:
-        found = json.loads(run("inspect", exported("ffno-2026-07-n64-g1").bundle, "--json").stdout)
+        found = json.loads(run("inspect", exported(TINY).bundle, "--json").stdout)
         assert found["exports"]["parity"] == "passed"
         assert found["exports"]["current"] is True
         assert found["exports"]["graphs"] == ["autoencoder", "diffraction_to_obj"]

@@ -48,8 +48,9 @@ def run_torchscript(data: bytes, inputs: dict[str, np.ndarray], model: onnx.Mode
     return {o.name: t.numpy() for o, t in zip(model.graph.output, found, strict=True)}
 
 
+# From the end, while another process exports from the beginning for test_cost: neither waits for the other.
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", NAMES[::-1])
 def test_stored_files_equal_ptychopinn(name: str, runtime: str, exported: Exported) -> None:
     stored, wanted = members(exported(name).bundle), golden(name)
     found: dict[str, np.ndarray] = {}

@@ -15,8 +15,9 @@ SAVE = """
 import torch
 from ptycho_torch import create_torch_model_with_gridsize, save_torch_bundle
 torch.manual_seed(11)
-models = {role: create_torch_model_with_gridsize(1, 64, {"n_filters_scale": 1}) for role in ("autoencoder", "diffraction_to_obj")}
-save_torch_bundle(models, "run/wts.h5", {"N": 64, "gridsize": 1, "n_filters_scale": 1})
+fields = {"generator": "ffno", "output_mode": "real_imag", "object_big": False, "fno_width": 4, "fno_modes": 4, "fno_blocks": 1}
+models = {role: create_torch_model_with_gridsize(1, 64, fields) for role in ("autoencoder", "diffraction_to_obj")}
+save_torch_bundle(models, "run/wts.h5", {"N": 64, "gridsize": 1})
 """
 LOAD = """
 import numpy as np, torch

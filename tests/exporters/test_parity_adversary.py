@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from sample_bundles import bundle_path, changed, members
+from sample_bundles import changed, members
+from shared_exports import TINY
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -30,7 +31,6 @@ from ptycho_torch import load_torch_bundle  # noqa: E402
 from ptycho_torch.errors import UnsafeContentError  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
-SMALL = "ffno-2026-07-n64-g1"
 OTHER = "cnn-2026-02-n64-g1"
 AUTO = "autoencoder"
 
@@ -73,7 +73,7 @@ class TestExportsJson:
         self, edit: Callable[[Any], Any], message: str, exported: Exported, tmp_path: Path
     ) -> None:
         with pytest.raises(DamagedExportError) as caught:
-            verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", {}, edit))
+            verify_bundle(forged(exported(TINY).bundle, tmp_path / "w.zip", {}, edit))
         assert message in str(caught.value)
         assert str(caught.value).endswith("; export the bundle again")
 
@@ -85,13 +85,13 @@ class TestExportsJson:
         new: dict[str, bytes | None] = {c.onnx_member(AUTO): None, c.torchscript_member(AUTO): None}
         message = r"names diffraction_to_obj; the bundle's own weights give autoencoder, diffraction_to_obj; export"
         with pytest.raises(NotExportedError, match=message):
-            verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", new, taken_out))
+            verify_bundle(forged(exported(TINY).bundle, tmp_path / "w.zip", new, taken_out))
 
     def test_a_good_file_elsewhere_does_not_stand_for_the_one_that_runs(
         self, exported: Exported, tmp_path: Path
     ) -> None:
         member = c.onnx_member(AUTO)
-        good = members(exported(SMALL).bundle)[member]
+        good = members(exported(TINY).bundle)[member]
 
         def elsewhere(info: Any) -> None:
             info["graphs"][AUTO]["files"]["onnx"] |= {
@@ -103,7 +103,7 @@ class TestExportsJson:
         with pytest.raises(
             DamagedExportError, match=r"path is 'good/model\.onnx'; expected 'autoencoder/model\.onnx'; "
         ):
-            verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", new, elsewhere))
+            verify_bundle(forged(exported(TINY).bundle, tmp_path / "w.zip", new, elsewhere))
 
 
 class TestFiles:
@@ -111,12 +111,12 @@ class TestFiles:
         self, exported: Exported, tmp_path: Path
     ) -> None:
         member = c.onnx_member(AUTO)
-        right = onnx.load_from_string(members(exported(SMALL).bundle)[member])
+        right = onnx.load_from_string(members(exported(TINY).bundle)[member])
         other = onnx.load_from_string(members(exported(OTHER).bundle)[member])
         del other.metadata_props[:]
         other.metadata_props.extend(right.metadata_props)
         new: dict[str, bytes | None] = {member: other.SerializeToString()}
-        report = verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", new), batches=(1,))
+        report = verify_bundle(forged(exported(TINY).bundle, tmp_path / "w.zip", new), batches=(1,))
         failed = {(AUTO, "onnx"), (AUTO, sweep.RUNTIME), (AUTO, alone.ONNX)}
         assert {(row.graph, row.runtime) for row in report.failures()} == failed
         assert report.problems == []
@@ -132,7 +132,7 @@ class TestFiles:
             r"refused, it was not run; export the bundle again"
         )
         with pytest.raises(UnsafeContentError, match=message):
-            verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", {member: other}), batches=(1,))
+            verify_bundle(forged(exported(TINY).bundle, tmp_path / "w.zip", {member: other}), batches=(1,))
 
     @pytest.mark.parametrize(
         ("data", "message"),
@@ -144,16 +144,16 @@ class TestFiles:
     def test_what_is_no_onnx_file_is_refused(
         self, data: bytes, message: str, exported: Exported, tmp_path: Path
     ) -> None:
-        bundle = forged(exported(SMALL).bundle, tmp_path / "w.zip", {c.onnx_member(AUTO): data})
+        bundle = forged(exported(TINY).bundle, tmp_path / "w.zip", {c.onnx_member(AUTO): data})
         with pytest.raises(DamagedExportError) as caught:
             verify_bundle(bundle, batches=(1,))
         assert str(caught.value).startswith(f"w.zip: {message}")
 
     def test_an_onnx_file_that_no_host_can_open_fails_its_rows(self, exported: Exported, tmp_path: Path) -> None:
-        model = onnx.load_from_string(members(exported(SMALL).bundle)[c.onnx_member(AUTO)])
+        model = onnx.load_from_string(members(exported(TINY).bundle)[c.onnx_member(AUTO)])
         model.graph.initializer.remove(max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data)))
         new: dict[str, bytes | None] = {c.onnx_member(AUTO): model.SerializeToString()}
-        report = verify_bundle(forged(exported(SMALL).bundle, tmp_path / "w.zip", new), batches=(1,))
+        report = verify_bundle(forged(exported(TINY).bundle, tmp_path / "w.zip", new), batches=(1,))
         rows = [row for row in report.failures() if row.device == "cpu"]
         assert {(row.graph, row.runtime, row.batch) for row in rows} == {
             (AUTO, "onnx", 1), (AUTO, "onnx", 5), (AUTO, "onnx", 12), (AUTO, sweep.RUNTIME, 4),
@@ -165,18 +165,18 @@ class TestFiles:
         assert all(row.reason.startswith(reasons[row.runtime]) for row in rows)
 
     def test_swapped_graphs_fail(self, exported: Exported, tmp_path: Path) -> None:
-        stored = members(exported(SMALL).bundle)
+        stored = members(exported(TINY).bundle)
         one, two = (c.onnx_member(graph) for graph in c.GRAPHS)
         report = verify_bundle(
-            forged(exported(SMALL).bundle, tmp_path / "w.zip", {one: stored[two], two: stored[one]}), batches=(1,)
+            forged(exported(TINY).bundle, tmp_path / "w.zip", {one: stored[two], two: stored[one]}), batches=(1,)
         )
         assert {row.graph for row in report.failures()} == set(c.GRAPHS)
 
 
 @pytest.fixture(scope="module")
-def fresh() -> bytes:
+def fresh(exported: Exported) -> bytes:
     """Return golden.npz as the weights give it."""
-    models, _ = load_torch_bundle(bundle_path(SMALL))
+    models, _ = load_torch_bundle(exported(TINY).bundle)
     return make_golden(models, models[AUTO].spec)
 
 
@@ -219,12 +219,12 @@ class TestGolden:
 class TestWeights:
     @pytest.mark.parametrize("value", [float("nan"), float("inf")])
     def test_weights_that_are_not_finite_let_nothing_pass(self, value: float, exported: Exported) -> None:
-        models, _ = load_torch_bundle(bundle_path(SMALL))
+        models, _ = load_torch_bundle(exported(TINY).bundle)
         with torch.no_grad():
             next(models[AUTO].parameters()).view(-1)[0] = value
             largest = max(models[AUTO].parameters(), key=lambda weight: weight.numel())
             largest.view(-1)[0] = value
-        stored = members(exported(SMALL).bundle)
+        stored = members(exported(TINY).bundle)
         files = {AUTO: {"onnx": stored[c.onnx_member(AUTO)], "torchscript": stored[c.torchscript_member(AUTO)]}}
         report = run_parity(models, models[AUTO].spec, files, batches=(1,), devices=("cpu",))
         # What lies behind the network is fed made-up values in place of the network's own, so these weights do not reach it.
@@ -242,7 +242,7 @@ class TestCommands:
         return CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)
 
     def test_one_batch_size_is_not_taken_for_a_proof(self, exported: Exported, tmp_path: Path) -> None:
-        done = self.run("verify", exported(SMALL).bundle, "--batches", "1", "--report", tmp_path)
+        done = self.run("verify", exported(TINY).bundle, "--batches", "1", "--report", tmp_path)
         assert done.exit_code == 0
         rows = json.loads((tmp_path / "parity.json").read_text())["rows"]
         batches = {
@@ -263,7 +263,7 @@ class TestCommands:
     def test_no_form_of_the_report_passes_where_a_required_device_is_absent(
         self, exported: Exported, tmp_path: Path
     ) -> None:
-        bundle = exported(SMALL).bundle
+        bundle = exported(TINY).bundle
         done = self.run("verify", bundle, "--batches", "1", "--require", "cuda", "--report", tmp_path)
         assert done.exit_code == 4
         assert json.loads((tmp_path / "parity.json").read_text())["verdict"] == "failed"
@@ -275,7 +275,7 @@ class TestCommands:
         assert 'failures="0"' not in (tmp_path / "parity.junit.xml").read_text()
 
     def test_compare_takes_whole_reports_only(self, exported: Exported, tmp_path: Path) -> None:
-        whole = exported(SMALL).folder / "parity.json"
+        whole = exported(TINY).folder / "parity.json"
         document = json.loads(whole.read_text())
         document["rows"] = document["rows"][1:]
         (tmp_path / "cut.json").write_text(json.dumps(document))
@@ -286,13 +286,13 @@ class TestCommands:
 
     def test_scan_of_another_size_is_one_line(self, exported: Exported, tmp_path: Path) -> None:
         np.savez(tmp_path / "s.npz", diff3d=np.ones((3, 32, 32)), probeGuess=np.ones((32, 32)))
-        done = self.run("verify", exported(SMALL).bundle, "--scan", tmp_path / "s.npz")
+        done = self.run("verify", exported(TINY).bundle, "--scan", tmp_path / "s.npz")
         assert done.exit_code == 2
         assert "patterns are 32 × 32 pixels, the model takes 64 × 64" in done.stderr.splitlines()[-1]
 
 
 def test_the_page_fetches_nothing_and_names_the_files(exported: Exported) -> None:
-    result = exported(SMALL)
+    result = exported(TINY)
     page = (result.folder / "report.html").read_text()
     assert not any(word in page for word in ("http:", "https:", "<script", "<link", "@import", "url("))
     for graph in c.GRAPHS:

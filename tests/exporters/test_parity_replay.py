@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from sample_bundles import changed, members
+from shared_exports import TINY
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -21,19 +22,18 @@ from exporters.parity.replay import replay_file  # noqa: E402
 from exporters.stored.write import store_reports  # noqa: E402
 from ptycho_torch.errors import BundleError  # noqa: E402
 
-NAME = "ffno-2026-07-n64-g1"
 GRAPH = "diffraction_to_obj"
 Exported = Callable[[str], ExportResult]
 
 
 def test_kept_input_gives_the_same_numbers_again(exported: Exported) -> None:
-    folder = exported(NAME).folder
-    row, same = replay_file(folder / f"worst.{GRAPH}.npz", exported(NAME).bundle)
+    folder = exported(TINY).folder
+    row, same = replay_file(folder / f"worst.{GRAPH}.npz", exported(TINY).bundle)
     assert row.verdict == "passed"
     assert same == "the same numbers as then, bit for bit"
     case, _, model = read_replay((folder / f"worst.{GRAPH}.npz").read_bytes(), "x")
     shares = [
-        r.worst()[1] for r in exported(NAME).report.rows if r.graph == GRAPH and r.runtime in ("onnx", "torchscript")
+        r.worst()[1] for r in exported(TINY).report.rows if r.graph == GRAPH and r.runtime in ("onnx", "torchscript")
     ]
     assert model is None  # the bundle beside it has it
     assert row.worst()[1] == pytest.approx(max(shares))
@@ -42,9 +42,9 @@ def test_kept_input_gives_the_same_numbers_again(exported: Exported) -> None:
 
 def test_a_failed_file_is_kept_with_its_input(exported: Exported, tmp_path: Path) -> None:
     member = f"{GRAPH}/model.onnx"
-    bad = with_flipped_weight(members(exported(NAME).bundle)[member])
+    bad = with_flipped_weight(members(exported(TINY).bundle)[member])
     store_reports(
-        tmp_path, verify_bundle(changed(exported(NAME).bundle, tmp_path / "w.zip", {member: bad}), batches=(1, 3))
+        tmp_path, verify_bundle(changed(exported(TINY).bundle, tmp_path / "w.zip", {member: bad}), batches=(1, 3))
     )
     kept = tmp_path / f"worst.{GRAPH}.npz"
     assert read_replay(kept.read_bytes(), "x")[2] == bad
@@ -53,7 +53,7 @@ def test_a_failed_file_is_kept_with_its_input(exported: Exported, tmp_path: Path
     assert (row.verdict, same) == ("failed", "the same numbers as then, bit for bit")
     assert CliRunner().invoke(cli, ["replay", str(kept)]).exit_code == 3
     # Against the bundle as it was exported, the same input passes.
-    row, same = replay_file(kept, exported(NAME).bundle)
+    row, same = replay_file(kept, exported(TINY).bundle)
     assert (row.verdict, same) == ("passed", "other numbers than then")
     page = (tmp_path / "report.html").read_text()
     assert "Layer by layer: diffraction_to_obj" in page
@@ -63,7 +63,7 @@ def test_a_failed_file_is_kept_with_its_input(exported: Exported, tmp_path: Path
 
 
 def test_without_a_bundle_the_option_is_named(exported: Exported, tmp_path: Path) -> None:
-    lonely = shutil.copy(exported(NAME).folder / f"worst.{GRAPH}.npz", tmp_path)
+    lonely = shutil.copy(exported(TINY).folder / f"worst.{GRAPH}.npz", tmp_path)
     with pytest.raises(BundleError, match=r"0 bundles lie beside it; name the exported one with --bundle"):
         replay_file(Path(lonely))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import subprocess
 import sys
@@ -11,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sample_bundles import ROOT, bundle_path, changed, members
+from sample_bundles import ROOT, changed, members
+from shared_exports import TINY, tiny_bundle
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -21,30 +24,57 @@ from exporters.cli.main import cli  # noqa: E402
 from ptycho_runtime.contract import GRAPHS  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
-NAME = "ffno-2026-07-n64-g1"
 RUNS = (
     *(f"{runtime}-{device}" for device in ("cpu", "cuda", "cuda-tf32") for runtime in ("eager", "torchscript", "onnx")),
     "onnx-tensorrt-tf32",
 )
 
 
-def run(folder: Path, *arguments: object, own: bool = True) -> subprocess.CompletedProcess[str]:
+class Done:
+    """What a run of pytest ended with."""
+
+    def __init__(self, returncode: int, stdout: str, stderr: str) -> None:
+        self.returncode, self.stdout, self.stderr = returncode, stdout, stderr
+
+
+def command(folder: Path, arguments: tuple[object, ...]) -> list[str]:
+    """Return pytest's arguments: the plug-in by name, so that it is there once, whether or not the entry point brings it too."""
+    plugins = [
+        "-p",
+        "exporters.pytest_plugin",
+        *(f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "logging")),
+    ]
+    return [*plugins, "--rootdir", str(folder), "-c", "/dev/null", "-v", "--ptycho-batches", "1", *map(str, arguments)]
+
+
+def run(folder: Path, *arguments: object, own: bool = True) -> Done:
+    """Run pytest in this process on somebody else's tests: PyTorch is here already."""
     if own:
         (folder / "test_own.py").write_text("def test_own():\n    assert True\n")
-    command = [sys.executable, "-m", "pytest", "-p", "exporters.pytest_plugin", "-p", "no:cacheprovider", "-v"]
-    # By name, so that it is there once, whether or not the installation's entry point brings it too.
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.chdir(folder)
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        code = pytest.main([*command(folder, arguments), "--import-mode", "importlib", "--capture", "no"])
+    return Done(int(code), out.getvalue(), err.getvalue())
+
+
+def run_alone(folder: Path, *arguments: object) -> Done:
+    """Run pytest in a process of its own."""
     environment = {
         "PYTHONPATH": f"{ROOT}:{ROOT / 'tests' / 'exporters'}",
         "PATH": "/usr/bin:/bin",
         "HOME": str(folder),
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
     }
-    command += ["--ptycho-batches", "1", *map(str, arguments)]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    program = [sys.executable, "-m", "pytest", *command(folder, arguments)]
+    done = subprocess.run(program, cwd=folder, capture_output=True, text=True, check=False, env=environment)
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
 def test_rows_become_tests(exported: Exported, tmp_path: Path) -> None:
-    done = run(tmp_path, "--ptycho-bundle", exported(NAME).bundle)
+    (tmp_path / "test_own.py").write_text("def test_own():\n    assert True\n")
+    done = run_alone(tmp_path, "--ptycho-bundle", exported(TINY).bundle)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "diffraction_to_obj-onnx-cpu-batch1 PASSED" in done.stdout
     assert "autoencoder-torchscript-cpu-batch1 PASSED" in done.stdout
@@ -52,7 +82,7 @@ def test_rows_become_tests(exported: Exported, tmp_path: Path) -> None:
 
 
 def test_bad_export_fails_its_rows(exported: Exported, tmp_path: Path) -> None:
-    bundle, name = exported(NAME).bundle, "autoencoder/model.onnx"
+    bundle, name = exported(TINY).bundle, "autoencoder/model.onnx"
     bad = changed(bundle, tmp_path / "bad.zip", {name: with_flipped_weight(members(bundle)[name])})
     done = run(tmp_path, "--ptycho-bundle", bad)
     assert done.returncode == 1
@@ -62,7 +92,7 @@ def test_bad_export_fails_its_rows(exported: Exported, tmp_path: Path) -> None:
 
 
 def test_no_choice_among_tests_takes_the_verdict_out(exported: Exported, tmp_path: Path) -> None:
-    bundle, name = exported(NAME).bundle, "autoencoder/model.onnx"
+    bundle, name = exported(TINY).bundle, "autoencoder/model.onnx"
     bad = changed(bundle, tmp_path / "bad.zip", {name: with_flipped_weight(members(bundle)[name])})
     done = run(tmp_path, "--ptycho-bundle", bad, "-k", "test_own or eager", "--deselect", f"{bad}::verdict")
     assert done.returncode == 1
@@ -79,7 +109,7 @@ def test_a_refused_export_shows_its_rows(tmp_path: Path) -> None:
         "    return {**files, 'onnx': with_flipped_weight(files['onnx'])}\n"
         "pipeline.trace_graph = sabotaged\n"
     )
-    done = run(tmp_path, "--ptycho-bundle", bundle_path(NAME))
+    done = run_alone(tmp_path, "--ptycho-bundle", tiny_bundle(tmp_path))
     assert done.returncode == 1
     assert "autoencoder-onnx-cpu-batch1 FAILED" in done.stdout
     assert "autoencoder-torchscript-cpu-batch1 PASSED" in done.stdout
@@ -87,7 +117,7 @@ def test_a_refused_export_shows_its_rows(tmp_path: Path) -> None:
 
 
 def test_no_test_of_the_own_is_needed_and_every_test_has_a_name_of_its_own(exported: Exported, tmp_path: Path) -> None:
-    done = run(tmp_path, "--ptycho-bundle", exported(NAME).bundle, "-W", "error", own=False)
+    done = run(tmp_path, "--ptycho-bundle", exported(TINY).bundle, "-W", "error", own=False)
     assert done.returncode == 0, done.stdout + done.stderr
     names = [line.rsplit("::", 1)[-1] for line in re.findall(r"(\S.*) (?:PASSED|SKIPPED)", done.stdout)]
     assert len(names) == len(set(names))
@@ -108,7 +138,7 @@ def test_no_test_of_the_own_is_needed_and_every_test_has_a_name_of_its_own(expor
 
 
 def test_tests_are_chosen_by_name(exported: Exported, tmp_path: Path) -> None:
-    done = run(tmp_path, "--ptycho-bundle", exported(NAME).bundle, "-k", "verdict")
+    done = run(tmp_path, "--ptycho-bundle", exported(TINY).bundle, "-k", "verdict")
     assert "verdict PASSED" in done.stdout
     assert re.search(r"1 passed, \d+ deselected", done.stdout)
     assert not re.search(r"batch\d+ |test_own ", done.stdout)
@@ -116,7 +146,7 @@ def test_tests_are_chosen_by_name(exported: Exported, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
 def test_required_device_that_is_absent_fails_its_rows_and_the_verdict(exported: Exported, tmp_path: Path) -> None:
-    done = run(tmp_path, "--ptycho-bundle", exported(NAME).bundle, "--ptycho-require", "cuda")
+    done = run(tmp_path, "--ptycho-bundle", exported(TINY).bundle, "--ptycho-require", "cuda")
     assert done.returncode == 1
     assert "autoencoder-onnx-cuda-batch1 FAILED" in done.stdout
     assert "required, but not run: no CUDA device" in done.stdout
@@ -140,7 +170,7 @@ def test_options_that_would_prove_nothing_are_refused(arguments: tuple[str, ...]
 
 
 def test_absent_scan_fails(exported: Exported, tmp_path: Path) -> None:
-    done = run(tmp_path, "--ptycho-bundle", exported(NAME).bundle, "--ptycho-scan", tmp_path / "none.npz")
+    done = run(tmp_path, "--ptycho-bundle", exported(TINY).bundle, "--ptycho-scan", tmp_path / "none.npz")
     assert done.returncode == 1
     assert "no such scan" in done.stdout
 

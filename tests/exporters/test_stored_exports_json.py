@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sample_bundles import members
+from shared_exports import TINY
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -22,19 +23,18 @@ from ptycho_runtime.export.record import parse  # noqa: E402
 from ptycho_torch.bundle import read_bundle  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
-SMALL = "ffno-2026-07-n64-g1"
 
 
 def test_a_record_is_written_and_read_as_the_same_value(exported: Exported) -> None:
-    data = members(exported(SMALL).bundle)[contract.EXPORTS_JSON]
+    data = members(exported(TINY).bundle)[contract.EXPORTS_JSON]
     record = parse(data, "w.zip")
     assert exports_json.dumps(record) == data
     assert record.positions.sign == -1
 
 
 def test_what_differs_from_the_weights_is_named_by_field(exported: Exported) -> None:
-    stored = StoredExports.open(read_bundle(exported(SMALL).bundle))
-    known = exports_json.conventions(exported(SMALL).spec, stored.bundle, "w")
+    stored = StoredExports.open(read_bundle(exported(TINY).bundle))
+    known = exports_json.conventions(exported(TINY).spec, stored.bundle, "w")
     assert exports_json.differences(stored.record, known, stored.record.params) == []
     lying = replace(
         stored.record,
@@ -50,7 +50,7 @@ def test_what_differs_from_the_weights_is_named_by_field(exported: Exported) -> 
 
 
 def test_an_onnx_file_that_says_something_else_is_a_problem(exported: Exported) -> None:
-    stored = StoredExports.open(read_bundle(exported(SMALL).bundle))
+    stored = StoredExports.open(read_bundle(exported(TINY).bundle))
     stored.onnx("autoencoder")
     assert stored.problems == []
     counts = replace(stored.record, data=replace(stored.record.data, domain="counts"))
@@ -62,7 +62,7 @@ def test_an_onnx_file_that_says_something_else_is_a_problem(exported: Exported) 
 
 
 def test_a_graph_that_is_not_named_though_its_files_are_there(exported: Exported) -> None:
-    bundle = read_bundle(exported(SMALL).bundle)
+    bundle = read_bundle(exported(TINY).bundle)
     info = json.loads(bundle.read_member(contract.EXPORTS_JSON))
     del info["graphs"]["autoencoder"]
     info["left_out"] = {"autoencoder": "nobody needs it"}
@@ -74,6 +74,6 @@ def test_a_graph_that_is_not_named_though_its_files_are_there(exported: Exported
 
 
 def test_golden_holds_a_reference_for_each_input(exported: Exported) -> None:
-    with np.load(io.BytesIO(members(exported(SMALL).bundle)[contract.GOLDEN_NPZ])) as golden:
+    with np.load(io.BytesIO(members(exported(TINY).bundle)[contract.GOLDEN_NPZ])) as golden:
         groups = {name: len(golden[name]) for name in golden if ".reference." in name or ".input.diffraction" in name}
     assert set(groups.values()) == {3}
