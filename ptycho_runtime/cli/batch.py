@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptycho_runtime.cli.options import examples
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, say, show
 from ptycho_runtime.cli.time_limit import timeout_option
 from ptycho_runtime.cli.work import chosen_work, say_record, work_options
@@ -27,6 +28,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--json", action="store_true", help="print JSON for machines")
     timeout_option(command)
     work_options(command)
+    examples(
+        command,
+        """
+        ptycho-runtime batch wts.h5.zip "scans/*.h5" -o results --jobs 2
+        ptycho-runtime batch wts.h5.zip @scans.txt -o results --resume --json
+        """,
+    )
     command.set_defaults(run=run)
 
 
@@ -46,8 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
         say(f"{len(done)} of {len(scans)} scans are done already")
 
     def finished(record: ScanRecord, count: int, total: int) -> None:
-        if not arguments.quiet:
-            say_record(record, f"{count}/{total} ")
+        say_record(record, f"{count}/{total} ")
 
     try:
         with results.locked(), Workers(work, arguments.jobs, arguments.scan_timeout) as workers:

@@ -6,10 +6,14 @@ import argparse
 import json
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ptycho_runtime.cli.options import device_options, sha256_option
+from ptycho_runtime.cli.options import device_options, examples, sha256_option
 from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.cli.time_limit import timeout_option
+
+if TYPE_CHECKING:
+    from ptycho_runtime.check import CheckRow
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -20,6 +24,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     device_options(command)
     sha256_option(command)
     timeout_option(command)
+    examples(
+        command,
+        """
+        ptycho-runtime check wts.h5.zip
+        ptycho-runtime check wts.h5.zip --device cuda --json
+        """,
+    )
     command.set_defaults(run=run)
 
 
@@ -35,13 +46,26 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         show(json.dumps([_plain({**vars(row), "passed": row.passed}) for row in rows], indent=1, allow_nan=False))
     else:
-        for row in rows:
-            show(
-                f"{row.graph:20s} {row.output:22s} {row.device:8s} max abs {row.max_abs:.1e} (allowed {row.allowed_max_abs:.1e})  "
-                f"rel. L2 {row.rel_l2:.1e} (allowed {row.allowed_rel_l2:.1e})  {row.verdict}"
-            )
+        show("\n".join(table(rows)))
     raise_unless_passed(rows, export.path.name)
     return 0
+
+
+def table(rows: list[CheckRow]) -> list[str]:
+    """Return the rows as lines of at most 80 columns: graph and device once, then each output with its errors and what is allowed."""
+    lines = [f"{'  output':26s}{'max abs of allowed':20s}{'rel. L2 of allowed':20s}verdict"]
+    head = ""
+    for row in rows:
+        if (where := f"{row.graph} on {row.device}") != head:
+            head = where
+            lines.append(head)
+        if row.not_run:
+            lines.append(f"  {row.verdict}")
+            continue
+        max_abs = f"{row.max_abs:.1e} of {row.allowed_max_abs:.1e}"
+        rel_l2 = f"{row.rel_l2:.1e} of {row.allowed_rel_l2:.1e}"
+        lines.append(f"  {row.output:24s}{max_abs}  {rel_l2}  {row.verdict}")
+    return lines
 
 
 def _plain(row: dict[str, object]) -> dict[str, object]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ptycho_runtime import demo
 from ptycho_runtime.cli import reconstruct
-from ptycho_runtime.cli.options import figure_option
+from ptycho_runtime.cli.options import examples, figure_option
 from ptycho_runtime.cli.terminal import say
 
 
@@ -20,6 +20,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     figure_option(command)
     command.add_argument("--force", action="store_true", help="overwrite files there that are not earlier results")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
+    examples(
+        command,
+        """
+        ptycho-runtime demo
+        ptycho-runtime demo --out first --figure first/figure.png
+        """,
+    )
     command.set_defaults(run=run)
 
 
@@ -33,4 +40,4 @@ def run(arguments: argparse.Namespace) -> int:
     given += ["--force"] * arguments.force + ["--json"] * arguments.json
     command = argparse.ArgumentParser()
     reconstruct.options(command)
-    return reconstruct.run(command.parse_args([*given, "--quiet"]))
+    return reconstruct.run(command.parse_args(given))

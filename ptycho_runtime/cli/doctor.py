@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from ptycho_runtime.cli.options import examples
 from ptycho_runtime.cli.terminal import show
 
 
@@ -12,6 +13,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the grammar."""
     command = commands.add_parser("doctor", help="say what this host can do and what to install")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
+    examples(
+        command,
+        """
+        ptycho-runtime doctor
+        ptycho-runtime doctor --json
+        """,
+    )
     command.set_defaults(run=run)
 
 

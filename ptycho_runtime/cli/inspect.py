@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptycho_runtime.cli.options import positive, read_options, scan_options
+from ptycho_runtime.cli.options import examples, positive, read_options, scan_options
 from ptycho_runtime.cli.terminal import show
 from ptycho_runtime.files import printable
 
@@ -23,6 +23,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--size", type=positive, metavar="N", help="side of the model's patterns (as the scan's)")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
     scan_options(command)
+    examples(
+        command,
+        """
+        ptycho-runtime inspect wts.h5.zip
+        ptycho-runtime inspect scan.cxi --size 64 --json
+        """,
+    )
     command.set_defaults(run=run)
 
 

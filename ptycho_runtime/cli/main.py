@@ -5,17 +5,41 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import platform
+import shlex
 import signal
 import sys
+import time
 from collections.abc import Mapping
 
-from ptycho_runtime.cli import batch, check, demo, doctor, inspect, merge, predict, prepare, reconstruct, tune, watch
+from ptycho_runtime.cli import (
+    batch,
+    check,
+    completion,
+    demo,
+    doctor,
+    inspect,
+    merge,
+    predict,
+    prepare,
+    reconstruct,
+    tune,
+    watch,
+)
 from ptycho_runtime.cli.config import with_config
-from ptycho_runtime.cli.terminal import EXIT_STOPPED, PlainParser, report_bug, say
+from ptycho_runtime.cli.log import VOICE
+from ptycho_runtime.cli.options import voice_options
+from ptycho_runtime.cli.terminal import EXIT_STOPPED, PlainParser, complain, detail, report_bug
 from ptycho_runtime.cli.time_limit import time_limit
 from ptycho_runtime.errors import PtychoExportError
 
 EXIT_INPUT, EXIT_NOT_READ = 2, 141
+
+
+def _version() -> str:
+    import ptycho_runtime
+
+    return ptycho_runtime.__version__
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,9 +55,13 @@ def _grammar() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentP
         epilog="Exit codes: 0 well, 2 bad input, 3 this host computes something else, 4 the device is absent, "
         "5 not trusted (--strict), 130 stopped, 1 a bug here.",
     )
+    top.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for module in (demo, reconstruct, batch, watch, prepare, merge, predict, inspect, check, tune, doctor):
         module.add(commands)
+    completion.adder(parser)(commands)
+    for command in commands.choices.values():
+        voice_options(command)
     return top, commands.choices
 
 
@@ -46,23 +74,40 @@ def run(arguments: list[str] | None = None) -> int:
             given = [given[0], *with_config(given[1:], commands[given[0]])]
         parsed = top.parse_args(given)
         parsed.given = given[1:]
-        with time_limit(getattr(parsed, "timeout", None)):
-            return int(parsed.run(parsed))
-    except PtychoExportError as error:
-        say(str(error))
+        with (
+            VOICE.set(quiet=parsed.quiet, verbose=parsed.verbose, log_file=parsed.log_file),
+            time_limit(getattr(parsed, "timeout", None)),
+        ):
+            return _ended(parsed, given)
+    except PtychoExportError as error:  # in the configuration, or for the log file
+        complain(str(error))
         return error.exit_code
+
+
+def _ended(parsed: argparse.Namespace, given: list[str]) -> int:
+    """Run a command and return its exit code."""
+    began = time.monotonic()
+    detail(f"ptycho-export {_version()}, Python {platform.python_version()} on {platform.node()}")
+    detail(shlex.join(["ptycho-runtime", *given]))
+    try:
+        code = int(parsed.run(parsed))
+    except PtychoExportError as error:
+        complain(str(error))
+        code = error.exit_code
     except BrokenPipeError:
         raise
     except OSError as error:
         # Names that are too long, folders that may not be read, a temporary folder that is full: nothing of ours.
-        say(str(error))
-        return EXIT_INPUT
+        complain(str(error))
+        code = EXIT_INPUT
     except MemoryError as error:
-        say(f"takes more memory than this process may have ({error})")
-        return EXIT_INPUT
+        complain(f"takes more memory than this process may have ({error})")
+        code = EXIT_INPUT
     except KeyboardInterrupt:
-        say("stopped; nothing was finished, nothing is written")
-        return EXIT_STOPPED
+        complain("stopped; nothing was finished, nothing is written")
+        code = EXIT_STOPPED
+    detail(f"exit code {code} after {time.monotonic() - began:.2f} s")
+    return code
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptycho_runtime.cli.options import figure_option
+from ptycho_runtime.cli.options import examples, figure_option
 from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, say, show
 from ptycho_runtime.cli.time_limit import timeout_option
 
@@ -34,6 +34,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--force", action="store_true", help="overwrite files at --out that are not earlier results")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
     command.add_argument("--strict", action="store_true", help="exit with 5 where the image is not trusted")
+    examples(
+        command,
+        """
+        ptycho-runtime merge part-*.h5 -o object.h5
+        ptycho-runtime merge part-1.h5 part-2.h5 -o object.cxi --figure figure.png --strict
+        """,
+    )
     command.set_defaults(run=run)
 
 

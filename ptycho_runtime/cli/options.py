@@ -14,6 +14,24 @@ from ptycho_runtime.scan.options import ReadOptions, Sign
 SIGNS: Final[dict[str | None, Sign]] = {"beam": 1, "sample": -1}
 
 
+def examples(command: argparse.ArgumentParser, text: str) -> None:
+    """Let a command's help end with examples: command lines, each with a comment of what it is for."""
+    command.formatter_class = argparse.RawDescriptionHelpFormatter
+    lines = "\n".join(f"  {line.strip()}" for line in text.strip().splitlines())
+    command.epilog = f"examples:\n{lines}"
+
+
+def voice_options(command: argparse.ArgumentParser) -> None:
+    """Add what decides how much a command says, and where."""
+    group = command.add_argument_group("what is said")
+    much = group.add_mutually_exclusive_group()
+    much.add_argument("-v", "--verbose", action="store_true", help="say more: versions, times, what was given")
+    much.add_argument("-q", "--quiet", action="store_true", help="say nothing but the answer and errors; no progress")
+    group.add_argument(
+        "--log-file", type=Path, metavar="FILE", help="append all that is said to a log, each line with its time"
+    )
+
+
 def device_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto", help="auto: CUDA where it truly works"

@@ -74,7 +74,7 @@ def _run_part(arguments: argparse.Namespace) -> int:
     ) as model:
         if model.patches.note:
             say(model.patches.note)
-        with ProgressBar(arguments.quiet) as progress:
+        with ProgressBar() as progress:
             header = run_part(plan, part, model, arguments.out, arguments.scan, progress)
     show(
         f"{arguments.out}: part {part}, groups {header.first} to {header.stop - 1}, in {header.seconds:.2f} s on {header.device}"

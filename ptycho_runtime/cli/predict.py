@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
-from ptycho_runtime.cli.options import cuda_graph_option, device_options, precision_option, sha256_option
+from ptycho_runtime.cli.options import cuda_graph_option, device_options, examples, precision_option, sha256_option
 from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.cli.time_limit import timeout_option
 
@@ -20,12 +21,22 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument(
         "--force", action="store_true", help="overwrite what is at --out: nothing in an .npy tells whose it is"
     )
-    command.add_argument("--input-scale", type=float)
+    command.add_argument(
+        "--input-scale", type=float, help="input_scale_factor, in place of the frozen one or that of these patterns"
+    )
+    command.add_argument("--json", action="store_true", help="print JSON for machines")
     precision_option(command)
     device_options(command)
     cuda_graph_option(command)
     sha256_option(command)
     timeout_option(command)
+    examples(
+        command,
+        """
+        ptycho-runtime predict wts.h5.zip patterns.npy -o patches.npy
+        ptycho-runtime predict wts.h5.zip patterns.npy -o patches.npy --input-scale 0.032 --json
+        """,
+    )
     command.set_defaults(run=run)
 
 
@@ -57,7 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
                 say(note)
     with replacing(arguments.out) as file:
         np.save(file, patches)
-    show(
-        f"{arguments.out}: {patches.shape} complex64 on {device}, {time.perf_counter() - start:.3f} s from opening the bundle"
-    )
+    seconds = time.perf_counter() - start
+    if arguments.json:
+        answer = {"written": str(arguments.out), "shape": patches.shape, "dtype": "complex64", "device": device}
+        show(json.dumps({**answer, "seconds": seconds}, indent=1))
+    else:
+        show(f"{arguments.out}: {patches.shape} complex64 on {device}, {seconds:.3f} s from opening the bundle")
     return 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from ptycho_runtime.cli.options import (
     chosen_image,
     chosen_run,
+    examples,
     image_options,
     read_options,
     run_options,
@@ -23,6 +25,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the grammar."""
     command = commands.add_parser("prepare", help="look at a scan once, to reconstruct it in parts")
     options(command)
+    examples(
+        command,
+        """
+        ptycho-runtime prepare wts.h5.zip scan.h5 -o plan.h5 --intensity
+        ptycho-runtime prepare wts.h5.zip scan.npz -o plan.h5 --json
+        """,
+    )
     command.set_defaults(run=run)
 
 
@@ -34,6 +43,7 @@ def options(command: argparse.ArgumentParser) -> None:
         "-o", "--out", type=Path, required=True, metavar="plan.h5", help="the plan, which each part reads"
     )
     command.add_argument("--force", action="store_true", help="overwrite what is at --out, whatever it is")
+    command.add_argument("--json", action="store_true", help="print JSON for machines")
     run_options(command)
     sha256_option(command)
     timeout_option(command)
@@ -71,5 +81,9 @@ def run(arguments: argparse.Namespace) -> int:
         for reason, frames in scan.skipped.items():
             say(f"skipped {len(frames)}: {reason}")
         plan = prepare(model, scan, image, arguments.out)
+    if arguments.json:
+        facts = {"written": str(plan.path), "groups": plan.groups, "input_scale_factor": plan.factor}
+        show(json.dumps({**facts, "batch": plan.run.groups}, indent=1))
+        return 0
     show(f"{plan.path}: {plan.groups} groups, input_scale_factor {plan.factor:.6g}, batch {plan.run.groups}")
     return 0

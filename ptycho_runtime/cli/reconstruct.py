@@ -11,6 +11,7 @@ from ptycho_runtime.cli.inspect import export_facts, is_export, print_facts
 from ptycho_runtime.cli.options import (
     chosen_image,
     chosen_run,
+    examples,
     figure_option,
     image_options,
     read_options,
@@ -35,6 +36,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command to the grammar."""
     command = commands.add_parser("reconstruct", help="turn a scan into an image")
     options(command)
+    examples(
+        command,
+        """
+        ptycho-runtime reconstruct wts.h5.zip scan.npz -o object.h5
+        ptycho-runtime reconstruct wts.h5.zip scan.cxi --dry-run
+        ptycho-runtime reconstruct wts.h5.zip scan.h5 -o object.cxi --intensity --position-unit um --figure figure.pdf
+        ptycho-runtime reconstruct wts.h5.zip scan.h5 -o object.h5 --config beamline.toml --strict --json
+        """,
+    )
     command.set_defaults(run=run)
 
 
@@ -57,7 +67,6 @@ def options(command: argparse.ArgumentParser) -> None:
     command.add_argument("--dry-run", action="store_true", help="say what would be understood, and run nothing")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
     command.add_argument("--strict", action="store_true", help="exit with 5 where the image is not trusted")
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
     scan_options(command)
     parts_options(command)
 
@@ -117,13 +126,13 @@ def _reconstruct(
         say(f"{scan.name}: {warning}")
     for reason, frames in scan.skipped.items():
         say(f"skipped {len(frames)}: {reason}: {', '.join(map(str, frames[:20]))}{'…' if len(frames) > 20 else ''}")
-    with ProgressBar(arguments.quiet) as progress:
+    with ProgressBar() as progress:
         result = model.reconstruct(scan, how, progress)
     if "flagged" in arguments.exclude and not result.partial:
         flagged = result.scan.frames[result.trust.flagged]
         say(f"{len(flagged)} flagged frames are left out, and the image is made again")
         if len(flagged):
-            with ProgressBar(arguments.quiet) as progress:
+            with ProgressBar() as progress:
                 result = model.reconstruct(result.scan.without(flagged, "flagged in a first image"), how, progress)
     if result.note and result.note != model.patches.note:
         say(result.note)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ptycho_runtime.cli.log import VOICE, Level
 from ptycho_runtime.files import one_line, shown
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 EXIT_NOT_TRUSTED = 5  # with --strict: done, but not to be believed
 EXIT_STOPPED = 130  # by Ctrl-C, as shells have it; what was finished is written
 TRACEBACK = "PTYCHO_RUNTIME_TRACEBACK"
+_LINE_EVERY_S = 10.0
 
 
 class PlainParser(argparse.ArgumentParser):
@@ -27,23 +30,31 @@ class PlainParser(argparse.ArgumentParser):
 
 
 class ProgressBar:
-    """A progress bar with rate and remaining time on standard error; a number now and then where that is no terminal."""
+    """Progress with rate and remaining time on standard error: a bar on a terminal, else a line now and then."""
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
+    def __init__(self) -> None:
         self.bar: Any = None
+        self.began_s = self.said_s = time.monotonic()
 
-    def __enter__(self) -> Callable[[int, int], None] | None:
-        return None if self.quiet else self.show
+    def __enter__(self) -> Callable[[int, int], None]:
+        return self.show
 
     def show(self, done: int, total: int) -> None:
-        if self.bar is None:
-            from tqdm import tqdm
+        """Show that so many groups are through."""
+        if not VOICE.heard("note"):
+            return
+        if sys.stderr.isatty():
+            if self.bar is None:
+                from tqdm import tqdm
 
-            self.bar = tqdm(
-                total=total, unit="pattern", file=sys.stderr, mininterval=0.5 if sys.stderr.isatty() else 10.0
-            )
-        self.bar.update(done - self.bar.n)
+                self.bar = tqdm(total=total, unit="group", file=sys.stderr, mininterval=0.5)
+            self.bar.update(done - self.bar.n)
+            return
+        now = time.monotonic()
+        if now - self.said_s >= _LINE_EVERY_S and done < total:
+            rate = done / (now - self.began_s)
+            say(f"{done} of {total} groups, {rate:.3g}/s, about {duration((total - done) / max(rate, 1e-9))} left")
+            self.said_s = now
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -52,14 +63,35 @@ class ProgressBar:
             self.bar.close()
 
 
+def duration(seconds: float) -> str:
+    """Return a time as people say it: 8 s, 3 min, 2.5 h."""
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
 def show(text: str) -> None:
     """Print a command's answer on standard output; text of files stands in it escaped."""
+    VOICE.note("answer", text)
     _print(text, sys.stdout)
 
 
-def say(text: str) -> None:
-    """Print one line on standard error."""
-    _print(f"ptycho-runtime: {one_line(text)}", sys.stderr)
+def say(text: str, level: Level = "note") -> None:
+    """Print one line on standard error, unless it is less important than what is to be heard."""
+    line = one_line(text)
+    VOICE.note(level, line)
+    if VOICE.heard(level):
+        _print(f"ptycho-runtime: {line}", sys.stderr)
+
+
+def complain(text: str) -> None:
+    """Print one line on standard error, whatever is to be heard: why a command ends."""
+    say(text, "error")
+
+
+def detail(text: str) -> None:
+    """Print one line on standard error where `--verbose` asks for it."""
+    say(text, "detail")
 
 
 def _print(text: str, stream: TextIO) -> None:
@@ -72,6 +104,6 @@ def report_bug(kind: type[BaseException], error: BaseException, trace: Traceback
     if os.environ.get(TRACEBACK):
         sys.__excepthook__(kind, error, trace)
         return
-    say(
+    complain(
         f"{kind.__name__}: {error}; this is a bug in ptycho-runtime; run again with {TRACEBACK}=1 and report what it prints"
     )

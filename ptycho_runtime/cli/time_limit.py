@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Iterator
 
-from ptycho_runtime.cli.terminal import say
+from ptycho_runtime.cli.terminal import complain
 
 EXIT_INPUT = 2
 
@@ -46,5 +46,5 @@ def time_limit(seconds: float | None) -> Iterator[None]:
 
 
 def _end(seconds: float) -> None:
-    say(f"not done after {seconds:g} s (--timeout); nothing is written")
+    complain(f"not done after {seconds:g} s (--timeout); nothing is written")
     os._exit(EXIT_INPUT)

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ptycho_runtime.cli.options import positive
+from ptycho_runtime.cli.options import examples, positive
 from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.errors import NotExportedError, OutputError
 
@@ -20,6 +20,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--rounds", type=positive, default=7, help="how often each setting has its turn (7)")
     command.add_argument("--device", choices=("auto", "cpu", "cuda", "tensorrt"), default="auto")
     command.add_argument("--json", action="store_true", help="print JSON for machines")
+    examples(
+        command,
+        """
+        ptycho-runtime tune wts.h5.zip
+        ptycho-runtime tune wts.h5.zip --device cpu --rounds 3 --json
+        """,
+    )
     command.set_defaults(run=run)
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptycho_runtime.cli.options import examples
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, say, show
 from ptycho_runtime.cli.work import chosen_work, say_record, seconds, work_options
 
@@ -31,7 +32,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--look-every", type=seconds, default=2.0, metavar="SECONDS", help="how often to look (2)")
     command.add_argument("--once", action="store_true", help="end when every scan that is there is done")
+    command.add_argument("--json", action="store_true", help="print JSON for machines at the end")
     work_options(command)
+    examples(
+        command,
+        """
+        ptycho-runtime watch wts.h5.zip incoming -o results --pattern "*.cxi"
+        ptycho-runtime watch wts.h5.zip incoming -o results --marker .done --once
+        """,
+    )
     command.set_defaults(run=run)
 
 
@@ -39,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code; it ends by Ctrl-C or SIGTERM, unless `--once`."""
     from ptycho_runtime.many.records import gravest
     from ptycho_runtime.many.results import Results
-    from ptycho_runtime.many.summary import counts
+    from ptycho_runtime.many.summary import counts, document
     from ptycho_runtime.many.watch import Arrivals, Place, Rhythm, watch
     from ptycho_runtime.many.workers import Workers
 
@@ -50,8 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     rhythm = Rhythm(arguments.look_every, arguments.once)
 
     def finished(record: ScanRecord) -> None:
-        if not arguments.quiet:
-            say_record(record)
+        say_record(record)
 
     say(f"{place.folder / place.pattern}: results go to {work.folder}; {len(results.records)} are there")
     try:
@@ -60,5 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         say("stopped; a scan that was begun will be begun again")
         return EXIT_STOPPED
-    show(", ".join(f"{count} {name}" for name, count in counts(records).items()) or "no scan was there")
+    if arguments.json:
+        show(document(records, len(records)).rstrip())
+    else:
+        show(", ".join(f"{count} {name}" for name, count in counts(records).items()) or "no scan was there")
     return gravest(record.exit_code for record in records)

@@ -41,7 +41,6 @@ def work_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--force", action="store_true", help="overwrite files that are no earlier results, and make results anew"
     )
-    command.add_argument("--quiet", action="store_true", help="no line for each scan")
     run_options(command)
     sha256_option(command)
     image_options(command)
