@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptycho_runtime.cli.options import examples
+from ptycho_runtime.cli.parts import dask_option
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, say, show
 from ptycho_runtime.cli.time_limit import timeout_option
 from ptycho_runtime.cli.work import chosen_work, say_record, work_options
+from ptycho_runtime.errors import ReconstructionError
 
 if TYPE_CHECKING:
+    from ptycho_runtime.many.cluster import Cluster
+    from ptycho_runtime.many.one_scan import Work
     from ptycho_runtime.many.records import ScanRecord
+    from ptycho_runtime.many.workers import Workers
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -27,6 +33,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--json", action="store_true", help="print JSON for machines")
     timeout_option(command)
+    dask_option(command)
     work_options(command)
     examples(
         command,
@@ -44,7 +51,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ptycho_runtime.many.records import gravest
     from ptycho_runtime.many.results import SUMMARIES, Results, listed
     from ptycho_runtime.many.summary import counts, document
-    from ptycho_runtime.many.workers import Workers
 
     scans = listed(arguments.scans)
     work = chosen_work(arguments)
@@ -57,8 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
         say_record(record, f"{count}/{total} ")
 
     try:
-        with results.locked(), Workers(work, arguments.jobs, arguments.scan_timeout) as workers:
-            records = run_batch(workers, work, done, tasks, finished)
+        with results.locked(), _executor(arguments, work) as executor:
+            records = run_batch(executor, work, done, tasks, finished)
     except KeyboardInterrupt:
         say("stopped; what is done is kept, and --resume goes on from there")
         return EXIT_STOPPED
@@ -68,3 +74,17 @@ def run(arguments: argparse.Namespace) -> int:
         ways = ", ".join(f"{count} {name}" for name, count in counts(records).items())
         show(f"{len(scans)} scans: {ways}; {', '.join(str(work.folder / name) for name in SUMMARIES)}")
     return gravest(record.exit_code for record in records)
+
+
+def _executor(arguments: argparse.Namespace, work: Work) -> Workers | Cluster:
+    if arguments.dask is None:
+        from ptycho_runtime.many.workers import Workers
+
+        return Workers(work, arguments.jobs, arguments.scan_timeout)
+    from ptycho_runtime.many.cluster import Cluster, share_of_threads
+
+    if arguments.scan_timeout is not None or arguments.jobs > 1:
+        raise ReconstructionError(
+            "--jobs and --scan-timeout are for processes of this host; leave them out with --dask"
+        )
+    return Cluster(arguments.dask, replace(work, run=share_of_threads(arguments.dask, work.run)))

@@ -1,8 +1,9 @@
-"""`reconstruct` in parts: one of them here, or a script that has Slurm run all."""
+"""`reconstruct` in parts: one of them here, all of them on a Dask cluster, or a script that has Slurm run them."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from ptycho_runtime.many.plan import Plan
 
 DEFAULT_PARTS = 64
+DEFAULT_CHUNK = 4096
 
 
 def parts_options(command: argparse.ArgumentParser) -> None:
@@ -27,7 +29,20 @@ def parts_options(command: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--slurm", action="store_true", help="print a script that has Slurm prepare, do all parts and merge them"
     )
+    dask_option(group)
+    group.add_argument(
+        "--chunk", type=positive, metavar="N", help=f"with --dask: groups of patterns a task ({DEFAULT_CHUNK})"
+    )
     group.add_argument("--parts", type=positive, metavar="N", help=f"with --slurm: how many ({DEFAULT_PARTS})")
+
+
+def dask_option(command: argparse._ActionsContainer) -> None:
+    """Add the address of a Dask scheduler."""
+    command.add_argument(
+        "--dask",
+        metavar="ADDRESS",
+        help="run on a Dask cluster, tcp://host:8786, or on N processes of this host, local:N",
+    )
 
 
 def which(text: str) -> tuple[int, int]:
@@ -40,13 +55,17 @@ def which(text: str) -> tuple[int, int]:
 
 def in_parts(arguments: argparse.Namespace) -> bool:
     """Say whether any of `parts_options` was given."""
-    return bool(arguments.plan or arguments.part or arguments.slurm or arguments.parts)
+    return bool(
+        arguments.plan or arguments.part or arguments.slurm or arguments.parts or arguments.dask or arguments.chunk
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Do what was asked for of `parts_options`; returns the exit code."""
     if arguments.slurm:
         return _print_script(arguments)
+    if arguments.dask:
+        return _run_on_cluster(arguments)
     if arguments.plan is None or arguments.part is None:
         raise ReconstructionError(
             "--plan FILE and --part K/N go together; prepare writes the plan, and --parts goes with --slurm"
@@ -104,14 +123,59 @@ def _refuse_other_options(arguments: argparse.Namespace, plan: Plan) -> None:
         )
 
 
+def _run_on_cluster(arguments: argparse.Namespace) -> int:
+    from ptycho_runtime.cli.merge import merged
+    from ptycho_runtime.export.bundle import open_export
+    from ptycho_runtime.image.products.target import check_target
+    from ptycho_runtime.many.cluster import Cluster, PartsWork, run_parts, share_of_threads
+
+    if arguments.plan or arguments.part or arguments.parts or "flagged" in arguments.exclude:
+        raise ReconstructionError(
+            "--dask makes a plan and its parts itself; leave out --plan, --part, --parts and --exclude flagged"
+        )
+    inputs = {
+        "bundle": arguments.bundle,
+        "scan": arguments.scan,
+        "positions file": arguments.positions,
+        "mask": arguments.mask,
+    }
+    target = check_target(arguments.out.absolute(), inputs, force=arguments.force, figure=arguments.figure)
+    if not arguments.scan.is_file():
+        raise FileNotFoundError(f"{arguments.scan}: no such scan")
+    work = PartsWork(
+        bundle=arguments.bundle.absolute(),
+        bundle_sha256=open_export(arguments.bundle, arguments.sha256).sha256,
+        scan=arguments.scan.absolute(),
+        folder=target.path.with_name(f"{target.path.name}.parts"),
+        patterns=arguments.chunk or DEFAULT_CHUNK,
+        model_domain=arguments.model_domain,
+        run=share_of_threads(arguments.dask, chosen_run(arguments)),
+        read=read_options(arguments),
+        image=chosen_image(arguments),
+    )
+    with Cluster(arguments.dask) as cluster:
+        with ProgressBar(arguments.quiet) as progress:
+            paths = run_parts(cluster, work, progress)
+        # Where the parts are near; what comes back is a few lines.
+        found = cluster.result("merge", merged, paths, target, work.plan)
+    for path in (*paths, work.plan):
+        path.unlink()
+    with contextlib.suppress(OSError):  # what else lies there is not ours
+        work.folder.rmdir()
+    code: int = found.show(as_json=arguments.json, strict=arguments.strict)
+    return code
+
+
 def _print_script(arguments: argparse.Namespace) -> int:
     from ptycho_runtime.cli import prepare
     from ptycho_runtime.many.slurm import Job, script
 
     if arguments.out is None:
         raise ReconstructionError("where the result goes is not said; give -o FILE")
-    if arguments.plan or arguments.part:
-        raise ReconstructionError("--slurm makes a plan and its parts itself; leave out --plan and --part")
+    if arguments.plan or arguments.part or arguments.dask or arguments.chunk:
+        raise ReconstructionError(
+            "--slurm makes a plan and its parts itself; leave out --plan, --part, --dask and --chunk"
+        )
     # What belongs to the end alone; all else is for prepare, and said again to each part.
     stage = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("-o", "--out", "--parts", "--figure", "--timeout"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import threading
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -79,6 +80,7 @@ class Open:
         """Open nothing yet."""
         self._key: tuple[object, ...] | None = None
         self._model: Any = None
+        self._lock = threading.Lock()
 
     def model(self, work: Work) -> Any:
         """Return the `Reconstructor` of a work, opened when it is first asked for."""
