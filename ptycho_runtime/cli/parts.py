@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptycho_runtime.cli.options import chosen_image, chosen_run, positive, read_options
+from ptycho_runtime.cli.options import chosen_image, chosen_run, positive, read_options, voice_options
 from ptycho_runtime.cli.terminal import ProgressBar, say, show
 from ptycho_runtime.errors import ReconstructionError
 
@@ -154,7 +154,7 @@ def _run_on_cluster(arguments: argparse.Namespace) -> int:
         image=chosen_image(arguments),
     )
     with Cluster(arguments.dask) as cluster:
-        with ProgressBar(arguments.quiet) as progress:
+        with ProgressBar() as progress:
             paths = run_parts(cluster, work, progress)
         # Where the parts are near; what comes back is a few lines.
         found = cluster.result("merge", merged, paths, target, work.plan)
@@ -180,8 +180,9 @@ def _print_script(arguments: argparse.Namespace) -> int:
     stage = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     for option in ("-o", "--out", "--parts", "--figure", "--timeout"):
         stage.add_argument(option)
-    for option in ("--slurm", "--force", "--strict", "--json", "--quiet", "--dry-run"):
+    for option in ("--slurm", "--force", "--strict", "--json", "--dry-run"):
         stage.add_argument(option, action="store_true")
+    voice_options(stage)
     last, rest = stage.parse_known_args(arguments.given)
     grammar = argparse.ArgumentParser(prog="ptycho-runtime prepare")
     prepare.options(grammar)

@@ -33,7 +33,7 @@ def script(job: Job) -> str:
     folder = job.out.absolute().with_name(f"{job.out.name}.parts")
     plan = folder / "plan.h5"
     prepare = _words(*program, "prepare", *job.words, "-o", str(plan), "--force")
-    part = _words(*program, "reconstruct", *job.words, "--quiet", "--plan", str(plan))
+    part = _words(*program, "reconstruct", *job.words, "--plan", str(plan))
     numbered = f'"$SLURM_ARRAY_TASK_ID"/{job.parts} -o {_words(f"{folder}/part-")}"$SLURM_ARRAY_TASK_ID".h5'
     # A name for each part, and no pattern: what another division left in the folder is not taken.
     parts = f"{_words(f'{folder}/part-')}{{1..{job.parts}}}.h5"
