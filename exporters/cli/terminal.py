@@ -116,11 +116,13 @@ def complain(message: str) -> None:
 
 def print_report(report: ParityReport) -> None:
     """Print a parity report's tables."""
-    from exporters.parity.forms.terminal import layer_table, matrix_table, stitched_table
+    from exporters.parity.forms.terminal import layer_table, matrix_table, not_run_lines, stitched_table
 
     for notice in report.notices:
         messages.print(f"notice: {notice}", soft_wrap=True)
     output.print(matrix_table(report))
+    for line in not_run_lines(report):
+        output.print(line, soft_wrap=True, markup=False, highlight=False)
     if report.stitched:
         output.print(stitched_table(report.stitched))
     for divergence in report.divergence:

@@ -264,7 +264,7 @@ def _script(layers: Alone, data: bytes) -> Iterator[Found]:
         if judged is None:
             continue
         try:
-            with torch.no_grad():
+            with torch.no_grad(), one_thread():
                 value = module(torch.from_numpy(judged.feed))
         except RuntimeError:  # what the trace handed it beside its input
             continue

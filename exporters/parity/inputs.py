@@ -28,6 +28,7 @@ REACH_PX = (
     12.0  # positions go as far: four nearest neighbours of an irregular scan lie up to about 7 px from their mean
 )
 WHOLE_PIXELS = 1 + EDGES.index("wide range")  # the group with whole positions: there rounding decides what is covered
+FARTHEST = 1 + EDGES.index("one photon")  # the group whose farthest position lies where positions end
 _LARGEST_COUNT = 65535.0  # of a 16-bit detector
 _PER_PROBE = (c.PROBE_REAL, c.PROBE_IMAG)
 
@@ -166,10 +167,12 @@ def _positions(random: np.random.Generator, spec: ModelSpec, groups: int, source
     reach = np.where(np.arange(groups) % 2 == 0, max(REACH_PX, near), near)
     found = random.uniform(-1.0, 1.0, (groups, spec.C, 1, 2)) * reach[:, None, None, None]
     found = found.astype(np.float32)
+    farthest = found[FARTHEST].copy()
     if source.has_positions and spec.C > 1 and source.scan is not None:
         members = _chosen(group_neighbours(source.scan.positions_px, spec.C), groups)
         offsets = group_offsets(source.scan.positions_px, members) * np.float32(spec.rules.positions_sign)
         found[::2] = offsets[::2]
+    found[FARTHEST] = farthest * (reach[FARTHEST] / np.abs(farthest).max())
     found[WHOLE_PIXELS] = np.round(found[WHOLE_PIXELS])
     return found
 

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Self
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from exporters.formats.torchscript_run import ConfinedTorchScript, StoredTorchScript
 from exporters.graph.graphs import eager_outputs, graph_io
 from exporters.parity.double import DoubleConvolutions
+from exporters.parity.reference import one_thread
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.batching import Feed, InputInfo
 from ptycho_runtime.engine.devices import ORT_ERRORS
@@ -145,7 +147,8 @@ class TorchScriptRunner(_TorchRunner):
             self.outputs_on.add("cpu")
             return dict(self.confined.run([feed[name] for name in self.inputs]))
         tensors = [_tensor(feed[name], self.device, torch.float32) for name in self.inputs]
-        with torch.no_grad():
+        # By one thread: PyTorch's products are cut among threads, and their last digits are stored with the export.
+        with torch.no_grad(), one_thread() if self.device == "cpu" else nullcontext():
             found = self.module(*tensors)
         if not isinstance(found, tuple):
             raise TypeError(

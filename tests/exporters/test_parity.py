@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters.parity.forms.markdown import compare, to_markdown  # noqa: E402
 from exporters.parity.forms.reading import read_report, report_from_json  # noqa: E402
-from exporters.parity.inputs import EDGES, WHOLE_PIXELS, Source, make_pool, open_scan  # noqa: E402
+from exporters.parity.inputs import EDGES, FARTHEST, REACH_PX, WHOLE_PIXELS, Source, make_pool, open_scan  # noqa: E402
 from exporters.parity.matrix import GraphCase, Trial, judge, run_parity, telling_batches, trial_rows  # noqa: E402
 from exporters.parity.metrics import budget, figures  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
@@ -401,7 +401,9 @@ class TestInputs:
         factors = np.concatenate([pool.feed[name].ravel() for name in ("input_scale_factor", "output_scale_factor")])
         assert len(np.unique(factors)) == 66
         positions = np.delete(pool.feed["positions"], WHOLE_PIXELS, axis=0)
-        assert np.abs(positions).max() > 11.0
+        # At the very end: a file that holds positions within anything less is wrong there.
+        assert np.abs(positions[FARTHEST]).max() == np.float32(REACH_PX)
+        assert np.abs(positions).max() == np.float32(REACH_PX)
         assert np.abs(positions * 64 - np.round(positions * 64)).max() > 0.4
         assert len(np.unique(np.round(positions * 64))) > 200
         probe = pool.feed["probe_real"] + 1j * pool.feed["probe_imag"]

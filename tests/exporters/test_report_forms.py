@@ -12,6 +12,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 from exporters.parity.evidence import Case, Evidence
 from exporters.parity.forms.html import to_html
 from exporters.parity.forms.pictures import Picture, output_picture, pictures
+from exporters.parity.forms.terminal import matrix_table, not_run_lines
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import ParityRow
 from ptycho_runtime import contract as c
@@ -130,3 +131,9 @@ def test_a_notebook_shows_verdict_and_matrix_and_no_tags_of_files() -> None:
     assert "<td>1, 5</td>" in shown
     assert "not run: no NVIDIA driver" in shown
     assert "&lt;b&gt;bold" in shown
+
+
+def test_the_terminal_has_one_line_for_a_device_that_did_not_run() -> None:
+    made = report()
+    assert not_run_lines(made) == ["not run on cuda: eager, torchscript, onnx (no NVIDIA driver)"]
+    assert matrix_table(made).row_count == 3

@@ -15,10 +15,13 @@ from shared_exports import TINY
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
+from exporters.parity.report import ParityReport  # noqa: E402
+from exporters.parity.rows import ParityRow  # noqa: E402
 from exporters.stored import exports_json  # noqa: E402
 from exporters.stored.open import StoredExports  # noqa: E402
 from ptycho_runtime import contract  # noqa: E402
 from ptycho_runtime.errors import DamagedExportError  # noqa: E402
+from ptycho_runtime.export.proof import OBJECT  # noqa: E402
 from ptycho_runtime.export.record import parse  # noqa: E402
 from ptycho_torch.bundle import read_bundle  # noqa: E402
 
@@ -30,6 +33,20 @@ def test_a_record_is_written_and_read_as_the_same_value(exported: Exported) -> N
     record = parse(data, "w.zip")
     assert exports_json.dumps(record) == data
     assert record.positions.sign == -1
+
+
+def test_what_differs_by_host_or_threads_is_not_stored() -> None:
+    figures = {"max_abs": 1e-7, "rel_l2": 2e-7, "allowed_max_abs": 4e-7, "allowed_rel_l2": 4e-7, "share": 0.5}
+    outputs = {contract.OBJECT_REAL: figures, OBJECT: {"amplitude_rel": 1e-7, "phase_rad": 1e-7}}
+    rows = [
+        ParityRow(
+            "diffraction_to_obj", runtime, "cpu", "float32", 1, "simulated", "passed", "", dict(outputs), {"threads": 2}
+        )
+        for runtime in ("numpy", "onnx")
+    ]
+    numpy, onnx = exports_json.stored_proof(ParityReport("w", rows)).rows
+    assert numpy.outputs == {}
+    assert onnx.outputs == {contract.OBJECT_REAL: figures}
 
 
 def test_what_differs_from_the_weights_is_named_by_field(exported: Exported) -> None:

@@ -91,6 +91,22 @@ def test_a_fault_where_the_network_never_goes_is_found(
     assert row.worst()[1] > 100.0
 
 
+@pytest.mark.parametrize("entry", [(3, 30), (40, 33), (0, 32)])
+def test_one_entry_of_a_fourier_matrix_that_is_a_thousandth_off_is_found(
+    ffno: tuple[Any, bytes], entry: tuple[int, int]
+) -> None:
+    model, data = ffno
+    file = onnx.load_from_string(data)
+    (tensor,) = (tensor for tensor in file.graph.initializer if tensor.name == "physics.fourier_cos")
+    values = numpy_helper.to_array(tensor).copy()
+    values[entry] += 1e-3 * abs(values).max()
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    row = swept(model, file.SerializeToString())
+    assert row.verdict == "failed"
+    assert row.worst()[0] == c.PREDICTED
+    assert row.worst()[1] > 2.0
+
+
 def test_a_file_that_hides_where_its_network_ends_fails(ffno: tuple[Any, bytes]) -> None:
     model, data = ffno
     file = onnx.load_from_string(data)

@@ -17,7 +17,7 @@ def matrix_table(report: ParityReport) -> Table:
     table = Table(title=title, caption=report.summary(), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("runtime", no_wrap=True)
     for heading in ("device", "precision"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading, no_wrap=True)
     for heading in ("max abs", "rel. L2", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
@@ -25,21 +25,25 @@ def matrix_table(report: ParityReport) -> Table:
     for graph in dict.fromkeys(row.graph for row in report.rows):
         table.add_section()
         table.add_row(Text(graph, style="bold"))
-        absent: dict[str, list[ParityRow]] = {}
         for rows in folded:
             if rows[0].graph != graph:
                 continue
-            if all(row.verdict == "not run" for row in rows):
-                absent.setdefault(rows[0].reason, []).append(rows[0])
-            else:
+            if any(row.verdict != "not run" for row in rows):
                 table.add_row(*_line(rows))
-        for reason, group in absent.items():
-            devices, precisions = (
-                ", ".join(dict.fromkeys(getattr(r, k) for r in group)) for k in ("device", "precision")
-            )
-            runtimes = "all" if len({r.runtime for r in group}) > 1 else group[0].runtime
-            table.add_row(runtimes, devices, precisions, "–", "–", "–", f"not run: {reason}")
     return table
+
+
+def not_run_lines(report: ParityReport) -> list[str]:
+    """Return one line for each device on which something did not run, with the runtimes and the reasons."""
+    groups: dict[str, list[ParityRow]] = {}
+    for row in report.rows:
+        if row.verdict == "not run":
+            groups.setdefault(row.device, []).append(row)
+    return [
+        f"not run on {device}: {', '.join(dict.fromkeys(row.runtime for row in rows))} "
+        f"({'; '.join(dict.fromkeys(row.reason for row in rows))})"
+        for device, rows in groups.items()
+    ]
 
 
 def _line(rows: list[ParityRow]) -> tuple[str | Text, ...]:
