@@ -31,7 +31,7 @@ if [ -n "$$GIVEN" ]; then set -- "$$BUNDLE"; else \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help export verify verify-cuda reconstruct inspect bench test test-all test-interop lint clean install
+.PHONY: help export verify verify-cuda reconstruct inspect bench bench-many test test-all test-interop lint clean install
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,9 @@ inspect: $(READY) ## say what BUNDLE is
 bench: $(READY) ## measure every way of running BUNDLE side by side (default: the demo); BUDGET=phase=0.01rad,amp=1% adds a variant
 	@set -- "$$BUNDLE"; if [ -n "$$OUT" ]; then set -- --out "$$OUT" "$$@"; fi; \
 	if [ -n "$$BUDGET" ]; then set -- --scan "$$SCAN" --budget "$$BUDGET" "$$@"; fi; "$$PYTHON" -m exporters bench "$$@"
+
+bench-many: $(READY) ## measure what many patterns, many parts and two workers cost, as ratios (some minutes; nothing else should run)
+	OMP_NUM_THREADS=1 PYTHONPATH=tests/runtime "$$PYTHON" tests/runtime/bench_many.py
 
 test: $(READY) ## run the tests (under ten minutes on two cores)
 	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder

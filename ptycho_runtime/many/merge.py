@@ -118,6 +118,10 @@ def merge(parts: Parts) -> Reconstruction:
     figures["moments"] = np.full((len(scan), 2), np.nan, np.complex128)
     stores: dict[str, list[np.ndarray]] = {"patches": [], "amplitudes": []}
     products: list[np.ndarray] = []
+    kinds: dict[str, tuple[tuple[int, ...], type]] = {
+        "patches": ((stitcher.crop_px, stitcher.crop_px), np.complex64),
+        "amplitudes": ((plan.N, plan.N), np.float16),
+    }
     for header in parts.headers:
         with opened(header.path, KIND) as file:
             state = {name: file[name][()] for name in ("sums", "origin", "level")}
@@ -126,11 +130,11 @@ def merge(parts: Parts) -> Reconstruction:
             stitcher.absorb(stitcher.with_state(state))
             for name, values in figures.items():
                 values[header.first : header.stop] = file[name][:]
-            for name, pieces in stores.items():
+            for name, (shape, dtype) in kinds.items():
                 if name in file:
-                    pieces.append(_mapped(header.path, file[name]))
+                    stores[name].append(_mapped(header.path, file[name], shape, dtype))
             if "products" in file:
-                products.append(file["products"][:])
+                products.append(file["products"][:].reshape(header.stop - header.first, 4, 4))
     assembled = _assembled(parts, stitcher, scan, figures, _records(stores, scan, groups), products)
     seconds = time.perf_counter() - start
     headers = parts.headers
@@ -166,10 +170,12 @@ def merge(parts: Parts) -> Reconstruction:
     )
 
 
-def _mapped(path: Path, dataset: object) -> np.ndarray:
-    """Return a dataset as a mapped array, which takes no memory and no open file."""
+def _mapped(path: Path, dataset: object, of_one: tuple[int, ...], kind: type) -> np.ndarray:
+    """Return a dataset of records as a mapped array, which takes no memory and no open file."""
     offset = dataset.id.get_offset()  # type: ignore[attr-defined]  # h5py has no types
     shape, dtype = dataset.shape, dataset.dtype  # type: ignore[attr-defined]
+    if shape[1:] != of_one or dtype != kind:
+        raise ValueError(f"records {dtype} of shape {shape}, expected (…, {of_one[0]}, {of_one[1]})")
     if offset is None or offset + int(np.prod(shape)) * dtype.itemsize > path.stat().st_size:
         raise ValueError("patches that are not all in the file")
     found: np.ndarray = np.memmap(path, dtype, "r", offset, shape)

@@ -13,7 +13,7 @@ import numpy as np
 
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.errors import ReconstructionError
-from ptycho_runtime.export.record import TrustBaseline
+from ptycho_runtime.export.record import MAX_SIDE_PX, TrustBaseline
 from ptycho_runtime.files import replacing
 from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.image.reconstruct import grouped_and_scaled
@@ -168,6 +168,8 @@ def open_plan(path: Path) -> Plan:
             or any(file[name].shape != groups[:1] for name in ("frames", "rows"))
         ):
             raise ValueError(f"{positions} positions and {groups} groups")
+        if not 1 <= int(document["N"]) <= MAX_SIDE_PX:
+            raise ValueError(f"patterns of {document['N']} pixels")
         with path.open("rb") as data:
             sha256 = hashlib.file_digest(data, "sha256").hexdigest()
         baseline = document["baseline"]
@@ -212,7 +214,7 @@ class Slice:
 def whole_scan(plan: Plan) -> tuple[Scan, np.ndarray]:
     """Return (the scan, its groups (n, C)) as they were planned; the scan's patterns cannot be read."""
     with opened(plan.path, KIND) as file:
-        groups = file["groups"][:]
+        groups = _groups(file, 0, plan.groups)
         return _scan(plan, file, np.arange(len(groups)), _not_here), groups
 
 
@@ -228,7 +230,7 @@ def slice_of(plan: Plan, first: int, stop: int, scan: Path) -> Slice:
     raw = open_again(scan, plan.N, plan.read)
     try:
         with opened(plan.path, KIND) as file:
-            ids = file["groups"][first:stop]
+            ids = _groups(file, first, stop)
             which = np.unique(ids)
             part = _scan(plan, file, which, raw.read)
     except BaseException:
@@ -236,6 +238,14 @@ def slice_of(plan: Plan, first: int, stop: int, scan: Path) -> Slice:
         raise
     part.close_file = raw.close
     return Slice(part, np.searchsorted(which, ids), ids)
+
+
+def _groups(file: Any, first: int, stop: int) -> np.ndarray:
+    """Return some groups (k, C): each pattern with its neighbours, at its own number."""
+    ids = np.asarray(file["groups"][first:stop], np.int64)
+    if (ids < 0).any() or (ids >= len(file["groups"])).any() or (ids[:, 0] != np.arange(first, stop)).any():
+        raise ValueError("groups of patterns that are not there")
+    return ids
 
 
 def _scan(plan: Plan, file: Any, which: np.ndarray, read: Callable[[np.ndarray], np.ndarray]) -> Scan:

@@ -15,8 +15,8 @@ N = 32
 _FORMULA = "half_n_over_rms"
 
 
-def write_model(path: Path, gridsize: int = 1, domain: str = "amplitude") -> Path:
-    """Write a `.onnx` whose object is a blurred pattern and that pattern's edges, each pattern of a group by itself."""
+def write_model(path: Path, gridsize: int = 1, domain: str = "amplitude", *, flat: bool = False) -> Path:
+    """Write a `.onnx` whose object is a blurred pattern and that pattern's edges, each pattern of a group by itself; or 1 everywhere."""
     C = gridsize**2
     shape = [c.BATCH_AXIS, C, N, N]
     inputs = [
@@ -26,13 +26,15 @@ def write_model(path: Path, gridsize: int = 1, domain: str = "amplitude") -> Pat
     outputs = [h.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in (c.OBJECT_REAL, c.OBJECT_IMAG)]
     blur = np.tile(np.outer([1, 2, 1], [1, 2, 1]) / 16, (C, 1, 1, 1)).astype(np.float32)
     edges = np.tile(np.outer([1, 0, -1], [1, 2, 1]) / 16, (C, 1, 1, 1)).astype(np.float32)
+    level = np.full(C, float(flat), np.float32)
     convolution = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "group": C}
     nodes = [
         h.make_node("Mul", [c.DIFFRACTION, c.INPUT_SCALE], ["scaled"]),
-        h.make_node("Conv", ["scaled", "blur"], [c.OBJECT_REAL], **convolution),
+        h.make_node("Conv", ["scaled", "blur", "level"], [c.OBJECT_REAL], **convolution),
         h.make_node("Conv", ["scaled", "edges"], [c.OBJECT_IMAG], **convolution),
     ]
-    weights = [numpy_helper.from_array(blur, "blur"), numpy_helper.from_array(edges, "edges")]
+    named = {"blur": blur * (not flat), "edges": edges * (not flat), "level": level}
+    weights = [numpy_helper.from_array(values.astype(np.float32), name) for name, values in named.items()]
     graph = h.make_graph(nodes, "one layer", inputs, outputs, initializer=weights)
     model = h.make_model(graph, opset_imports=[h.make_opsetid("", 20)], ir_version=10)
     told = {

@@ -95,6 +95,26 @@ def test_a_scheduler_that_forgets_its_tasks_gets_them_again(cluster: Cluster, fo
 
 
 @pytest.mark.long
+def test_another_scheduler_goes_on_where_one_was_lost(folder: Path, tmp_path: Path) -> None:
+    work = work_of(folder, tmp_path, 8)
+    with Cluster("local:1") as first:
+
+        def lose(done: int, total: int) -> None:
+            first.client.loop.add_callback(first._local.scheduler.close)
+
+        with pytest.raises(
+            ReconstructionError, match=r"the Dask scheduler was lost with .* tasks to do; start it and run this again"
+        ):
+            run_parts(first, work, lose)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("part*.h5")}
+    assert before
+    with Cluster("local:1") as second:
+        paths = run_parts(second, work)
+    assert {name: (tmp_path / name).stat().st_mtime_ns for name in before} == before
+    assert merge(gathered(paths)).object.tobytes() == whole(folder).tobytes()
+
+
+@pytest.mark.long
 def test_a_batch_on_a_cluster(cluster: Cluster, folder: Path, tmp_path: Path) -> None:
     cluster.work = Work(folder / "model.onnx", "", tmp_path, run=RUN)
     (tmp_path / "no-scan.npz").write_bytes(b"nothing")

@@ -21,7 +21,7 @@ from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.many.merge import gathered, merge
 from ptycho_runtime.many.parts import Which, is_done, run_part
-from ptycho_runtime.many.plan import Plan, open_plan, prepare
+from ptycho_runtime.many.plan import Plan, open_plan, prepare, slice_of
 from ptycho_runtime.scan.options import ReadOptions
 from ptycho_runtime.scan.read import read_scan
 
@@ -178,6 +178,27 @@ class TestRefused:
             match=r"bad\.h5: is a damaged part \(ValueError: sums that are not finite\); make it again",
         ):
             merge(gathered([parts[0], bad, parts[2]]))
+
+    @pytest.mark.parametrize("name", ["patches", "counts", "sums", "moments", "origin", "level"])
+    def test_arrays_of_other_sizes(self, parts: list[Path], name: str, tmp_path: Path) -> None:
+        bad = Path(shutil.copy(parts[1], tmp_path / "bad.h5"))
+        with h5py.File(bad, "r+") as file:
+            del file[name]
+            file[name] = np.zeros((2, 3, 3), np.float16)
+        with pytest.raises(ReconstructionError, match=r"bad\.h5: is a damaged part|the parts have \d+ patches"):
+            merge(gathered([parts[0], bad, parts[2]]))
+
+    @pytest.mark.parametrize("ids", [[[-1]], [[79]], [[5]]])
+    def test_groups_of_patterns_that_are_not_there(self, simple: Case, ids: list[list[int]], tmp_path: Path) -> None:
+        bad = Path(shutil.copy(simple.plan.path, tmp_path / "bad.h5"))
+        with h5py.File(bad, "r+") as file:
+            file["groups"][3] = ids[0]
+        plan = open_plan(bad)
+        with pytest.raises(
+            ReconstructionError,
+            match=r"bad\.h5: is a damaged plan \(ValueError: groups of patterns that are not there\)",
+        ):
+            slice_of(plan, 0, 10, simple.scan)
 
     def test_more_parts_than_groups(self, simple: Case) -> None:
         with pytest.raises(ReconstructionError, match="has 79 groups; expected no more parts than that, not 80"):
