@@ -6,7 +6,8 @@ import numpy as np
 
 from ptycho_runtime.scan.grouping import group_neighbours
 
-_AT_ONCE = 64  # groups for which neighbours are looked for in one go
+_WIDE = 4  # times the patterns of a group: frames around one that may have to stand in for others
+_AT_ONCE = 16  # groups for which neighbours are looked for in one go, or the hundredth of the frames that came
 
 
 class Groups:
@@ -31,6 +32,10 @@ class Groups:
         self._planned: dict[int, tuple[int, ...]] = {}  # group by its first frame
         self._lacking: dict[int, int] = {}  # members that have not come
         self._opened_by: dict[int, list[int]] = {}  # planned groups in which a frame is
+        self._near: dict[
+            int, list[int]
+        ] = {}  # whose groups a frame may be in, some more than planned: others may be lost
+        self._done: set[int] = set()  # first frames of groups that were emitted
 
     def plan(self, ids: np.ndarray, xy_px: np.ndarray) -> None:
         """Know where all frames will be: ids (n,), (x, y) (n, 2)."""
@@ -43,6 +48,8 @@ class Groups:
             self._lacking[members[0]] = self.C
             for member in members:
                 self._opened_by.setdefault(member, []).append(members[0])
+        wide = group_neighbours(xy_px, min(_WIDE * self.C, len(ids)))
+        self._near = dict(zip(ids.tolist(), ids[wide].tolist(), strict=True))
 
     def add(self, number: int, xy_px: tuple[float, float]) -> list[tuple[int, ...]]:
         """Take a frame; returns the groups that are final now, each by ids, the one that opens it first."""
@@ -56,7 +63,7 @@ class Groups:
             return []
         last = max(self.xy_px)
         final = [each for each in self._open if each <= last - self.lag]
-        return self._emitted(final) if len(final) >= _AT_ONCE else []
+        return self._emitted(final) if len(final) >= max(_AT_ONCE, len(self.xy_px) // 100) else []
 
     def _complete(self, number: int) -> list[tuple[int, ...]]:
         found = []
@@ -64,6 +71,7 @@ class Groups:
             self._lacking[first] -= 1
             if self._lacking[first] == 0:
                 self._open.pop(first, None)
+                self._done.add(first)
                 found.append(self._planned[first])
         return found
 
@@ -80,7 +88,7 @@ class Groups:
         if self.C == 1:
             return False
         if self._planned:
-            return any(first in self._open or self._lacking[first] > 0 for first in self._opened_by.get(number, ()))
+            return any(first not in self._done for first in self._near.get(number, ()))
         return bool(self._open) or self.lag is None
 
     def _emitted(self, final: list[int]) -> list[tuple[int, ...]]:

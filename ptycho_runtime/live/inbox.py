@@ -265,7 +265,11 @@ class Inbox:
         with self._changed:
             groups, alone = self.groups.flush()
             for group in groups:
-                self._ready_for_session(group)
+                if all(member in self._store for member in group):
+                    self._ready_for_session(group)
+                else:
+                    self.ledger.waiting_group -= 1
+                    self.ledger.drop(group[0], "too many of its neighbours were lost")
             for number in alone:
                 self.ledger.waiting_group -= 1
                 self.ledger.drop(number, f"fewer than {self.groups.C - 1} others within {self.groups.within_px:g} px")

@@ -106,9 +106,9 @@ class Replay:
 
         return Value(self._array, fields)
 
-    def wait_for_client(self, timeout_s: float | None = None) -> bool:
-        """Return whether a client came and had time to subscribe."""
-        return self._here.wait(timeout_s) and not self._stop.wait(_SETTLE_S)
+    def wait_for_client(self, timeout_s: float | None = None, settle_s: float = _SETTLE_S) -> bool:
+        """Return whether a client came, and had time to subscribe."""
+        return self._here.wait(timeout_s) and not self._stop.wait(settle_s)
 
     def send(
         self, fps: float, faults: Faults | None = None, progress: Callable[[int, int], None] | None = None
@@ -190,6 +190,10 @@ class Replay:
     def linger(self) -> None:
         """Stay for as long as the last updates are under way."""
         self._stop.wait(2 * _SETTLE_S)
+
+    def stop_sending(self) -> None:
+        """Send nothing more."""
+        self._stop.set()
 
     def close(self) -> None:
         """End the server."""

@@ -142,7 +142,8 @@ def _opened(path: Path) -> Any:
 
     with contextlib.suppress(ImportError):
         import hdf5plugin  # noqa: F401 - the filters of detectors
-    try:
-        return h5py.File(path, "r", libver="latest", swmr=True, locking=False)
-    except OSError:
-        return h5py.File(path, "r", locking=False)
+    # Beside its writer; in the writer's own process, whose locks it has to share; as it was written without a reader.
+    for how in ({"swmr": True, "locking": False}, {"swmr": True}):
+        with contextlib.suppress(OSError):
+            return h5py.File(path, "r", libver="latest", **how)
+    return h5py.File(path, "r", locking=False)

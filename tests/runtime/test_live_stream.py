@@ -1,0 +1,201 @@
+"""Scans over EPICS PV Access on loopback: each frame lands at its own place, and the image is the one of the file."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from one_layer import N, write_model, write_scan
+
+from ptycho_runtime.cli.main import run
+from ptycho_runtime.live.ledger import KEYS
+from ptycho_runtime.live.replay import Faults, Replay, order_of
+from ptycho_runtime.scan.read import read_scan
+from ptycho_runtime.scan.scan import Scan
+
+pytest.importorskip("p4p")
+SCALE = "0.01"
+PLACE_PX = 40.0  # between two frames: their patches do not meet
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("live") / "model.onnx")
+
+
+@contextmanager
+def served(scan: Scan, monkeypatch: pytest.MonkeyPatch, faults: Faults | None = None, **how: Any) -> Iterator[Replay]:
+    """Serve a scan and send it once somebody listens."""
+    with Replay(scan, "DET", port=0, **how) as server:
+        monkeypatch.setenv("EPICS_PVA_NAME_SERVERS", f"127.0.0.1:{server.port}")
+        monkeypatch.setenv("EPICS_PVA_AUTO_ADDR_LIST", "NO")
+
+        def send() -> None:
+            if server.wait_for_client(60, settle_s=0.3):
+                server.send(2000, faults)
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        yield server
+        server.stop_sending()
+        thread.join()
+
+
+def live(model: Path, out: Path, *options: str, positions: str = "pva://DET:positions") -> int:
+    stream = [] if "--follow" in options else ["pva://DET:image", "--positions", positions, "--end", "pva://DET:end"]
+    arguments = [
+        "live",
+        str(model),
+        *stream,
+        "-o",
+        str(out),
+        "--device",
+        "cpu",
+        "--batch",
+        "8",
+        "--threads",
+        "1",
+        "--json",
+    ]
+    return run([*arguments, "--idle-s", "15", "--batch-window-s", "0.02", "--no-quality", *options])
+
+
+def account(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    last: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert tuple(last) == KEYS
+    held = sum(last[name] for name in ("placed", "waiting_position", "waiting_group", "queued", "failed"))
+    assert last["seen"] == held + sum(last["dropped"].values())
+    return last
+
+
+def numbered(count: int) -> Scan:
+    """Return a scan whose frames are filled with their own number, far enough from one another."""
+    side = int(np.ceil(np.sqrt(count)))
+    places = np.stack(np.divmod(np.arange(count), side), axis=-1)[:, ::-1] * PLACE_PX
+    values = (np.arange(count) + 1).astype(np.float32)
+    frames = 7 + np.arange(count)
+    shuffled = np.random.default_rng(0).permutation(places)
+    return Scan(
+        "numbered", lambda rows: np.broadcast_to(values[rows - 7, None, None], (len(rows), N, N)), frames, shuffled, N,
+        "amplitude", energy_of_row={},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", ["", "lz4", "bslz4", "blosc"])
+def test_each_frame_lands_at_its_own_place(
+    codec: str, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = numbered(60)
+    with served(scan, monkeypatch, Faults(reorder=20, late_positions=25, duplicate=True), codec=codec):
+        assert live(model, tmp_path / "o.h5", "--input-scale", "1", "--frames", "60") == 0
+    found = account(capsys)
+    assert (found["placed"], found["missing"]) == (60, 0)
+    with h5py.File(tmp_path / "o.h5") as file:
+        object_ = file["object"][0]
+        x0 = file["object"].attrs["center_x_px"] - object_.shape[1] / 2
+        y0 = file["object"].attrs["center_y_px"] - object_.shape[0] / 2
+        assert np.array_equal(file["probe_position_indexes"][()], scan.frames)
+    columns, rows = (np.rint(scan.positions_px - [x0, y0]).astype(int)).T
+    # The patch of a frame that is the same everywhere is that number, and the blur sums to one.
+    assert np.array_equal(object_[rows, columns].real, np.arange(60) + 1)
+
+
+def assert_same_image(found: Path, expected: Path) -> None:
+    """Compare all that is measured or computed, to the bit; not what a file says of when and how it came about."""
+    with h5py.File(found) as ours, h5py.File(expected) as theirs:
+        names = [name for name in theirs if isinstance(theirs[name], h5py.Dataset)]
+        assert len(names) > 15
+        for name in names:
+            assert np.asarray(ours[name][()]).tobytes() == np.asarray(theirs[name][()]).tobytes(), name
+        facts = [
+            name for name in theirs.attrs if name.startswith("trust") or name in ("verdict", "groups_done", "partial")
+        ]
+        assert len(facts) > 8
+        assert all(str(ours.attrs[name]) == str(theirs.attrs[name]) for name in facts)
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_image_is_that_of_the_file_to_the_bit(
+    gridsize: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Out of order, with positions a hundred frames late and frames twice."""
+    model = write_model(tmp_path / "model.onnx", gridsize)
+    path = write_scan(tmp_path / "scan.npz", side=14, probe=True)
+    options = ["--device", "cpu", "--batch", "8", "--threads", "1", "--input-scale", SCALE, "--amplitude", "--quiet"]
+    assert run(["reconstruct", str(model), str(path), "-o", str(tmp_path / "ref.h5"), *options, "--no-quality"]) == 0
+    with (
+        read_scan(path, N) as scan,
+        served(scan, monkeypatch, Faults(reorder=20, late_positions=100, duplicate=True), codec="lz4"),
+    ):
+        extra = ["--frames", "196", "--probe", str(path), "--amplitude", "--input-scale", SCALE]
+        assert live(model, tmp_path / "o.h5", *extra) == 0
+    found = account(capsys)
+    assert (found["seen"], found["placed"], found["missing"]) == (196, 196, 0)
+    assert found["duplicates"] == len(order_of(196, Faults(reorder=20, duplicate=True))) - 196 > 0
+    assert_same_image(tmp_path / "o.h5", tmp_path / "ref.h5")
+    assert not (tmp_path / "o.h5.journal").exists()
+
+
+def test_lost_frames_are_said_to_be_missing(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults = Faults(lose=0.2)
+    with served(numbered(50), monkeypatch, faults):
+        assert live(model, tmp_path / "o.h5", "--input-scale", "1", "--frames", "50") == 0
+    found = account(capsys)
+    sent = len(order_of(50, faults))
+    assert (found["placed"], found["missing"]) == (sent, 50 - sent)
+    assert sent < 50
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file.attrs["partial"]
+        never = json.loads(file["skipped_frames"][()])["frames that never came"]
+    assert set(never) == set(range(7, 57)) - set((7 + order_of(50, faults)).tolist())
+
+
+def test_negative_frame_is_a_fault_with_an_account(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = numbered(30)
+    values = np.ones((30, N, N), np.float32)
+    values[20, 3, 3] = -1
+    scan.read = lambda rows: values[rows - 7]
+    with served(scan, monkeypatch):
+        assert live(model, tmp_path / "o.h5", "--input-scale", "1") == 2
+    text = capsys.readouterr()
+    assert "fault: frame 27 holds negative values" in text.err
+    found = json.loads(text.out.splitlines()[-1])
+    assert found["failed"] == 1
+    assert found["placed"] + found["waiting_position"] + found["queued"] + found["failed"] == found["seen"]
+
+
+def test_file_that_is_written_meanwhile(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scan, path = numbered(40), tmp_path / "scan.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        patterns = file.create_dataset("diff3d", (0, N, N), "f4", maxshape=(None, N, N), chunks=(1, N, N))
+        x, y = (file.create_dataset(f"{axis}coords", data=scan.positions_px[:, k]) for k, axis in enumerate("xy"))
+        assert len(x) == len(y) == 40
+        file.swmr_mode = True
+
+        def write() -> None:
+            for row in range(40):
+                patterns.resize(row + 1, axis=0)
+                patterns[row] = row + 1
+                patterns.flush()
+
+        thread = threading.Thread(target=write)
+        thread.start()
+        code = run(
+            ["live", str(model), str(path), "--follow", "--amplitude", "-o", str(tmp_path / "o.h5"), "--input-scale", "1",
+             "--frames", "40", "--json", "--idle-s", "15", "--device", "cpu"]
+        )  # fmt: skip
+        thread.join()
+    assert code == 0
+    found = account(capsys)
+    assert (found["placed"], found["missing"]) == (40, 0)
