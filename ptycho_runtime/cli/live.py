@@ -20,7 +20,7 @@ from ptycho_runtime.cli.options import (
     positive,
     sha256_option,
 )
-from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, say, show
+from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, complain, say, show
 from ptycho_runtime.cli.time_limit import timeout_option
 from ptycho_runtime.errors import PtychoExportError, ReconstructionError
 
@@ -256,7 +256,7 @@ class _Live:
         if outcome.stopped:
             code = EXIT_STOPPED
         if fault is not None:
-            say(f"fault: {fault}")
+            complain(f"fault: {fault}")
             if not isinstance(fault, (PtychoExportError, OSError)):
                 raise fault
             code = fault.exit_code if isinstance(fault, PtychoExportError) else 2

@@ -59,7 +59,21 @@ def _grammar() -> tuple[argparse.ArgumentParser, Mapping[str, argparse.ArgumentP
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for module in (demo, reconstruct, live, replay, batch, watch, prepare, merge, predict, inspect, check, tune, doctor):
+    for module in (
+        demo,
+        reconstruct,
+        live,
+        replay,
+        batch,
+        watch,
+        prepare,
+        merge,
+        predict,
+        inspect,
+        check,
+        tune,
+        doctor,
+    ):
         module.add(commands)
     completion.adder(parser)(commands)
     for command in commands.choices.values():

@@ -25,7 +25,6 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--codec", choices=("lz4", "bslz4", "blosc"), default="", help="compress frames")
     command.add_argument("--port", type=int, help="TCP port on 127.0.0.1, 0 for a free one (EPICS's settings)")
     command.add_argument("--once", action="store_true", help="end when all is sent, in place of staying")
-    command.add_argument("--quiet", action="store_true", help="no progress bar")
     timeout_option(command)
     scan_options(command)
     command.set_defaults(run=run)
@@ -43,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     ):
         show(f"serving {server.prefix}:image and {server.prefix}:positions on port {server.port}")
         server.wait_for_client()
-        with ProgressBar(arguments.quiet) as progress:
+        with ProgressBar() as progress:
             server.send(arguments.fps, faults, progress)
         say(f"sent {server.sent} frames of {len(scan)}")
         if arguments.once:
