@@ -99,7 +99,7 @@ def run_parity(
     reach = Reach()
     if models:
         pool, reach = wake(models.get("diffraction_to_obj") or next(iter(models.values())), pool)
-    options.progress("eager references")
+    options.progress("float64 references")
     references = eager_results(models, artifacts, pool, torch.float64)
     eagers32 = eager_results(models, artifacts, pool, torch.float32)
     # Of groups that were looked for, those that float32 cannot compute prove nothing.
