@@ -47,6 +47,8 @@ class ProofOptions:
 class ExportOptions(ProofOptions):
     """How a bundle is exported."""
 
+    force: bool = False
+    """Replace files in the output folder that this project did not write."""
     in_place: bool = False
     """Put the exports into the source itself; only the files beside it go to the output folder."""
     architecture: ModelSpec | Mapping[str, Any] | str | Path | None = None

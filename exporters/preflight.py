@@ -11,6 +11,7 @@ import numpy as np
 from exporters.errors import DeviceRequiredError
 from exporters.options import ExportOptions, ProofOptions
 from exporters.parity.inputs import open_scan
+from exporters.parity.report import SCHEMA
 from exporters.stored import places
 from ptycho_runtime import contract
 from ptycho_runtime.scan.scan import Scan
@@ -63,6 +64,9 @@ def plan_export(source: str | Path, out: str | Path | None, options: ExportOptio
     folder = Path(out) if out is not None else places.default_folder(bundle)
     target = places.target_path(bundle, folder, in_place=options.in_place)
     places.check_writable(folder)
+    if not options.in_place:
+        places.refuse_foreign_bundle(target, force=options.force)
+    places.refuse_foreign_reports(folder, places.REPORT_FILES, SCHEMA, force=options.force)
     if options.in_place:
         places.check_writable(target if bundle.kind == "folder" else target.parent)
     spec = detect(bundle, contract.DIFFRACTION_TO_OBJ, options.architecture).spec

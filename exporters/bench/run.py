@@ -17,7 +17,7 @@ from exporters.bench.plot import plot_png
 from exporters.bench.prepare import BenchOptions, Prepared, prepare
 from exporters.bench.profile import profile
 from exporters.bench.race import Child, Turns, cold_start, race
-from exporters.bench.report import TARGET_BATCH, BenchReport, Cost, Row
+from exporters.bench.report import SCHEMA, TARGET_BATCH, BenchReport, Cost, Row
 from exporters.bench.tables import to_markdown
 from exporters.host import host_facts
 from exporters.parity.runners import EagerRunner
@@ -66,6 +66,7 @@ def run_bench(
             given = read_bundle(source)
             folder = Path(out) if out is not None else places.default_folder(given)
             places.check_writable(folder)
+            places.refuse_foreign_reports(folder, (BENCH_JSON, BENCH_MARKDOWN, BENCH_PNG), SCHEMA)
             ready = prepare(given, Path(name), options)
         report = _measure(ready, places.bundle_name(given), chosen, options)
         options.progress("reading the weights")

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder for the results  [default: artifacts/<bundle name>]"
 )
+@click.option("--force", is_flag=True, help="Replace files in the output folder that are no earlier results.")
 @click.option("--in-place", is_flag=True, help="Put the exports into the source bundle itself.")
 @options.architecture
 @options.params

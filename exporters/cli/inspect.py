@@ -11,9 +11,21 @@ import click
 from exporters.cli import options
 from exporters.cli.terminal import EXIT_INPUT, Say, complain, echo, guarded, output
 from exporters.inspect import bundle as inspection
+from ptycho_runtime.errors import OutputError
 from ptycho_runtime.files import write_file
+from ptycho_torch.architecture.override import read_architecture
 from ptycho_torch.build import with_params
 from ptycho_torch.bundle import read_bundle
+from ptycho_torch.errors import ConfigurationError
+
+
+def refuse_foreign_architecture(path: Path) -> None:
+    """Raise `OutputError` where something is at a path that is no architecture, such as the bundle itself."""
+    try:
+        if path.exists():
+            read_architecture(path)
+    except ConfigurationError:
+        raise OutputError(f"{path}: exists, and is no architecture; give another name") from None
 
 
 @click.command()
@@ -39,6 +51,8 @@ def inspect(
 
     def run(say: Say) -> int:
         say("reading")
+        if write_architecture is not None:
+            refuse_foreign_architecture(write_architecture)
         answer = inspection.inspect(with_params(read_bundle(bundle, ignore_extra=ignore_extra), params), architecture)
         if as_json:
             echo(json.dumps(answer, indent=1, ensure_ascii=False))

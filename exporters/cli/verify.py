@@ -44,9 +44,13 @@ def verify(bundle: str, report: Path | None, batches: str, budget: str | None, *
     def run(say: Say) -> None:
         require_torch("verify")
         allowed = None if budget is None else Budget.parse(budget)
+        from exporters.parity.report import SCHEMA
         from exporters.pipeline import raise_unless_passed, verify_bundle
+        from exporters.stored.places import REPORT_FILES, refuse_foreign_reports
         from exporters.stored.write import store_reports
 
+        if report is not None:
+            refuse_foreign_reports(report, REPORT_FILES, SCHEMA)
         proof = verify_bundle(bundle, budget=allowed, progress=say, **chosen)
         if report is not None:
             store_reports(report, proof)

@@ -11,15 +11,12 @@ from exporters.parity.forms.markdown import to_markdown
 from exporters.parity.forms.pictures import pictures
 from exporters.parity.report import ParityReport
 from exporters.stored.exchange import store_in_folder
+from exporters.stored.places import PARITY_JSON, PARITY_JUNIT, PARITY_MARKDOWN, REPORT_HTML
 from ptycho_runtime import contract
 from ptycho_runtime.files import write_file
 from ptycho_torch.bundle import BundleRecord, is_own_member
 from ptycho_torch.bundle.write import write_zip
 
-PARITY_JSON = "parity.json"
-PARITY_JUNIT = "parity.junit.xml"
-PARITY_MARKDOWN = "parity.md"
-REPORT_HTML = "report.html"
 PARAMS_BEFORE = "params_snapshot_before.json"
 PARAMS_AFTER = "params_snapshot_after.json"
 ARCHIVE_TREE = "archive_tree.txt"

@@ -33,6 +33,8 @@ from ptycho_runtime.export.record import (
 )
 from ptycho_runtime.files import other_name, printable
 
+_MAX_MEMBERS, _MAX_RATIO, _FREE_BYTES = 10_000, 100, 4 << 20
+_ENCRYPTED = 1  # flag of a zip entry
 _SHA256 = re.compile("[0-9a-fA-F]{64}")
 _OBJECT_TENSORS = ((contract.DIFFRACTION, contract.INPUT_SCALE), (contract.OBJECT_REAL, contract.OBJECT_IMAG))
 _TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -161,8 +163,10 @@ def _from_zip(path: Path, file: IO[bytes]) -> Export:
             names = archive.namelist()
             if len(set(names)) != len(names):
                 raise DamagedExportError(f"{label}: a member name occurs twice")
+            if len(names) > _MAX_MEMBERS:
+                raise DamagedExportError(f"{label}: holds {len(names)} members; a bundle has at most {_MAX_MEMBERS}")
             for entry in archive.infolist():
-                if problem := other_name(entry):
+                if problem := other_name(entry) or _unusual(entry):
                     raise DamagedExportError(
                         f"{label}: member {printable(ascii(entry.orig_filename))} {problem}; refused"
                     )
@@ -200,6 +204,17 @@ def _from_zip(path: Path, file: IO[bytes]) -> Export:
         variants=variants,
         patterns=patterns,
     )
+
+
+def _unusual(entry: zipfile.ZipInfo) -> str:
+    """Return in words what no exporter makes of a zip entry; empty where it is an ordinary one."""
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return f"uses compression {entry.compress_type}, not deflate"
+    if entry.file_size > _FREE_BYTES and entry.file_size > _MAX_RATIO * entry.compress_size:
+        return f"unpacks to more than {_MAX_RATIO} times its size"
+    if entry.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    return ""
 
 
 def refuse_unnamed_graphs(members: Collection[str], graphs: Collection[str], label: str) -> None:

@@ -14,7 +14,8 @@ from ptycho_runtime.files import printable
 # 128 px has most for each number that goes in: 256 live at once, and 57 000 multiplications.
 LIVE_AN_INPUT, LIVE_ANYWAY, LIVE_AT_MOST = 1 << 12, 1 << 23, 1 << 28
 WORK_AN_INPUT, WORK_ANYWAY, WORK_AT_MOST = 1 << 24, 1 << 34, 1 << 42
-MAX_NODES = 50_000
+# Opening a file takes time that grows with the square of its nodes; exports have some hundreds.
+MAX_NODES, MAX_CONSTANTS = 5_000, 20_000
 # (groups, modes): what a host runs if nobody asks, the most that it runs, and many modes. They are primes, so that no axis is as
 # long by chance.
 _LARGER = ((17, 1), (4093, 1), (1, 31))
@@ -61,6 +62,8 @@ def refuse_excess(
     graph = _Graph(inputs, outputs, nodes, constants)
     if len(nodes) > MAX_NODES:
         raise TooLargeError(f"has {len(nodes)} nodes")
+    if len(constants) > MAX_CONSTANTS:
+        raise TooLargeError(f"has {len(constants)} constants")
     names = [*(info["name"] for info in inputs), *constants, *(name for node in nodes for name in node.outputs)]
     if len(set(names)) != len(names):
         raise TooLargeError("gives one name to two things")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,30 @@ def test_random_damage_to_a_model_never_escapes(demo: Path) -> None:
             look_into(bytes(bad), "m")
         except ptycho_runtime.ReconstructionError:
             continue
+
+
+@pytest.mark.parametrize(
+    ("compression", "content", "why"),
+    [
+        (zipfile.ZIP_LZMA, b"x", "member 'x' uses compression 14, not deflate; refused"),
+        (zipfile.ZIP_BZIP2, b"x", "member 'x' uses compression 12, not deflate; refused"),
+        (zipfile.ZIP_DEFLATED, bytes(5 << 20), "member 'x' unpacks to more than 100 times its size; refused"),
+    ],
+)
+def test_members_that_no_exporter_makes(compression: int, content: bytes, why: str, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.zip", "w", compression) as archive:
+        archive.writestr("x", content)
+    with pytest.raises(DamagedExportError) as refused:
+        open_export(tmp_path / "w.zip")
+    assert str(refused.value) == f"w.zip: {why}"
+
+
+def test_more_members_than_a_bundle_has(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.zip", "w") as archive:
+        for number in range(10_001):
+            archive.writestr(str(number), b"")
+    with pytest.raises(DamagedExportError, match=r"holds 10001 members; a bundle has at most 10000"):
+        open_export(tmp_path / "w.zip")
 
 
 def test_golden_with_a_pickle_inside_is_refused(demo: Path, tmp_path: Path) -> None:

@@ -149,7 +149,12 @@ def test_an_attribute_that_stands_twice() -> None:
 def chain(kind: str, length: int, **attributes: Any) -> Any:
     """Return a model in which a result is taken twice by the next node."""
     names = ["x", *(f"t{at}" for at in range(1, length)), "y"]
-    return model([h.make_node(kind, [a, a], [b], **attributes) for a, b in itertools.pairwise(names)])
+    return model(
+        [
+            h.make_node(kind, [a, a] if kind == "Concat" else [a], [b], **attributes)
+            for a, b in itertools.pairwise(names)
+        ]
+    )
 
 
 GROWING: dict[str, tuple[Any, str]] = {
@@ -175,6 +180,7 @@ GROWING: dict[str, tuple[Any, str]] = {
         ),
         "multiplications for one group|do not fit",
     ),
+    "more nodes than a file opens with": (chain("Relu", 5_001), "has 5001 nodes"),
     "a name that stands for two things": (model([plain(), plain("Relu")]), "gives one name to two things"),
     "what no node gives": (model([h.make_node("Add", ["x", "nobody"], ["y"])]), "a Add that takes what no node before it gives"),
     "a batch that vanishes until it is large": (
