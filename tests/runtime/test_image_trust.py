@@ -10,6 +10,7 @@ from simulated import N, Simulated, assessed, simulated, with_shifted_patterns, 
 
 from ptycho_runtime.export.record import TrustBaseline
 from ptycho_runtime.image.stitch import Stitcher, probe_weights
+from ptycho_runtime.image.trust.pairs import agreeing_sets
 from ptycho_runtime.image.trust.spool import Spool
 from ptycho_runtime.image.trust.values import KINDS
 
@@ -41,8 +42,9 @@ def test_bad_patterns_are_flagged_however_many(fault: object, share: float, prob
     assert callable(fault)
     trust = assessed(fault(scan, bad), probe=probe)
     good = np.setdiff1d(np.arange(len(scan)), bad)
-    assert trust.flagged[bad].mean() >= 0.9
-    assert trust.flagged[good].mean() <= 0.02
+    assert trust.flagged[bad].mean() >= 0.95
+    # Where more are bad than good, some good ones are beside bad ones alone.
+    assert trust.flagged[good].mean() <= (0.03 if share > 0.5 else 0.01)
     assert trust.verdict == ("not trusted" if share > 0.25 else "doubtful")
     assert any("--exclude flagged" in reason or "zero frequency" in reason for reason in trust.reasons)
 
@@ -76,6 +78,43 @@ def test_scan_with_wrong_positions_throughout_is_not_trusted_and_the_better_read
     trust = assessed(replace(scan, positions_px=np.ascontiguousarray(change(scan.positions_px), float)))
     assert trust.verdict == "not trusted"
     assert any(name in reason for reason in trust.reasons), trust.reasons
+
+
+@pytest.mark.parametrize("by_px", [1, -3])
+def test_zero_frequency_beside_the_middle_throughout_is_named_from_the_patches_alone(
+    by_px: int, scan: Simulated
+) -> None:
+    moved = with_shifted_patterns(scan, np.arange(len(scan)), by_px)
+    # Background on the other side keeps the centre of gravity in the middle; then the patches alone tell a shift by one pixel.
+    amplitudes = moved.amplitudes if abs(by_px) > 1 else scan.amplitudes
+    trust = assessed(replace(moved, amplitudes=amplitudes), probe=False)
+    assert trust.verdict == "not trusted"
+    assert any(f"zero frequency at ({by_px}, 0) px" in reason for reason in trust.reasons), trust.reasons
+
+
+@pytest.mark.parametrize("probe", [True, False])
+def test_two_halves_of_which_one_lies_elsewhere_are_told_apart_where_one_is_larger(
+    probe: bool, scan: Simulated
+) -> None:
+    bad = chosen(scan, 0.4)
+    positions = scan.positions_px.copy()
+    positions[bad] += 6
+    trust = assessed(replace(scan, positions_px=positions), probe=probe)
+    good = np.setdiff1d(np.arange(len(scan)), bad)
+    assert trust.flagged[bad].mean() >= 0.95
+    assert trust.flagged[good].mean() <= 0.01
+    assert trust.verdict == "not trusted"
+
+
+def test_sets_that_agree_are_found_whatever_their_number() -> None:
+    group = np.repeat([0, 1, 2], (5, 4, 1))
+    first, second = np.triu_indices(10, 1)
+    voice = np.where(group[first] == group[second], 0.6, -1.0)
+    voice[(first == 0) & (second == 5)] = 0.9  # a chance agreement, the strongest of all
+    sets = agreeing_sets(10, first, second, voice)
+    assert len(np.unique(sets)) == 4
+    assert len(np.unique(sets[1:5])) == len(np.unique(sets[6:9])) == 1
+    assert sets[0] == sets[5]
 
 
 def test_shuffled_positions_are_not_trusted_and_no_reading_is_named(scan: Simulated) -> None:

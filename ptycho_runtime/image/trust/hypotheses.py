@@ -1,4 +1,4 @@
-"""What would make a scan fit that does not: other axes, signs or sizes of its positions, tried on a sample of its patches."""
+"""What would make a scan fit that does not: other axes, signs or sizes of its positions, another centre of its patterns, tried on a sample."""
 
 from __future__ import annotations
 
@@ -25,22 +25,29 @@ _SIZES = (0.5, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 2.0)
 
 @dataclass(frozen=True)
 class Reading:
-    """A reading of the positions under which patches agree better than as given."""
+    """A reading of positions or patterns under which patches agree better than as given."""
 
     name: str
     disagreement: float
     as_given: float
+    of_centre: bool = False
+    """It is of the zero frequency's place, not of the positions."""
 
 
-def better_reading(placed: Placed, positions_px: np.ndarray, used: np.ndarray) -> Reading | None:
-    """Return the reading of positions that clearly wins over the one given, None where none does.
+def better_reading(
+    placed: Placed, positions_px: np.ndarray, used: np.ndarray, centre_px: tuple[float, float], N: int
+) -> Reading | None:
+    """Return the reading of positions, or of the zero frequency's place, that clearly wins over the one given; None where none does.
 
     Args:
         placed: the patches.
         positions_px: (n, 2) (x, y) as given.
         used: (n,) bool: patterns to draw the sample from.
+        centre_px: of the mean pattern (x, y), from the middle.
+        N: side of a pattern, pixels.
 
-    A transposed or mirrored pattern gives a patch that is so too, which is the same as positions exchanged or mirrored.
+    A transposed or mirrored pattern gives a patch that is so too, which is the same as positions exchanged or mirrored. A pattern
+    whose zero frequency lies beside the middle gives a patch with a phase ramp.
     """
     numbers = _together(positions_px, used & (placed.patches.copies > 0))
     if len(numbers) < 8:
@@ -51,8 +58,26 @@ def better_reading(placed: Placed, positions_px: np.ndarray, used: np.ndarray) -
     trials = {name: relative @ np.array(matrix, float).T for name, matrix in _AXES.items()}
     trials |= {f"positions × {size:g}": relative * size for size in _SIZES}
     scores = {name: _disagreement(placed, numbers, positions) for name, positions in trials.items()}
+    moved = {
+        f"({x}, {y})": _disagreement(placed, numbers, relative, _ramp(x, y, placed.crop_px, N))
+        for x, y in _places(centre_px)
+    }
+    scores |= moved
     best = min(scores, key=lambda name: scores[name])
-    return Reading(best, scores[best], as_given) if scores[best] < _CLEARLY * as_given else None
+    return Reading(best, scores[best], as_given, best in moved) if scores[best] < _CLEARLY * as_given else None
+
+
+def _places(centre_px: tuple[float, float]) -> list[tuple[int, int]]:
+    """Return where (x, y) the zero frequency may lie, pixels from the middle: one pixel beside it, and where the light is."""
+    beside = {(x, y) for x in (-1, 0, 1) for y in (-1, 0, 1)} | {(round(centre_px[0]), round(centre_px[1]))}
+    return sorted(beside - {(0, 0)})
+
+
+def _ramp(x: int, y: int, crop: int, N: int) -> np.ndarray:
+    """Return what takes the phase off patches (crop, crop) that a zero frequency at (x, y) pixels from the middle leaves."""
+    across, down = (np.exp(-2j * np.pi * shift * (np.arange(crop) - crop // 2) / N) for shift in (x, y))
+    found: np.ndarray = np.outer(down, across).astype(np.complex64)
+    return found
 
 
 def _together(positions_px: np.ndarray, used: np.ndarray) -> np.ndarray:
@@ -64,8 +89,10 @@ def _together(positions_px: np.ndarray, used: np.ndarray) -> np.ndarray:
     return np.sort(there[np.argsort(np.hypot(*off.T), kind="stable")[:_SAMPLE]])
 
 
-def _disagreement(placed: Placed, numbers: np.ndarray, positions_px: np.ndarray) -> float:
-    """Return the median disagreement of some patches at other positions, to the whole pixel."""
+def _disagreement(
+    placed: Placed, numbers: np.ndarray, positions_px: np.ndarray, factor: np.ndarray | float = 1.0
+) -> float:
+    """Return the median disagreement of some patches at other positions, to the whole pixel, each times a factor (crop, crop)."""
     crop = placed.crop_px
     corners = np.rint(positions_px[:, ::-1]).astype(int)
     corners -= corners.min(0)
@@ -73,7 +100,7 @@ def _disagreement(placed: Placed, numbers: np.ndarray, positions_px: np.ndarray)
     if rows * columns > 64 * crop * crop * len(numbers):
         return float("inf")
     sums = np.zeros((rows, columns, 3))
-    patches, copies = placed.patches.get(numbers), placed.patches.copies[numbers]
+    patches, copies = placed.patches.get(numbers) * factor, placed.patches.copies[numbers]
     for (row, column), patch, count in zip(corners, patches, copies, strict=True):
         region = sums[row : row + crop, column : column + crop]
         region[..., 0] += patch.real * placed.weights

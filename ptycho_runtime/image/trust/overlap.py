@@ -1,4 +1,4 @@
-"""How well overlapping patches agree: each against the others, each pixel among its patches, and neighbours in pairs."""
+"""How well overlapping patches agree: each against the others, and each pixel among its patches."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 _AT_ONCE = 32  # patches
 _SEEN = 0.05  # of the largest weight: where the others weigh less they are not asked
-_PARTNERS = 12  # neighbours that a pattern is compared with one by one
-_AGREEING = 3  # of these that must agree with it
-_REACH = 0.7  # of a middle: as far apart they still share enough
-_VOTES = 12
 
 
 class Records(Protocol):
@@ -85,13 +81,16 @@ class Placed:
         return found
 
 
-def leave_one_out(placed: Placed, sums: np.ndarray, used: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def leave_one_out(
+    placed: Placed, sums: np.ndarray, used: np.ndarray, which: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Compare each pattern's patch with the weighted mean of the others there.
 
     Args:
         placed: the patches.
         sums: (rows, columns, 3) float64: weighted real and imaginary part and weight of those that are used.
         used: (n,) bool: whose patches are in the sums.
+        which: (n,) bool: patterns to compare; all where None.
 
     Returns:
         (disagreement, phase): (n,) float64 each, NaN where no other patch is. The phase between a patch p and the mean o of the
@@ -102,7 +101,7 @@ def leave_one_out(placed: Placed, sums: np.ndarray, used: np.ndarray) -> tuple[n
     mean = (sums[..., 0] + 1j * sums[..., 1]).astype(np.complex64)
     means, weighing = (sliding_window_view(values, (crop, crop)) for values in (mean, sums[..., 2].astype(np.float32)))
     weights = placed.weights.astype(np.float32)
-    for numbers in placed.numbers(np.ones(count, bool)):
+    for numbers in placed.numbers(np.ones(count, bool) if which is None else which):
         copies = placed.patches.copies[numbers].astype(np.float32)[:, None, None]
         patch = placed.patches.get(numbers)
         own = used[numbers].astype(np.float32)[:, None, None]
@@ -149,75 +148,3 @@ def deviations(placed: Placed, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray
             np.add(region, part, out=region)
     found = np.sqrt(squares / divisor[..., None]).astype(np.float32)
     return found[..., 0], found[..., 1]
-
-
-@dataclass(frozen=True)
-class Pairs:
-    """Neighbours compared two by two: a mean of many can be spoilt by many, a pair only by its two."""
-
-    partners: np.ndarray
-    """(n, k) numbers of each pattern's neighbours; −1 where it has fewer."""
-    disagreement: np.ndarray
-    """(n, k) of the two patches where both are, up to one phase; NaN where there is no partner."""
-
-    @property
-    def best(self) -> np.ndarray:
-        """How well each pattern agrees with the third of those that agree with it best, (n,); NaN where it has fewer."""
-        found: np.ndarray = np.sort(self.disagreement, axis=1)[:, _AGREEING - 1]
-        return found
-
-    def majority(self, limit: float) -> np.ndarray:
-        """Return which patterns belong to the largest set that agrees among itself, (n,) bool.
-
-        Args:
-            limit: of the disagreement of two that agree.
-
-        It begins with those that agree with a few of their neighbours. Two sets that each agree among themselves, such as frames
-        before and after a jump, outvote one another then: each pattern is for or against the neighbours that are still in.
-        """
-        known = np.isfinite(self.disagreement)
-        for_it = np.where(self.disagreement <= limit, 1.0, -np.clip(self.disagreement / limit - 1.0, 0.0, 1.0))
-        for_it = np.where(known, for_it, 0.0)
-        inside: np.ndarray = (np.nan_to_num(self.best, nan=np.inf) <= limit).astype(float)
-        for _ in range(_VOTES):
-            weight = np.where(known, inside[self.partners], 0.0)
-            support = (weight * for_it).sum(1) / np.maximum(weight.sum(1), 1e-9)
-            inside = np.clip(inside * 0.5 + support, 0.0, 1.0)
-        found: np.ndarray = inside > 0.5
-        return found
-
-
-def compare_pairs(placed: Placed, which: np.ndarray) -> Pairs:
-    """Compare each pattern with the nearest of its neighbours, one by one.
-
-    Args:
-        placed: the patches.
-        which: (n,) bool: patterns that have one.
-    """
-    from scipy.spatial import cKDTree
-
-    numbers, crop = np.flatnonzero(which), placed.crop_px
-    partners = np.full((len(which), _PARTNERS), -1)
-    found = np.full((len(which), _PARTNERS), np.nan)
-    if len(numbers) <= _AGREEING:
-        return Pairs(partners, found)
-    tree = cKDTree(placed.corners[numbers])
-    count = min(_PARTNERS + 1, len(numbers))
-    near = np.asarray(tree.query(placed.corners[numbers], k=count, distance_upper_bound=_REACH * crop)[1])
-    for number, close in zip(numbers, near, strict=True):
-        others = numbers[close[close < len(numbers)]]
-        others = np.sort(others[others != number])[:_PARTNERS]
-        if not len(others):
-            continue
-        patch = placed.patches.get(np.array([number]))[0] / placed.patches.copies[number]
-        partners[number, : len(others)] = others
-        for k, (other, theirs) in enumerate(zip(others, placed.patches.get(others), strict=True)):
-            row, column = placed.corners[other] - placed.corners[number]
-            here = np.s_[max(row, 0) : crop + min(row, 0), max(column, 0) : crop + min(column, 0)]
-            there = np.s_[max(-row, 0) : crop + min(-row, 0), max(-column, 0) : crop + min(-column, 0)]
-            weight = placed.weights[here] * placed.weights[there]
-            a, b = patch[here], theirs[there] / placed.patches.copies[other]
-            power = float((weight * (np.abs(a) ** 2 + np.abs(b) ** 2)).sum())
-            product = float(np.abs((weight * a * b.conj()).sum()))
-            found[number, k] = np.sqrt(max(2.0 - 4.0 * product / max(power, 1e-30), 0.0))
-    return Pairs(partners, found)

@@ -13,7 +13,12 @@ _ROOT_NOISE = 0.25  # variance of the root of a Poisson number that is not small
 
 
 def stitched_residuals(
-    amplitudes: Records, peaks: np.ndarray, probe: np.ndarray, canvas: Canvas, positions_px: np.ndarray
+    amplitudes: Records,
+    peaks: np.ndarray,
+    probe: np.ndarray,
+    canvas: Canvas,
+    positions_px: np.ndarray,
+    which: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compare patterns with |F(probe · object)|, each up to one factor.
 
@@ -23,6 +28,7 @@ def stitched_residuals(
         probe: (modes, N, N) complex.
         canvas: the object; outside of what it covers its mean stands in.
         positions_px: (n, 2) (x, y).
+        which: (n,) bool: patterns to compare.
 
     Returns:
         (residual, log gain): (n,) float64 each, NaN where there is no pattern, or where its probe reaches beyond the object. What
@@ -42,7 +48,7 @@ def stitched_residuals(
     light = (np.abs(modes) ** 2).sum(0)
     light /= max(float(light.sum()), 1e-30)
     known = np.pad(covered, side)
-    there = np.flatnonzero(amplitudes.copies)
+    there = np.flatnonzero(which & (amplitudes.copies > 0))
     for start in range(0, len(there), _AT_ONCE):
         numbers = there[start : start + _AT_ONCE]
         measured = np.fft.ifftshift(amplitudes.get(numbers).astype(np.float32), axes=(1, 2))

@@ -64,8 +64,14 @@ def judge(findings: Findings, baseline: TrustBaseline | None) -> tuple[Verdict, 
             f"zero frequency is not in the middle: the mean pattern's centre lies ({x:+.1f}, {y:+.1f}) px (x, y) beside it; "
             "give --centre auto"
         )
-    if findings.reading is not None:
-        reading = findings.reading
+    reading = findings.reading
+    if reading is not None and reading.of_centre:
+        grave.append(
+            f"patches have a phase ramp, as a zero frequency at {reading.name} px (x, y) from the middle leaves it: without it overlapping "
+            f"patches differ by {reading.disagreement:.3f} in place of {reading.as_given:.3f}; give --centre auto, or its place with "
+            "--centre ROW,COL"
+        )
+    elif reading is not None:
         grave.append(
             f"positions do not fit the patterns; with {reading.name} they would: overlapping patches then differ by "
             f"{reading.disagreement:.3f} in place of {reading.as_given:.3f}; check the options for positions"
