@@ -6,6 +6,7 @@ by plain writes.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ from ptycho_runtime.image.products.target import refuse_foreign, refuse_input, r
 from ptycho_runtime.image.products.values import CREATOR
 
 _PAGE_BYTES = 4096
+_SEAL = b"sha256: "
+_SEAL_BYTES = len(_SEAL) + 32
+_AT_ONCE_BYTES = 1 << 20
 
 
 class _Pages(io.RawIOBase):
@@ -129,6 +133,34 @@ def write_hdf5(
         file.write(data[: max(pages.end - page * _PAGE_BYTES, 0)])
     file.truncate(pages.end)
     return {name: Room(file, start, rooms[name][0], np.dtype(rooms[name][1])) for name, start in starts.items()}
+
+
+def seal(file: IO[bytes]) -> None:
+    """Put the digest of all that was written behind it, where HDF5 does not look."""
+    file.seek(0)
+    digest = hashlib.file_digest(file, "sha256").digest()  # type: ignore[arg-type]  # open for reading too
+    file.seek(0, io.SEEK_END)
+    file.write(_SEAL + digest)
+
+
+def sealed_sha256(path: Path) -> str:
+    """Return the digest of a sealed file.
+
+    Raises:
+        ValueError: it has none, or another content than when it was sealed.
+    """
+    rest = path.stat().st_size - _SEAL_BYTES
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while rest > 0:
+            part = file.read(min(rest, _AT_ONCE_BYTES))
+            if not part:
+                break
+            digest.update(part)
+            rest -= len(part)
+        if file.read() != _SEAL + digest.digest():
+            raise ValueError("its content is not what was written")
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from ptycho_runtime.image.trust.assess import assess_kept
 from ptycho_runtime.image.trust.copies import Copies
 from ptycho_runtime.image.trust.evidence import Kept
 from ptycho_runtime.image.trust.overlap import Records, ScaledRecords
-from ptycho_runtime.many.hdf5 import opened
+from ptycho_runtime.many.hdf5 import opened, sealed_sha256
 from ptycho_runtime.many.parts import FIGURES, KIND, PartHeader, read_header
 from ptycho_runtime.many.plan import Plan, open_plan, whole_scan
 from ptycho_runtime.scan.scan import Scan
@@ -124,6 +124,7 @@ def merge(parts: Parts) -> Reconstruction:
     }
     for header in parts.headers:
         with opened(header.path, KIND) as file:
+            sealed_sha256(header.path)
             state = {name: file[name][()] for name in ("sums", "origin", "level")}
             if not np.isfinite(state["sums"]).all():
                 raise ValueError("sums that are not finite")

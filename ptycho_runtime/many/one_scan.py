@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import threading
@@ -39,7 +40,7 @@ class Work:
     force: bool = False
     """Overwrite files that are no earlier results."""
 
-    @property
+    @functools.cached_property
     def options_sha256(self) -> str:
         """Digest of all that decides what comes out; files that are read beside the scans count as they lie there now."""
         beside = [path for path in (self.read.positions_file, self.read.mask_file) if path is not None]

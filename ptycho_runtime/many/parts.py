@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from ptycho_runtime.errors import OutputError, ReconstructionError
 from ptycho_runtime.files import replacing
 from ptycho_runtime.image.core import Core, Setup
 from ptycho_runtime.image.options import Progress
-from ptycho_runtime.image.origin import versions
+from ptycho_runtime.image.origin import changed, versions
 from ptycho_runtime.image.reconstruct import put_through
-from ptycho_runtime.many.hdf5 import Room, opened, write_hdf5
+from ptycho_runtime.many.hdf5 import Room, opened, seal, write_hdf5
 from ptycho_runtime.many.plan import Plan, slice_of
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def run_part(
                 "plan": str(plan.path),
                 "plan_sha256": plan.sha256,
                 "bundle_sha256": plan.bundle_sha256,
+                "options": json.dumps({"scan": changed(plan.read), "image": changed(plan.image)}, default=str),
                 "number": which.number,
                 "count": which.count,
                 "first": first,
@@ -151,7 +153,8 @@ def _write(core: Core, first: int, stop: int, attributes: Mapping[str, Any], out
     stores = {"patches": (evidence.patches, copies)}
     if evidence.probe is not None:
         stores["amplitudes"] = (evidence.amplitudes, numbers)
-    arrays = {name: getattr(evidence, name)[numbers] for name in FIGURES}
+    arrays = {"ids": np.arange(first, stop)}
+    arrays |= {name: getattr(evidence, name)[numbers] for name in FIGURES}
     arrays |= core.stitcher.state()
     if core.scales is not None:
         arrays["products"] = core.scales.products
@@ -161,6 +164,7 @@ def _write(core: Core, first: int, stop: int, attributes: Mapping[str, Any], out
         for name, (store, which) in stores.items():
             for start in range(0, len(which), _AT_ONCE):
                 places[name].write(start, store.get(which[start : start + _AT_ONCE]))
+        seal(file)
 
 
 def read_header(path: Path) -> PartHeader:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +17,7 @@ from ptycho_runtime.files import replacing
 from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.image.reconstruct import grouped_and_scaled
 from ptycho_runtime.image.stitch import Stitcher, probe_weights
-from ptycho_runtime.many.hdf5 import opened, write_hdf5
+from ptycho_runtime.many.hdf5 import opened, seal, sealed_sha256, write_hdf5
 from ptycho_runtime.many.records import Fingerprint
 from ptycho_runtime.scan.detector import Detector
 from ptycho_runtime.scan.options import ReadOptions
@@ -149,6 +148,7 @@ def prepare(model: Reconstructor, scan: Scan, image: ReconstructOptions, path: P
     attributes = {"canvas_px": np.array(canvas.shape), "document": json.dumps(document, default=str)}
     with replacing(path) as file:
         write_hdf5(file, KIND, attributes, arrays, {})
+        seal(file)
     return open_plan(path)
 
 
@@ -170,8 +170,7 @@ def open_plan(path: Path) -> Plan:
             raise ValueError(f"{positions} positions and {groups} groups")
         if not 1 <= int(document["N"]) <= MAX_SIDE_PX:
             raise ValueError(f"patterns of {document['N']} pixels")
-        with path.open("rb") as data:
-            sha256 = hashlib.file_digest(data, "sha256").hexdigest()
+        sha256 = sealed_sha256(path)
         baseline = document["baseline"]
         return Plan(
             path=path.absolute(),

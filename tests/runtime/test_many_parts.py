@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import ptycho_runtime
 from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.image.result import Reconstruction
+from ptycho_runtime.many.hdf5 import seal
 from ptycho_runtime.many.merge import gathered, merge
 from ptycho_runtime.many.parts import Which, is_done, run_part
 from ptycho_runtime.many.plan import Plan, open_plan, prepare, slice_of
@@ -133,6 +135,16 @@ def parts(simple: Case, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return simple.parts(3, tmp_path_factory.mktemp("parts"))
 
 
+def changed(path: Path, target: Path, change: Callable[[h5py.File], None]) -> Path:
+    """Copy a plan or a part, change it, and seal it as if it had been written so."""
+    shutil.copy(path, target)
+    with h5py.File(target, "r+") as file:
+        change(file)
+    with target.open("r+b") as sealed:
+        seal(sealed)
+    return target
+
+
 class TestRefused:
     def test_a_missing_part(self, parts: list[Path]) -> None:
         with pytest.raises(ReconstructionError, match=r"^1 of 3 parts are missing: 2; give them too$"):
@@ -169,10 +181,21 @@ class TestRefused:
         with pytest.raises(ReconstructionError, match=r"cut\.h5: is (a damaged|no) part"):
             merge(gathered([parts[0], cut, parts[2]]))
 
+    @pytest.mark.parametrize("share", [0.1, 0.5, 0.98])
+    def test_a_byte_that_is_another(self, parts: list[Path], share: float, tmp_path: Path) -> None:
+        data = bytearray(parts[1].read_bytes())
+        data[int(share * len(data))] ^= 4
+        (tmp_path / "bad.h5").write_bytes(data)
+        with pytest.raises(
+            ReconstructionError, match=r"bad\.h5: is a damaged part \(ValueError: its content is not what was written\)"
+        ):
+            merge(gathered([parts[0], tmp_path / "bad.h5", parts[2]]))
+
     def test_sums_that_are_not_finite(self, parts: list[Path], tmp_path: Path) -> None:
-        bad = Path(shutil.copy(parts[1], tmp_path / "bad.h5"))
-        with h5py.File(bad, "r+") as file:
+        def spoil(file: h5py.File) -> None:
             file["sums"][0, 0, 0] = np.nan
+
+        bad = changed(parts[1], tmp_path / "bad.h5", spoil)
         with pytest.raises(
             ReconstructionError,
             match=r"bad\.h5: is a damaged part \(ValueError: sums that are not finite\); make it again",
@@ -181,19 +204,20 @@ class TestRefused:
 
     @pytest.mark.parametrize("name", ["patches", "counts", "sums", "moments", "origin", "level"])
     def test_arrays_of_other_sizes(self, parts: list[Path], name: str, tmp_path: Path) -> None:
-        bad = Path(shutil.copy(parts[1], tmp_path / "bad.h5"))
-        with h5py.File(bad, "r+") as file:
+        def exchange(file: h5py.File) -> None:
             del file[name]
             file[name] = np.zeros((2, 3, 3), np.float16)
+
+        bad = changed(parts[1], tmp_path / "bad.h5", exchange)
         with pytest.raises(ReconstructionError, match=r"bad\.h5: is a damaged part|the parts have \d+ patches"):
             merge(gathered([parts[0], bad, parts[2]]))
 
     @pytest.mark.parametrize("ids", [[[-1]], [[79]], [[5]]])
     def test_groups_of_patterns_that_are_not_there(self, simple: Case, ids: list[list[int]], tmp_path: Path) -> None:
-        bad = Path(shutil.copy(simple.plan.path, tmp_path / "bad.h5"))
-        with h5py.File(bad, "r+") as file:
+        def regroup(file: h5py.File) -> None:
             file["groups"][3] = ids[0]
-        plan = open_plan(bad)
+
+        plan = open_plan(changed(simple.plan.path, tmp_path / "bad.h5", regroup))
         with pytest.raises(
             ReconstructionError,
             match=r"bad\.h5: is a damaged plan \(ValueError: groups of patterns that are not there\)",
@@ -230,10 +254,11 @@ class TestRefused:
             prepare(model, scan, ReconstructOptions(), tmp_path / "plan.h5")
 
     def test_a_plan_with_other_lengths(self, simple: Case, tmp_path: Path) -> None:
-        bad = Path(shutil.copy(simple.plan.path, tmp_path / "bad.h5"))
-        with h5py.File(bad, "r+") as file:
+        def shorten(file: h5py.File) -> None:
             del file["frames"]
             file["frames"] = np.arange(4)
+
+        bad = changed(simple.plan.path, tmp_path / "bad.h5", shorten)
         with pytest.raises(ReconstructionError, match=r"bad\.h5: is a damaged plan"):
             open_plan(bad)
 
@@ -243,6 +268,18 @@ def test_a_part_that_is_done_is_known_again(simple: Case, tmp_path: Path) -> Non
     assert is_done(paths[0], simple.plan, Which(1, 2))
     assert not is_done(paths[0], simple.plan, Which(2, 2))
     assert not is_done(tmp_path / "none.h5", simple.plan, Which(1, 2))
+
+
+def test_a_part_says_what_is_in_it(simple: Case, parts: list[Path]) -> None:
+    with h5py.File(parts[1]) as file:
+        assert file["ids"][:].tolist() == list(range(26, 52))
+        assert file["sums"].dtype == np.float64
+        assert json.loads(file.attrs["options"]) == {"scan": {"domain": "amplitude", "exclude": [3, 7]}, "image": {}}
+        assert (file.attrs["bundle_sha256"], file.attrs["plan_sha256"]) == (
+            simple.plan.bundle_sha256,
+            simple.plan.sha256,
+        )
+        assert np.isfinite(file["counts"][:]).all()
 
 
 def test_a_plan_is_read_as_it_was_written(simple: Case) -> None:
