@@ -1,8 +1,10 @@
 # A beamline host's runtime on the CPU: no PyTorch, no compiler, no root.
 #   docker build -t ptycho-runtime .
 #   docker run --rm --network none -v "$PWD:/data" --user "$(id -u):$(id -g)" ptycho-runtime reconstruct /data/wts.h5.zip /data/scan.npz -o /data/object.h5
+# The base is pinned by its digest, which names its content; the tag beside it is for people. For another one:
+#   docker buildx imagetools inspect python:3.12.8-slim-bookworm --format '{{.Manifest.Digest}}'
 # deploy/image-steps runs the same steps where no image can be built.
-FROM python:3.12.8-slim-bookworm AS build
+FROM python:3.12.8-slim-bookworm@sha256:2199a62885a12290dc9c5be3ca0681d367576ab7bf037da120e564723292a2f0 AS build
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY ptycho_torch ptycho_torch
@@ -13,7 +15,7 @@ COPY ptycho_runtime ptycho_runtime
 RUN sed -i 's/onnxruntime-gpu/onnxruntime/g' pyproject.toml \
     && pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
-FROM python:3.12.8-slim-bookworm
+FROM python:3.12.8-slim-bookworm@sha256:2199a62885a12290dc9c5be3ca0681d367576ab7bf037da120e564723292a2f0
 COPY constraints.txt /tmp/constraints.txt
 COPY --from=build /wheels /wheels
 RUN sed 's/^onnxruntime-gpu/onnxruntime/' /tmp/constraints.txt > /tmp/cpu.txt \

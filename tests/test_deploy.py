@@ -56,8 +56,26 @@ def test_the_image_is_pinned_and_checked() -> None:
     text = (ROOT / "Dockerfile").read_text()
     bases = re.findall(r"^FROM (\S+)", text, flags=re.MULTILINE)
     assert len(set(bases)) == 1
-    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+", bases[0])
+    assert re.fullmatch(r"python:\d+\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}", bases[0])
     for part in ("--constraint", "pip check", "HEALTHCHECK", "USER 1000:1000", "XDG_CACHE_HOME"):
         assert part in text
     copied = re.findall(r"^COPY (?!--from)(.+) \S+$", text, flags=re.MULTILINE)
     assert all((ROOT / name).exists() for line in copied for name in line.split())
+
+
+def test_continuous_integration_builds_the_image_or_runs_its_steps() -> None:
+    script = (ROOT / ".ci" / "run").read_text()
+    assert "docker build" in script
+    assert "deploy/image-steps" in script
+    steps = (ROOT / "deploy" / "image-steps").read_text()
+    # What the Dockerfile does to the sources, the constraints and the wheel is what the script does.
+    for part in (
+        "s/onnxruntime-gpu/onnxruntime/g",
+        "s/^onnxruntime-gpu/onnxruntime/",
+        "--no-deps",
+        "--constraint",
+        "check",
+        "doctor",
+    ):
+        assert part in steps
+        assert part in (ROOT / "Dockerfile").read_text()
