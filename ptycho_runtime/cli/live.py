@@ -192,22 +192,16 @@ class _Live:
                 while True:
                     outcome = self._series(series, number, options)
                     code = max(code, self._report(outcome, series_path(self.target.path, number)))
-                    later = series.inbox.later
-                    if not series.inbox.restarted or outcome.stopped or outcome.fault:
+                    earlier = series.inbox
+                    if not earlier.restarted or outcome.stopped or outcome.fault:
                         return code
                     number += 1
                     say(f"a new series begins: {series_path(self.target.path, number)}")
                     series = Series(self.model, self._inbox(options), options)
-                    self._hand_over(series.inbox, later)
+                    earlier.hand_over(series.inbox)
+                    self.inbox = series.inbox
             finally:
                 source.close()
-
-    def _hand_over(self, new: Inbox, later: list[Any]) -> None:
-        from ptycho_runtime.live.values import Frame
-
-        for item in later:
-            (new.frame if isinstance(item, Frame) else new.positions)(item)
-        self.inbox = new
 
     def _series(self, series: Any, number: int, options: LiveOptions) -> Outcome:
         from ptycho_runtime.live.journal import Journal
@@ -220,7 +214,9 @@ class _Live:
         with ExitStack() as stack:
             publisher = None
             if arguments.publish:
-                publisher = Publisher(arguments.publish, arguments.rate, series.look, options.pixel_size_m)
+                publisher = Publisher(
+                    arguments.publish, arguments.rate, series.look, options.pixel_size_m, complain=complain
+                )
                 stack.enter_context(publisher)
             found: Outcome = series.run(arguments.resume and number == 1, say)
             if publisher is not None:

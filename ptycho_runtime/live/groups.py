@@ -51,12 +51,21 @@ class Groups:
         wide = group_neighbours(xy_px, min(_WIDE * self.C, len(ids)))
         self._near = dict(zip(ids.tolist(), ids[wide].tolist(), strict=True))
 
-    def add(self, number: int, xy_px: tuple[float, float]) -> list[tuple[int, ...]]:
-        """Take a frame; returns the groups that are final now, each by ids, the one that opens it first."""
+    def add(self, number: int, xy_px: tuple[float, float], *, opens: bool = True) -> list[tuple[int, ...]]:
+        """Take a frame; returns the groups that are final now, each by ids, the one that opens it first.
+
+        Args:
+            number: its id.
+            xy_px: its position.
+            opens: its own group is still to come; a frame of an earlier run is a member of others' alone.
+        """
         self.xy_px[number] = xy_px
         if self.C == 1:
             return [(number,)]
-        self._open[number] = None
+        if opens:
+            self._open[number] = None
+        else:
+            self._done.add(number)
         if self._planned:
             return self._complete(number)
         if self.lag is None:
@@ -69,7 +78,7 @@ class Groups:
         found = []
         for first in self._opened_by.get(number, ()):
             self._lacking[first] -= 1
-            if self._lacking[first] == 0:
+            if self._lacking[first] == 0 and first not in self._done:
                 self._open.pop(first, None)
                 self._done.add(first)
                 found.append(self._planned[first])

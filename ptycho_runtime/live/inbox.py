@@ -80,9 +80,12 @@ class Inbox:
         self.restarted = False
         """A frame came again with another content: a new series has begun, whose frames are in `later`."""
         self.later: list[Frame | Positions] = []
+        self._ended_later = False
+        self._next: Inbox | None = None
         self.error: Exception | None = None
         self.disconnections: list[str] = []
         self._resends = False
+        self._helpers: set[int] = set()  # frames of an earlier run, which groups of this one may need
 
     def known(self, checksums: dict[int, int]) -> None:
         """Take frames for seen and placed by their checksums, as after `--resume`."""
@@ -92,6 +95,8 @@ class Inbox:
             self._checksums.update(checksums)
             self.ledger.placed += len(checksums)
             self._resends = True
+            if self.groups.C > 1:
+                self._helpers.update(checksums)
 
     def checksums(self, ids: Iterable[int]) -> dict[int, int]:
         """Return the checksums of some frames."""
@@ -107,6 +112,9 @@ class Inbox:
         """See `Sink.frame`."""
         checksum = zlib.crc32(np.ascontiguousarray(frame.values).data)
         with self._changed:
+            if self._next is not None:
+                self._next.frame(frame)
+                return
             self.last_arrival = time.monotonic()
             if self.restarted:
                 self._keep_for_later(frame)
@@ -125,6 +133,8 @@ class Inbox:
             earlier = self._checksums.get(frame.id)
             if earlier == checksum:
                 self.ledger.duplicates += 1
+                if frame.id in self._helpers and frame.id not in self._store:
+                    self._help(frame)
                 return
             highest = self.ledger.highest
             far_back = highest is not None and frame.id < highest - _BACK and not self._resends
@@ -179,9 +189,20 @@ class Inbox:
             self._place(frame.id, found)
         self._keep_within()
 
+    def _help(self, frame: Frame) -> None:
+        """Keep a frame that an earlier run placed, for groups of this one."""
+        try:
+            self._store.put(frame.id, frame.values)
+            found = self.pairing.frame(frame.id, frame.time_s)
+            if isinstance(found, tuple):
+                self._place(frame.id, found)
+        except PtychoExportError as error:
+            self._fault(error)
+        self._changed.notify_all()
+
     def _place(self, number: int, xy_px: tuple[float, float]) -> None:
         """Let a frame that waits with its position wait for its group, and groups that are final for the session."""
-        for group in self.groups.add(number, xy_px):
+        for group in self.groups.add(number, xy_px, opens=number not in self._helpers):
             self._ready_for_session(group)
 
     def _ready_for_session(self, group: tuple[int, ...]) -> None:
@@ -218,12 +239,19 @@ class Inbox:
     def positions(self, positions: Positions) -> None:
         """See `Sink.positions`."""
         with self._changed:
+            if self._next is not None:
+                self._next.positions(positions)
+                return
             if self.restarted:
                 self._keep_for_later(positions)
                 return
             try:
                 for number, found in self.pairing.positions(positions):
                     self.last_arrival = time.monotonic()
+                    if number in self._helpers:
+                        if isinstance(found, tuple):
+                            self._place(number, found)
+                        continue
                     self.ledger.waiting_position -= 1
                     if isinstance(found, str):
                         self.ledger.drop(number, found)
@@ -238,6 +266,10 @@ class Inbox:
     def ended(self) -> None:
         """See `Sink.ended`."""
         with self._changed:
+            if self._next is not None:
+                self._next.ended()
+                return
+            self._ended_later = self.restarted
             if not self.end_said:
                 self.last_arrival = time.monotonic()
             self.end_said = True
@@ -259,6 +291,19 @@ class Inbox:
     def _fault(self, error: Exception) -> None:
         self.error = self.error or error
         self._changed.notify_all()
+
+    def hand_over(self, new: Inbox) -> None:
+        """Give what came of the next series to its inbox, and all that is still to come."""
+        with self._changed:
+            for item in self.later:
+                if isinstance(item, Frame):
+                    new.frame(item)
+                else:
+                    new.positions(item)
+            self.later.clear()
+            if self._ended_later:
+                new.ended()
+            self._next = new
 
     def flush(self) -> None:
         """Let groups go to the session that waited for neighbours: no frame will come any more."""

@@ -17,6 +17,7 @@ from ptycho_runtime.export.npz import read_npz
 from ptycho_runtime.files import replacing
 from ptycho_runtime.image.core import Core
 from ptycho_runtime.image.partial import resume, state_of
+from ptycho_runtime.image.products.values import CREATOR
 
 _STATE = "state.npz"
 _MOST_BYTES = 1 << 34
@@ -39,6 +40,8 @@ class Journal:
     def __init__(self, out: Path) -> None:
         """Name the folder of a result's journal; nothing is made yet."""
         self.folder = out.with_name(f"{out.name}.journal")
+        self.picture = self.folder / "image.partial.h5"
+        """The image so far."""
 
     @property
     def exists(self) -> bool:
@@ -89,6 +92,19 @@ class Journal:
             ) from error
         with replacing(self.folder / _STATE) as file:
             file.write(memory.getbuffer())
+        self._draw(core)
+
+    def _draw(self, core: Core) -> None:
+        """Write the image so far, for whoever wants to look meanwhile."""
+        import h5py
+
+        canvas, memory = core.stitcher.result(), io.BytesIO()
+        with h5py.File(memory, "w") as file:
+            file.attrs["creator"], file.attrs["partial"], file.attrs["frames"] = CREATOR, True, core.groups
+            file.attrs["x0_px"], file.attrs["y0_px"] = canvas.x0_px, canvas.y0_px
+            file["object"], file["object_coverage"] = canvas.object, canvas.coverage
+        with replacing(self.picture) as target:
+            target.write(memory.getbuffer())
 
     def read(self) -> Remembered:
         """Return what the last run stored.

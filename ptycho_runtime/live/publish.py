@@ -11,8 +11,9 @@ import numpy as np
 
 from ptycho_runtime.live.ledger import KEYS
 from ptycho_runtime.live.rolling import Snapshot
-from ptycho_runtime.live.sources.pva import require_p4p
+from ptycho_runtime.live.sources.pva import require_p4p, server_settings
 
+Look = Callable[[], tuple[Snapshot | None, dict[str, Any]]]
 _SEVERITY = {"trusted": 0, "doubtful": 1, "not trusted": 2}
 IMAGES = ("phase", "amplitude", "uncertainty")
 
@@ -28,8 +29,10 @@ class Publisher:
         self,
         prefix: str,
         rate_hz: float,
-        look: Callable[[], tuple[Snapshot | None, dict[str, Any]]],
-        pixel_size_m: float,
+        look: Look,
+        pixel_size_m: float = 0.0,
+        port: int | None = None,
+        complain: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Begin to serve.
 
@@ -38,19 +41,24 @@ class Publisher:
             rate_hz: updates a second.
             look: returns the image of this moment, None where there is none, and the account.
             pixel_size_m: of the image; 0 where it is not known.
+            port: for TCP on 127.0.0.1, a free one where 0; EPICS's own settings where None.
+            complain: told why nothing is published any more, if that happens.
         """
         require_p4p()
         from p4p.nt import NTNDArray, NTScalar, NTTable
         from p4p.server import Server
         from p4p.server.thread import SharedPV
 
+        self._complain = complain
         self._look, self._period_s, self._pixel_m = look, 1.0 / rate_hz, pixel_size_m
         self._array, self._table = NTNDArray(), NTTable([("name", "s"), ("count", "l")])
-        self._images = {name: SharedPV(nt=self._array, initial=np.zeros((1, 1), np.float32)) for name in IMAGES}
+        empty = self._array.wrap(np.zeros((1, 1), np.float32))
+        self._images = {name: SharedPV(initial=empty) for name in IMAGES}
         self._status = SharedPV(nt=self._table, initial=[])
         self._texts = {name: SharedPV(nt=NTScalar("s"), initial="waiting") for name in ("verdict", "state")}
         pvs = {**self._images, **self._texts, "status": self._status}
-        self._server = Server([{f"{prefix}{name}": pv for name, pv in pvs.items()}])
+        self._server = Server([{f"{prefix}{name}": pv for name, pv in pvs.items()}], **server_settings(port))
+        self.port = int(self._server.conf()["EPICS_PVAS_SERVER_PORT"])
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._count = 0
@@ -68,7 +76,11 @@ class Publisher:
 
     def _run(self) -> None:
         while not self._stop.wait(self._period_s):
-            self.update("running")
+            try:
+                self.update("running")
+            except Exception as error:  # who looks on must not end the run, and not learn of nothing either
+                self._complain(f"the picture cannot be published ({type(error).__name__}: {error})")
+                return
 
     def update(self, state: str, fault: str = "") -> None:
         """Post what there is now."""

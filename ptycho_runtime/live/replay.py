@@ -12,7 +12,7 @@ import numpy as np
 
 from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.live.sources.codecs import CODECS, SCALAR_TYPES, encoded
-from ptycho_runtime.live.sources.pva import require_p4p
+from ptycho_runtime.live.sources.pva import require_p4p, server_settings
 from ptycho_runtime.scan.scan import Scan
 
 _SETTLE_S = 1.0  # from a client's channel to its subscription
@@ -92,13 +92,7 @@ class Replay:
         self._positions = SharedPV(nt=self._table, initial=self._table.wrap([]))
         self._end = SharedPV(nt=NTScalar("l"), initial=0)
         names = {"image": self._image, "positions": self._positions, "end": self._end}
-        conf = None
-        if port is not None:
-            conf = {"EPICS_PVAS_SERVER_PORT": str(port), "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
-                    "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO", "EPICS_PVAS_BROADCAST_PORT": "0"}  # fmt: skip
-        self._server = Server(
-            [{f"{self.prefix}:{name}": pv for name, pv in names.items()}], conf=conf, useenv=port is None
-        )
+        self._server = Server([{f"{self.prefix}:{name}": pv for name, pv in names.items()}], **server_settings(port))
         self.port = int(self._server.conf()["EPICS_PVAS_SERVER_PORT"])
 
     def _value(self, fields: dict[str, Any]) -> Any:

@@ -143,6 +143,49 @@ def test_image_is_that_of_the_file_to_the_bit(
     assert not (tmp_path / "o.h5.journal").exists()
 
 
+@pytest.mark.parametrize("gridsize", [1, pytest.param(2, marks=pytest.mark.long)])
+def test_run_goes_on_where_an_earlier_one_ended(
+    gridsize: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = write_model(tmp_path / "model.onnx", gridsize), tmp_path / "o.h5"
+    path = write_scan(tmp_path / "scan.npz", side=8)
+    reference = ["--device", "cpu", "--batch", "8", "--threads", "1", "--input-scale", SCALE, "--amplitude", "--quiet"]
+    assert run(["reconstruct", str(model), str(path), "-o", str(tmp_path / "ref.h5"), *reference]) == 0
+    half = Faults(lose=0.4)
+    with read_scan(path, N) as scan:
+        with served(scan, monkeypatch, half):
+            assert live(model, out, "--frames", "64", "--input-scale", SCALE) == 0
+        earlier = account(capsys)
+        assert (out.with_name("o.h5.journal") / "state.npz").is_file()
+        with served(scan, monkeypatch):
+            assert live(model, out, "--frames", "64", "--input-scale", SCALE, "--resume") == 0
+    later = account(capsys)
+    assert 0 < earlier["placed"] == len(order_of(64, half)) < 64
+    assert (later["placed"], later["duplicates"], later["missing"]) == (64, earlier["placed"], 0)
+    assert later["queued"] == 0
+    if gridsize == 1:  # neighbours of the frames that were lost at first are others than those of the whole scan
+        assert_same_image(out, tmp_path / "ref.h5")
+    assert not out.with_name("o.h5.journal").exists()
+
+
+def test_frames_that_begin_anew_are_a_file_of_their_own(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = numbered(20)
+    double = np.concatenate([np.arange(20), np.arange(20)])
+    values = np.concatenate([np.arange(20) + 1.0, np.arange(20) + 101.0]).astype(np.float32)
+    twice = Scan(
+        "twice", lambda rows: np.broadcast_to(values[rows, None, None], (len(rows), N, N)), 7 + double, scan.positions_px[double],
+        N, "amplitude", rows=np.arange(40), energy_of_row={},
+    )  # fmt: skip
+    with served(twice, monkeypatch):
+        assert live(model, tmp_path / "o.h5", "--input-scale", "1", positions="attribute") == 0
+    assert account(capsys)["placed"] == 20
+    for name, first in (("o.h5", 1.0), ("o-2.h5", 101.0)):
+        with h5py.File(tmp_path / name) as file:
+            assert sorted(set(np.rint(np.abs(file["object"][0].real)).ravel())) == [0.0, *(first + np.arange(20))]
+
+
 def test_lost_frames_are_said_to_be_missing(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

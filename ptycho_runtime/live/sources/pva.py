@@ -31,6 +31,19 @@ def require_p4p() -> Any:
     return p4p
 
 
+def server_settings(port: int | None) -> dict[str, Any]:
+    """Return what a p4p server is opened with: on a port of 127.0.0.1 (a free one where 0), or as EPICS's own settings say."""
+    if port is None:
+        return {"useenv": True}
+    conf = {
+        "EPICS_PVAS_SERVER_PORT": str(port),
+        "EPICS_PVAS_INTF_ADDR_LIST": "127.0.0.1",
+        "EPICS_PVAS_AUTO_BEACON_ADDR_LIST": "NO",
+        "EPICS_PVAS_BROADCAST_PORT": "0",
+    }
+    return {"conf": conf, "useenv": False}
+
+
 class PvaSource:
     """Monitors of an image and of positions; both reconnect by themselves."""
 
@@ -67,9 +80,10 @@ class PvaSource:
             frame = frame_of(value)
             if frame is None:
                 return
+            # The frame first: it may be the one that begins a new series, to which the position belongs then.
+            sink.frame(frame)
             if self.attributes is not None:
                 sink.positions(attribute_position(frame, self.attributes))
-            sink.frame(frame)
 
         def table(value: Any) -> None:
             columns = value.value
