@@ -31,7 +31,7 @@ if [ -n "$$GIVEN" ]; then set -- "$$BUNDLE"; else \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help export verify verify-cuda reconstruct inspect bench bench-many test test-all test-interop lint clean install
+.PHONY: help export verify verify-cuda reconstruct inspect bench bench-many test test-all test-interop docs dist lint clean install
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -77,12 +77,30 @@ test-interop: ## Ptychodus and viewers open our results, and we read theirs (an 
 	.venv-interop/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[interop]'
 	.venv-interop/bin/python -m pytest -q tests/interop
 
+# The site's and the distribution's tools lie in an environment of their own.
+define DOCS
+test -x .venv-docs/bin/python || "$$BASE" -m venv .venv-docs
+.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+endef
+
+docs: ## build the documentation into site/ (strictly: a link that leads nowhere or a notebook that fails ends it)
+	$(DOCS)
+	.venv-docs/bin/python examples/gallery/make.py docs/gallery
+	.venv-docs/bin/python -m mkdocs build --strict
+
+dist: ## build wheel and sdist into dist/ and check them
+	$(DOCS)
+	rm -rf build dist
+	.venv-docs/bin/python -m build --outdir dist .
+	.venv-docs/bin/python -m twine check --strict dist/*
+	.venv-docs/bin/check-wheel-contents --ignore W009 dist/*.whl
+
 lint: $(READY) ## ruff and mypy
 	"$$PYTHON" -m ruff check .
 	"$$PYTHON" -m ruff format --check .
 	"$$PYTHON" -m mypy
 
 clean: ## remove what builds and exports leave (not the environments)
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site docs/gallery *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find artifacts -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference -exec rm -rf {} +
 	find . -name __pycache__ -not -path "./$$VENV*" -prune -exec rm -rf {} +

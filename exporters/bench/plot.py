@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 from exporters.bench.report import BenchReport
-from exporters.drawing import import_matplotlib
+from ptycho_runtime.drawing import import_matplotlib
 
 
 def plot_png(report: BenchReport) -> bytes:

@@ -16,6 +16,7 @@ from ptycho_runtime.cli.options import (
     chosen_image,
     cuda_graph_option,
     device_options,
+    examples,
     image_options,
     positive,
     sha256_option,
@@ -108,6 +109,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--json", action="store_true", help="print the account of frames as JSON")
     command.add_argument("--strict", action="store_true", help="exit with 5 where the image is not trusted")
     command.add_argument("--config", type=Path, metavar="FILE.toml", help="options of a beamline")
+    examples(
+        command,
+        """
+        ptycho-runtime live wts.h5.zip pva://IOC:image --positions pva://IOC:positions -o object.h5 --intensity
+        ptycho-runtime live wts.h5.zip scan.h5 --follow -o object.h5 --frames 400 --json
+        """,
+    )
     command.set_defaults(run=run)
 
 

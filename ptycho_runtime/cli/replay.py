@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ptycho_runtime.cli.options import read_options, scan_options
+from ptycho_runtime.cli.options import examples, read_options, scan_options
 from ptycho_runtime.cli.terminal import ProgressBar, say, show
 from ptycho_runtime.cli.time_limit import timeout_option
 
@@ -27,6 +27,13 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--once", action="store_true", help="end when all is sent, in place of staying")
     timeout_option(command)
     scan_options(command)
+    examples(
+        command,
+        """
+        ptycho-runtime replay scan.npz pva://SIM --fps 200 --once
+        ptycho-runtime replay scan.npz pva://SIM --lose 1% --reorder 3
+        """,
+    )
     command.set_defaults(run=run)
 
 

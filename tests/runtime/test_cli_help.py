@@ -19,7 +19,7 @@ from ptycho_runtime.cli.terminal import ProgressBar, duration
 COMMANDS = next(
     action for action in main.parser()._actions if isinstance(action, argparse._SubParsersAction)
 ).choices  # fmt: skip
-WITHOUT_JSON = {"completion"}
+WITHOUT_JSON = {"completion", "replay"}
 
 
 @pytest.fixture

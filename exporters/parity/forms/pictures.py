@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.drawing import import_matplotlib
 from exporters.parity.evidence import BINS, Case, Evidence
 from ptycho_runtime import contract as c
+from ptycho_runtime.drawing import import_matplotlib
 from ptycho_runtime.metrics import difference, object_field
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import math
 import textwrap
 from typing import IO, TYPE_CHECKING, Any
 
+from ptycho_runtime.drawing import import_matplotlib
 from ptycho_runtime.image.figure import MAP
 from ptycho_runtime.image.paper.page import Page, Panel
 from ptycho_runtime.image.products.values import CREATOR
@@ -27,6 +28,7 @@ _MAPS = {"grey": "gray", "cyclic": "twilight", "sequential": "viridis"}
 
 def draw(page: Page) -> Figure:
     """Return the figure of a page."""
+    import_matplotlib()
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -12,7 +12,7 @@ pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
 DRAW = """
 import os
-from exporters.drawing import import_matplotlib
+from ptycho_runtime.drawing import import_matplotlib
 import_matplotlib()
 from matplotlib.figure import Figure
 figure = Figure()
