@@ -141,6 +141,8 @@ class Alone:
             return None
         if not isinstance(wanted, Tensor) or len(wanted) != GROUPS:
             return None
+        if not bool(torch.isfinite(wanted).all()):
+            raise ValueError(f"the eager {path} gives values that are not finite")
         return Judged(feed, wanted.numpy(), eager.numpy())
 
 

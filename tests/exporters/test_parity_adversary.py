@@ -156,11 +156,12 @@ class TestFiles:
         report = verify_bundle(forged(exported(TINY).bundle, tmp_path / "w.zip", new), batches=(1,))
         rows = [row for row in report.failures() if row.device == "cpu"]
         assert {(row.graph, row.runtime, row.batch) for row in rows} == {
-            (AUTO, "onnx", 1), (AUTO, "onnx", 5), (AUTO, "onnx", 12), (AUTO, sweep.RUNTIME, 4),
+            (AUTO, "onnx", 1), (AUTO, "onnx", 5), (AUTO, "onnx", 12), (AUTO, sweep.RUNTIME, 4), (AUTO, alone.ONNX, 2),
         }  # fmt: skip
         reasons = {
             "onnx": "it cannot be opened: DamagedExportError: onnxruntime refuses the graph: ",
             sweep.RUNTIME: "it cannot be cut where its network ends (onnxruntime refuses the graph: ",
+            alone.ONNX: "its layers cannot be run (onnxruntime refuses the graph: ",
         }
         assert all(row.reason.startswith(reasons[row.runtime]) for row in rows)
 
@@ -229,7 +230,8 @@ class TestWeights:
         report = run_parity(models, models[AUTO].spec, files, batches=(1,), devices=("cpu",))
         # What lies behind the network is fed made-up values in place of the network's own, so these weights do not reach it.
         reached = [row for row in report.rows if row.runtime != sweep.RUNTIME]
-        assert {row.runtime for row in reached} == {"numpy", "eager", "torchscript", "onnx"}
+        whole = {"numpy", "eager", "torchscript", "onnx"}
+        assert {row.runtime for row in reached} == {*whole, alone.ONNX, alone.SCRIPT}
         assert {row.verdict for row in reached} == {"failed"}
         assert not report.passed
         assert report.summary().startswith(
@@ -251,13 +253,14 @@ class TestCommands:
         }
         # The export had tried up to 11: one more is tried here.
         assert batches == {
-            "numpy": {1}, sweep.RUNTIME: {4}, "eager": {1, 5, 12}, "torchscript": {1, 5, 12}, "onnx": {1, 5, 12},
+            "numpy": {1}, sweep.RUNTIME: {4}, alone.ONNX: {2}, alone.SCRIPT: {2}, "eager": {1, 5, 12}, "torchscript": {1, 5, 12}, "onnx": {1, 5, 12},
         }  # fmt: skip
-        pool = [row["inputs"] for row in rows if row["runtime"] != sweep.RUNTIME]
+        made_up = {sweep.RUNTIME, alone.ONNX, alone.SCRIPT}
+        pool = [row["inputs"] for row in rows if row["runtime"] not in made_up]
         assert {kind for inputs in pool for kind in inputs.split(", ")} == {
             "simulated", "all zero", "one photon", "saturated", "wide range",
         }  # fmt: skip
-        assert {row["inputs"] for row in rows if row["runtime"] == sweep.RUNTIME} == {sweep.INPUTS}
+        assert {row["inputs"] for row in rows if row["runtime"] in made_up} == {sweep.INPUTS, alone.INPUTS}
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
     def test_no_form_of_the_report_passes_where_a_required_device_is_absent(
