@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import io
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -90,7 +90,7 @@ class Alone:
     results: dict[bytes, Outputs] = field(default_factory=dict)
     calls: dict[str, int] = field(init=False)
     shared: dict[str, str] = field(init=False)
-    _judged: dict[tuple[str, tuple[int, ...]], Judged | None] = field(default_factory=dict)
+    _judged: dict[tuple[tuple[str, ...], tuple[int, ...]], Judged | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Run the network once, to know its layers and what they are fed."""
@@ -118,31 +118,49 @@ class Alone:
 
         return hook
 
-    def judged(self, path: str, shape: tuple[int, ...]) -> Judged | None:
+    def behind(self, path: str, weights: Iterable[str]) -> tuple[str, ...] | None:
+        """Return the layers that nodes of a layer stand for: itself, behind the convolution that it was merged with; None where that is not clear.
+
+        A norm is folded into the convolution before it, and the node is named after the norm and its weights after the convolution.
+
+        Args:
+            path: of the layer, as the nodes name it.
+            weights: names of the weights that its nodes take.
+        """
+        modules = (name.rpartition(".")[0] for name in weights)
+        foreign = {name for name in modules if name in self.inputs and name != path and not name.startswith(f"{path}.")}
+        if not foreign:
+            return (path,)
+        is_norm = isinstance(self._single.get(path.removeprefix(f"{NETWORK}.")), nn.BatchNorm2d)
+        return (foreign.pop(), path) if is_norm and len(foreign) == 1 else None
+
+    def judged(self, *paths: str, shape: tuple[int, ...]) -> Judged | None:
         """Return what a layer does with inputs of a shape; None where it does nothing with them: it takes others, or more than one.
 
         Args:
-            path: of the layer, as the graphs name it.
+            paths: of the layer, as the graphs name it, or of several that follow each other.
             shape: of its input, without the axis of groups.
         """
-        first = self.shared.get(path, path)
+        first = tuple(self.shared.get(path, path) for path in paths)
         if (first, shape) not in self._judged:
-            self._judged[first, shape] = self._judge(first, shape) if first in self.inputs else None
+            known = all(path in self.inputs for path in first)
+            self._judged[first, shape] = self._judge(first, shape) if known else None
         return self._judged[first, shape]
 
-    def _judge(self, path: str, shape: tuple[int, ...]) -> Judged | None:
-        name = path.removeprefix(f"{NETWORK}.")
-        feed = inputs_of(path, shape)
-        x = torch.from_numpy(feed)
+    def _judge(self, paths: tuple[str, ...], shape: tuple[int, ...]) -> Judged | None:
+        feed = inputs_of(paths[0], shape)
+        eager = torch.from_numpy(feed)
+        wanted = eager.double()
         try:
             with torch.no_grad(), one_thread():
-                wanted, eager = self._double[name](x.double()), self._single[name](x)
+                for name in (path.removeprefix(f"{NETWORK}.") for path in paths):
+                    wanted, eager = self._double[name](wanted), self._single[name](eager)
         except (RuntimeError, ValueError):  # a layer of one size only
             return None
         if not isinstance(wanted, Tensor) or len(wanted) != GROUPS:
             return None
         if not bool(torch.isfinite(wanted).all()):
-            raise ValueError(f"the eager {path} gives values that are not finite")
+            raise ValueError(f"the eager {paths[-1]} gives values that are not finite")
         return Judged(feed, wanted.numpy(), eager.numpy())
 
 
@@ -238,8 +256,8 @@ def _onnx(layers: Alone, data: bytes, pool: Pool) -> Iterator[Found]:
     ends = leaving_values(model, NETWORK)
     tried = []
     for cut in cuts:
-        shape = shapes.get(cut.entering)
-        judged = None if shape is None else layers.judged(cut.path, shape)
+        shape, paths = shapes.get(cut.entering), layers.behind(cut.path, cut.weights)
+        judged = None if shape is None or paths is None else layers.judged(*paths, shape=shape)
         if judged is not None:
             tried.append((cut, judged))
     if not tried:
@@ -262,7 +280,7 @@ def _script(layers: Alone, data: bytes) -> Iterator[Found]:
     file = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
     for path, module in file.named_modules():
         shape = layers.inputs.get(layers.shared.get(path, path))
-        judged = None if shape is None or not hasattr(module, "forward") else layers.judged(path, shape)
+        judged = None if shape is None or not hasattr(module, "forward") else layers.judged(path, shape=shape)
         if judged is None:
             continue
         try:

@@ -19,6 +19,8 @@ class Cut:
     leaving: str
     nodes: tuple[int, ...]
     """Positions in the file, in order."""
+    weights: tuple[str, ...] = ()
+    """What of the file's own they take."""
 
 
 def layer_cuts(model: onnx.ModelProto, matches: Iterable[tuple[str, int, str]]) -> list[Cut]:
@@ -45,7 +47,9 @@ def layer_cuts(model: onnx.ModelProto, matches: Iterable[tuple[str, int, str]]) 
                 nodes.add(at)
                 queue += model.graph.node[at].input
         if len(entering) == 1 and nodes:
-            cuts.append(Cut(path, entering.pop(), leaving, tuple(sorted(nodes))))
+            order = tuple(sorted(nodes))
+            used = dict.fromkeys(name for at in order for name in model.graph.node[at].input if name in weights)
+            cuts.append(Cut(path, entering.pop(), leaving, order, tuple(used)))
     return cuts
 
 
