@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -99,7 +100,7 @@ def _build(record: BundleRecord, folder: Path, new: Path, files: Mapping[str, by
 
 
 def _same(record: BundleRecord, folder: Path) -> bool:
-    """Say whether a folder still holds what was read: the same files, PtychoPINN's own with the same content."""
+    """Say whether a folder still holds what was read: the same files, PtychoPINN's own and `exports.json` with the same content."""
     sizes = dict(record.members)
     found = {
         path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if not path.is_dir()
@@ -112,8 +113,13 @@ def _same(record: BundleRecord, folder: Path) -> bool:
             with (folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                     return False
-    earlier = record.exports is not None and (folder / EXPORTS_JSON).is_file()
-    return not earlier or (folder / EXPORTS_JSON).read_bytes() == record.read_member(EXPORTS_JSON)
+    if record.exports is None:
+        return True
+    # By what was read of it: once the folders changed places, the record's own path leads to the new one.
+    try:
+        return bool(json.loads((folder / EXPORTS_JSON).read_bytes()) == record.exports)
+    except (ValueError, RecursionError):
+        return False
 
 
 def change_places(first: Path, second: Path) -> bool:

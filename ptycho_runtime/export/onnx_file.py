@@ -22,7 +22,8 @@ STANDARD_DOMAINS = ("", "ai.onnx")
 OPERATORS = frozenset({*RULES, "Constant"})
 OPERATOR_SETS = range(18, 23)  # in which the operators have the form that `onnx_shapes` knows
 MAX_ELEMENTS = 1 << 26  # of an input or output, beside its dynamic axes
-MAX_FIELDS = 4_000_000  # of the whole file; exports have some thousands
+MAX_FIELDS = 500_000  # of the whole file; exports have some thousands
+MAX_ENDS = 1_000  # inputs and outputs of one node
 _ORT_MARK = b"ORTM"  # by which onnxruntime knows its own format, which has other rules
 _ITEM_BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}  # by data_type
 _TYPES = {1: "float32", 7: "int64"}
@@ -207,6 +208,8 @@ class _Walk:
             self._refuse(f"holds the custom operator {printable(domain)}.{printable(kind)}")
         if kind not in OPERATORS:
             self._refuse(f"holds the operator {printable(kind)}, which no export has")
+        if len(inputs) + len(outputs) > MAX_ENDS:
+            self._refuse(f"holds a {kind} of {len(inputs)} inputs and {len(outputs)} outputs")
         values: dict[str, Value | Constant] = {}
         for attribute in attributes:
             name, found = self._attribute(attribute)

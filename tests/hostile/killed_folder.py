@@ -34,7 +34,9 @@ def made(folder: Path) -> BundleRecord:
         (folder / name).write_bytes(data)
     digests = {name: hashlib.sha256(data).hexdigest() for name, data in OWN.items()}
     sizes = tuple((name, len(data)) for name, data in {**OWN, **OLD}.items())
-    return BundleRecord(folder, "folder", "", "", sizes, {}, {}, {}, _digests=digests)
+    return BundleRecord(
+        folder, "folder", "", "", sizes, {}, {}, {}, exports=json.loads(OLD["exports.json"]), _digests=digests
+    )
 
 
 def state(folder: Path) -> str:

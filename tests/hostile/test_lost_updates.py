@@ -82,6 +82,8 @@ def test_of_two_writers_that_read_the_same_file_one_is_refused(tmp_path: Path) -
         lambda folder: (folder / "autoencoder" / "model.pth").write_bytes(b"v" * 5000),
         lambda folder: (folder / "another.txt").write_bytes(b"x"),
         lambda folder: (folder / "manifest.dill").unlink(),
+        lambda folder: (folder / "exports.json").write_bytes(b'{"is": "xyz"}'),
+        lambda folder: (folder / "exports.json").write_bytes(b"[" * 13),
     ],
 )
 def test_a_folder_changed_meanwhile_stays(

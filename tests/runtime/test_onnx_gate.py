@@ -181,6 +181,7 @@ GROWING: dict[str, tuple[Any, str]] = {
         "multiplications for one group|do not fit",
     ),
     "more nodes than a file opens with": (chain("Relu", 5_001), "has 5001 nodes"),
+    "more inputs than a node has": (model([h.make_node("Sum", ["x"] * 2000, ["y"])]), "a Sum of 2000 inputs and 1 outputs"),
     "a name that stands for two things": (model([plain(), plain("Relu")]), "gives one name to two things"),
     "what no node gives": (model([h.make_node("Add", ["x", "nobody"], ["y"])]), "a Add that takes what no node before it gives"),
     "a batch that vanishes until it is large": (
