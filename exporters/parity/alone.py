@@ -198,23 +198,18 @@ class Tried(NamedTuple):
         return found
 
 
-def alone_rows(
-    models: Mapping[str, PtychoModel], artifacts: Mapping[str, Mapping[str, bytes]], pool: Pool
-) -> list[Tried]:
+def alone_rows(layers: Mapping[str, Alone], artifacts: Mapping[str, Mapping[str, bytes]], pool: Pool) -> list[Tried]:
     """Return for each graph the layers of the ONNX file, and those of the TorchScript file, each by itself.
 
     Args:
-        models: eager models by graph, on the CPU.
+        layers: of the eager networks, by graph.
         artifacts: the exported files by graph and format.
         pool: whose first group shows what shapes the layers are fed.
     """
-    known: dict[int, Alone] = {}
     tried = []
     for graph, files in artifacts.items():
-        model = models[graph]
-        layers = known[id(model)] = known.get(id(model)) or Alone(model, pool)
-        tried.append(_tried(graph, ONNX, partial(_onnx, layers, files["onnx"], pool)))
-        tried.append(_tried(graph, SCRIPT, partial(_script, layers, files["torchscript"])))
+        tried.append(_tried(graph, ONNX, partial(_onnx, layers[graph], files["onnx"], pool)))
+        tried.append(_tried(graph, SCRIPT, partial(_script, layers[graph], files["torchscript"])))
     return tried
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,17 +16,15 @@ from exporters.graph.graphs import graph_io
 from exporters.host import host_facts
 from exporters.options import BATCHES, Progress, silent
 from exporters.parity.alone import SCRIPT, alone_rows
-from exporters.parity.awake import Reach, wake
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
-from exporters.parity.independent.rows import independent_rows
-from exporters.parity.inputs import EDGES, Pool, Source, make_pool
+from exporters.parity.inputs import Pool, Source
 from exporters.parity.layers import bisect_graph
-from exporters.parity.metrics import MOST, MOST_TF32, RULE, budget, figures, sound_groups
+from exporters.parity.metrics import MOST, MOST_TF32, RULE, budget, figures
 from exporters.parity.precision import tf32_eager
-from exporters.parity.reference import eager_results
+from exporters.parity.prepare import Prepared, prepare, telling_batches
 from exporters.parity.report import ParityReport
-from exporters.parity.rows import Cell, Divergence, ParityRow
+from exporters.parity.rows import Divergence, ParityRow
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, TorchScriptRunner
 from exporters.parity.sweep import sweep_rows
 from ptycho_runtime import contract as c
@@ -36,8 +35,6 @@ from ptycho_runtime.metrics import field_errors
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
 
-ALL_EDGES = 1 + len(EDGES)  # groups that hold every edge
-POOL_GROUPS = 8  # at least: the edges are among them
 DEVICES = ("cpu", "cuda", "tensorrt")
 _BISECT_VALUES = (
     8 * 64 * 64 * 4
@@ -88,44 +85,41 @@ def run_parity(
     """
     options = replace(options or ParityOptions(), **fields)
     batches = telling_batches(options.batches, options.stored_batches)
-    devices = tuple(options.devices)
-    pool = make_pool(spec, max(batches[-2], POOL_GROUPS), source)
-    rows: list[ParityRow] = []
+    prepared = prepare({graph: models[graph] for graph in artifacts}, spec, batches, source, options.progress)
+    return judge_files(prepared, artifacts, options)
+
+
+def judge_files(
+    prepared: Prepared,
+    artifacts: Mapping[str, Mapping[str, bytes]],
+    options: ParityOptions | None = None,
+    **fields: Any,
+) -> ParityReport:
+    """Compare files with eager models for which everything else is there already.
+
+    Args:
+        prepared: inputs and references of the models of all of the files, and maybe of others; they stay as they are.
+        artifacts: file contents by graph and format (`onnx`, `torchscript`).
+        options: what is run, but for batches, which are prepared; the defaults where None.
+        **fields: fields of `ParityOptions` in place of those of `options`.
+    """
+    options = replace(options or ParityOptions(), **fields)
+    devices, batches = tuple(options.devices), prepared.batches
+    models, spec, pool = prepared.models, prepared.spec, prepared.pool
+    rows = [copy.deepcopy(row) for row in prepared.independent if row.graph in artifacts]
     evidence = Evidence(options.name, artifacts)
     divergence: list[Divergence] = []
-    planned: list[Cell] = []
-    options.progress("inputs that reach the whole network")
-    ordinary = len(pool)
-    reach = Reach()
-    if models:
-        pool, reach = wake(models.get("diffraction_to_obj") or next(iter(models.values())), pool)
-    options.progress("float64 references")
-    references = eager_results(models, artifacts, pool, torch.float64)
-    eagers32 = eager_results(models, artifacts, pool, torch.float32)
-    # Of groups that were looked for, those that float32 cannot compute prove nothing.
-    sound = [sound_groups(eagers32[graph], references[graph]) for graph in references]
-    kept = np.flatnonzero(np.all(sound, 0) | (np.arange(len(pool)) < ordinary)) if sound else np.arange(len(pool))
-    if len(kept) < len(pool):
-        pool = pool.take(kept)
-        references, eagers32 = (
-            {graph: {name: value[kept] for name, value in outputs.items()} for graph, outputs in results.items()}
-            for results in (references, eagers32)
-        )
-    # The largest batch holds every group, the first ones a second time.
-    batches = (*batches[:-1], max(batches[-1], len(pool) + 1))
-    options.progress("independent evaluation")
-    rows += independent_rows(models, pool, references)
     options.progress("sweep behind the networks")
     rows += sweep_rows(models, artifacts, pool)
     options.progress("each layer by itself")
-    alone = alone_rows(models, artifacts, pool)
+    alone = alone_rows(prepared.layers, artifacts, pool)
     rows += [tried.row for tried in alone]
     scripts = {tried.row.graph: tried for tried in alone if tried.row.runtime == SCRIPT}
-    planned += [row.cell for row in rows]
+    planned = [row.cell for row in rows]
     for graph, files in artifacts.items():
         inputs, outputs = graph_io(spec, graph)
         graph_pool = pool.only({info["name"] for info in inputs})
-        reference, eager32 = references[graph], eagers32[graph]
+        reference, eager32 = prepared.references[graph], prepared.eagers32[graph]
         shapes = {info["name"]: (list(info["shape"]), info["dtype"]) for info in outputs}
         limits = {"float32": eager32}
         case = GraphCase(graph, graph_pool, reference, limits, shapes)
@@ -144,6 +138,7 @@ def run_parity(
         failed = [r for r in rows if r.graph == graph and r.runtime == "torchscript" and r.verdict == "failed"]
         if failed or options.layers:
             divergence.append(scripts[graph].divergence(failed[0] if failed else None))
+    reach = prepared.reach
     return ParityReport(
         options.name,
         rows,
@@ -164,27 +159,6 @@ def run_parity(
         notices=[reach.words()] if reach.unseen else [],
         evidence=evidence,
     )
-
-
-def telling_batches(batches: Iterable[int], stored: Iterable[int] = ()) -> tuple[int, ...]:
-    """Return batch sizes, sorted, with what a proof cannot do without; the last is larger than any that is known.
-
-    One size alone would hide a batch that was baked into a file, and sizes below 5 do not reach all edges of the inputs: then
-    1 and 5 are added. A file that is wrong only where a batch is larger than those that are said to be tried is met by one more.
-
-    Args:
-        batches: sizes that were asked for.
-        stored: sizes that `exports.json` says were tried.
-    """
-    sizes = set(batches)
-    if not sizes or min(sizes) < 1:
-        raise ValueError(f"batch sizes {sorted(sizes)}; expected at least one, each 1 or more")
-    if max(sizes) < ALL_EDGES:
-        sizes.add(ALL_EDGES)
-    if len(sizes) == 1:
-        sizes.add(1)
-    largest = max(sizes)
-    return (*sorted(sizes), max(2 * largest + 1, POOL_GROUPS + 1, *(size + 1 for size in stored)))
 
 
 def digests(artifacts: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, str]]:

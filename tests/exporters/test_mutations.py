@@ -16,17 +16,18 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
-from sample_bundles import ROOT, bundle_path
+from sample_bundles import ROOT, bundle_path, members
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters.formats.onnx import export_onnx  # noqa: E402
+from exporters import ExportResult  # noqa: E402
 from exporters.formats.torchscript import export_torchscript  # noqa: E402
 from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
 from exporters.parity import alone  # noqa: E402
 from exporters.parity.inputs import make_pool  # noqa: E402
-from exporters.parity.matrix import run_parity  # noqa: E402
+from exporters.parity.matrix import judge_files  # noqa: E402
+from exporters.parity.prepare import Prepared, prepare, telling_batches  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
@@ -37,30 +38,32 @@ TRAINED, GROUPED = "cnn-2026-07-n64-g1-demo", "cnn-2026-07-n64-g2"
 BATCHES = (1, 8)
 TABLE = ROOT / "docs" / "mutations.md"
 Module = torch.nn.Module
+Exported = Callable[[str], ExportResult]
 
 
 @functools.cache
-def honest(name: str) -> tuple[dict[str, Any], dict[str, dict[str, bytes]]]:
-    """Return the eager models and both formats of both graphs."""
-    models, _ = load_torch_bundle(bundle_path(name))
-    spec = models["autoencoder"].spec
-    files = {}
-    for graph in c.GRAPHS:
-        inputs, outputs = graph_io(spec, graph)
-        module = build_graph(models[graph], graph)
-        metadata = dict.fromkeys(c.META_KEYS, "x") | {"graph": graph}
-        files[graph] = {
-            "onnx": export_onnx(module, inputs, outputs, metadata),
-            "torchscript": export_torchscript(module, inputs),
-        }
-    return models, files
+def eager(name: str) -> dict[str, Any]:
+    """Return a bundle's eager models."""
+    return load_torch_bundle(bundle_path(name))[0]
 
 
-def judged(graph: str, name: str, batches: tuple[int, ...] = BATCHES, **changed: bytes) -> ParityReport:
-    models, files = honest(name)
-    return run_parity(
-        models, models[graph].spec, {graph: {**files[graph], **changed}}, batches=batches, devices=("cpu",)
-    )
+@functools.cache
+def prepared(graph: str, name: str, batches: tuple[int, ...]) -> Prepared:
+    """Return what all files of a graph are judged by."""
+    model = eager(name)[graph]
+    return prepare({graph: model}, model.spec, telling_batches(batches))
+
+
+def honest_onnx(exported: Exported, graph: str, name: str) -> bytes:
+    return members(exported(name).bundle)[c.onnx_member(graph)]
+
+
+def judged(
+    exported: Exported, graph: str, name: str, batches: tuple[int, ...] = BATCHES, **changed: bytes
+) -> ParityReport:
+    stored = members(exported(name).bundle)
+    files = {"onnx": stored[c.onnx_member(graph)], "torchscript": stored[c.torchscript_member(graph)], **changed}
+    return judge_files(prepared(graph, name, batches), {graph: files}, devices=("cpu",))
 
 
 class Wrapped(Module):
@@ -208,16 +211,15 @@ QUICK = ("dropped scale", "stale weights of one layer", "one layer in float16", 
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.long) for name in SABOTAGES]
 )
-def test_sabotage_is_caught(name: str, record_property: Any) -> None:
+def test_sabotage_is_caught(name: str, exported: Exported, record_property: Any) -> None:
     graph, sabotage = SABOTAGES[name]
     bundle = GROUPED if graph == "autoencoder" or "group" in name else TRAINED
-    models, _ = honest(bundle)
+    models = eager(bundle)
     with torch.no_grad():
         module = sabotage(build_graph(copy.deepcopy(models[graph]), graph))
     batches = (1, 33) if "33rd" in name else BATCHES
-    report = judged(
-        graph, bundle, batches, torchscript=export_torchscript(module, graph_io(models[graph].spec, graph)[0])
-    )
+    script = export_torchscript(module, graph_io(models[graph].spec, graph)[0])
+    report = judged(exported, graph, bundle, batches, torchscript=script)
     failed = report.failures()
     assert failed, f"{name} passed"
     assert {"torchscript"} <= {row.runtime for row in failed} <= {"torchscript", alone.SCRIPT}
@@ -232,21 +234,15 @@ def test_sabotage_is_caught(name: str, record_property: Any) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("graph", c.GRAPHS)
-def test_honest_export_passes(graph: str) -> None:
-    assert judged(graph, GROUPED).passed
+def test_honest_export_passes(graph: str, exported: Exported) -> None:
+    assert judged(exported, graph, GROUPED).passed
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("graph", c.GRAPHS)
-def test_flipped_onnx_weight_is_caught(graph: str) -> None:
-    report = judged(graph, GROUPED, onnx=with_flipped_weight(honest(GROUPED)[1][graph]["onnx"]))
+def test_flipped_onnx_weight_is_caught(graph: str, exported: Exported) -> None:
+    report = judged(exported, graph, GROUPED, onnx=with_flipped_weight(honest_onnx(exported, graph, GROUPED)))
     assert {"onnx"} <= {row.runtime for row in report.failures()} <= {"onnx", alone.ONNX}
-
-
-def changed_onnx(change: Callable[[onnx.ModelProto], Any]) -> bytes:
-    model = onnx.load_from_string(honest(TRAINED)[1]["diffraction_to_obj"]["onnx"])
-    change(model)
-    return model.SerializeToString()
 
 
 def quantised(model: onnx.ModelProto) -> None:
@@ -263,8 +259,10 @@ def unscaled(model: onnx.ModelProto) -> None:
 
 
 @pytest.mark.parametrize("change", [quantised, unscaled])
-def test_changed_onnx_file_is_caught(change: Callable[[onnx.ModelProto], Any]) -> None:
-    report = judged("diffraction_to_obj", TRAINED, onnx=changed_onnx(change))
+def test_changed_onnx_file_is_caught(change: Callable[[onnx.ModelProto], Any], exported: Exported) -> None:
+    model = onnx.load_from_string(honest_onnx(exported, "diffraction_to_obj", TRAINED))
+    change(model)
+    report = judged(exported, "diffraction_to_obj", TRAINED, onnx=model.SerializeToString())
     assert {"onnx"} <= {row.runtime for row in report.failures()} <= {"onnx", alone.ONNX}
 
 

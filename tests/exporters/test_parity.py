@@ -15,8 +15,9 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters.parity.forms.markdown import compare, to_markdown  # noqa: E402
 from exporters.parity.forms.reading import read_report, report_from_json  # noqa: E402
 from exporters.parity.inputs import EDGES, FARTHEST, REACH_PX, WHOLE_PIXELS, Source, make_pool, open_scan  # noqa: E402
-from exporters.parity.matrix import GraphCase, Trial, judge, run_parity, telling_batches, trial_rows  # noqa: E402
+from exporters.parity.matrix import GraphCase, Trial, judge, run_parity, trial_rows  # noqa: E402
 from exporters.parity.metrics import budget, figures  # noqa: E402
+from exporters.parity.prepare import telling_batches  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
 from ptycho_runtime.errors import ScanError  # noqa: E402

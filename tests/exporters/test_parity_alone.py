@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
 from exporters.formats.torchscript_run import StoredTorchScript  # noqa: E402
-from exporters.parity.alone import ONNX, SCRIPT, Tried, alone_rows, middle  # noqa: E402
+from exporters.parity.alone import ONNX, SCRIPT, Alone, Tried, alone_rows, middle  # noqa: E402
 from exporters.parity.inputs import Pool, make_pool  # noqa: E402
 from exporters.parity.layers import SCOPES  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
@@ -45,7 +45,7 @@ def made(exported: Callable[[str], ExportResult]) -> Made:
 
 def tried(made: Made, **files: bytes) -> dict[str, Tried]:
     model, own, pool = made
-    return {one.row.runtime: one for one in alone_rows({GRAPH: model}, {GRAPH: {**own, **files}}, pool)}
+    return {one.row.runtime: one for one in alone_rows({GRAPH: Alone(model, pool)}, {GRAPH: {**own, **files}}, pool)}
 
 
 def with_fault(made: Made, fault: Fault) -> Tried:

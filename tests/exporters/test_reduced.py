@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ import pytest
 from cuda_kernels import left_to_the_cpu
 from onnx import helper, numpy_helper
 from sample_bundles import DEMO, ROOT, changed, members
+from shared_exports import traced_before
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 pytest.importorskip("openvino", reason="OpenVINO is not installed")
@@ -22,6 +23,7 @@ import ptycho_runtime  # noqa: E402
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
 from exporters.cli.main import cli  # noqa: E402
 from exporters.errors import BudgetNotKeptError  # noqa: E402
+from exporters.options import ExportOptions  # noqa: E402
 from exporters.parity import stitched  # noqa: E402
 from exporters.reduced import choose  # noqa: E402
 from exporters.reduced.half import half, kept_in_float32, magnitudes  # noqa: E402
@@ -151,14 +153,14 @@ class TestPatterns:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExportResult]:
+def made(exported: Callable[[str], ExportResult], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExportResult]:
     """Export the demo with variants; how fast each way is, is set, since clocks are not for tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stitched, "MAX_PATTERNS", 48)
         patch.setattr(choose, "race", lambda sessions, feed: [1.0 + number for number in range(len(sessions))])
-        yield export_bundle(
-            DEMO, tmp_path_factory.mktemp("reduced"), batches=(1, 5), scan=SCAN, precision="auto", budget=LOOSE
-        )
+        trace = traced_before(exported("cnn-2026-07-n64-g1-demo"))
+        options = ExportOptions(batches=(1, 5), scan=SCAN, precision="auto", budget=LOOSE, trace=trace)
+        yield export_bundle(DEMO, tmp_path_factory.mktemp("reduced"), options)
 
 
 class TestStored:
