@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Generator, Iterator
 
 import hypothesis
@@ -10,6 +11,9 @@ import pytest
 
 from ptycho_torch import params
 
+# PyTorch and its exporter make objects by the hundred thousand that stay; looking through them for circles after every 700 new ones
+# took a third of an export's time.
+gc.set_threshold(50_000, 20, 20)
 # Property tests try the same examples in every run and have no clock: none fails by chance, or because the host is busy.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")

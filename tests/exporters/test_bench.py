@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
-from sample_bundles import bundle_path
+from sample_bundles import members
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -32,13 +32,10 @@ from exporters.bench.report import BenchReport, Cost, Ratio, Row, spread  # noqa
 from exporters.bench.tables import remarks, sheets, to_markdown  # noqa: E402
 from exporters.cli.main import cli  # noqa: E402
 from exporters.errors import ExportError  # noqa: E402
-from exporters.formats.onnx import export_onnx  # noqa: E402
 from exporters.formats.optimize import REWRITES  # noqa: E402
 from exporters.graph.cost import multiply_adds, multiply_adds_by_node  # noqa: E402
-from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.engine.devices import why_not  # noqa: E402
-from ptycho_torch import load_torch_bundle  # noqa: E402
 
 if TYPE_CHECKING:
     from exporters import ExportResult
@@ -102,10 +99,8 @@ class TestMultiplyAdds:
         with pytest.raises(ExportError, match=r"^e: the multiply-adds of Einsum have no rule$"):
             multiply_adds(model)
 
-    def test_graph_of_a_shared_bundle(self) -> None:
-        models, _ = load_torch_bundle(bundle_path("cnn-2026-02-n64-g1"), GRAPH)
-        model = models[GRAPH]
-        data = export_onnx(build_graph(model, GRAPH), *graph_io(model.spec, GRAPH), dict.fromkeys(c.META_KEYS, "test"))
+    def test_graph_of_a_shared_bundle(self, exported: Callable[[str], ExportResult]) -> None:
+        data = members(exported("cnn-2026-02-n64-g1").bundle)[c.onnx_member(GRAPH)]
         counts = multiply_adds_by_node(data)
         # The first convolution: 3 × 3 from one pattern to 32 channels, on 64 × 64 pixels.
         assert next(iter(counts.values())) == 64 * 64 * 32 * 9

@@ -16,18 +16,18 @@ def random(*shape: int, seed: int = 0, dtype: Any = torch.float64) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("channels", "size", "kernel", "padding"),
+    ("groups", "channels", "size", "kernel", "padding"),
     [
-        (32, (64, 64), 3, 1),
-        (20, (67, 45), 3, 1),
-        (32, (64, 64), 3, 0),
-        (9, (96, 61), 7, 3),
-        (300, (40, 64), (3, 5), (1, 2)),
+        (2, 32, (64, 64), 3, 1),
+        (2, 20, (67, 45), 3, 1),
+        (2, 32, (64, 64), 3, 0),
+        (2, 9, (96, 61), 7, 3),
+        (2, 300, (40, 64), (3, 5), (1, 2)),
     ],
 )
-def test_large_images(channels: int, size: tuple[int, int], kernel: Any, padding: Any) -> None:
+def test_large_images(groups: int, channels: int, size: tuple[int, int], kernel: Any, padding: Any) -> None:
     layer = torch.nn.Conv2d(channels, 5, kernel, padding=padding).double().requires_grad_(False)
-    image = random(2, channels, *size)
+    image = random(groups, channels, *size)
     with torch.no_grad():
         wanted = layer(image)
         with DoubleConvolutions():
@@ -56,7 +56,13 @@ def test_other_kinds_are_left_to_pytorch(layer: Any, dtype: Any) -> None:
             assert torch.allclose(layer(image), wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_a_result_does_not_depend_on_the_batch() -> None:
-    layer, images = torch.nn.Conv2d(32, 8, 3, padding=1).double(), random(3, 32, 64, 64)
-    with torch.no_grad(), DoubleConvolutions():
-        assert torch.equal(layer(images)[2:], layer(images[2:]))
+@pytest.mark.parametrize(("channels", "size_px"), [(32, 64), (64, 16)])
+def test_a_result_does_not_depend_on_the_batch(channels: int, size_px: int) -> None:
+    """Where one image is large, and where only many are."""
+    layer, images = torch.nn.Conv2d(channels, 8, 3, padding=1).double(), random(9, channels, size_px, size_px)
+    with torch.no_grad():
+        wanted = layer(images)
+        with DoubleConvolutions():
+            found = layer(images)
+            assert torch.equal(found[8:], layer(images[8:]))
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-13)

@@ -35,7 +35,8 @@ def last_line(result: Result) -> str:
 
 
 class TestExport:
-    def test_one_bundle(self, tmp_path: Path) -> None:
+    def test_one_bundle(self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(pipeline, "trace_graph", traced_before(exported(TINY)))
         source, out = tiny_bundle(tmp_path / "run"), tmp_path / "out"
         result = run("export", source, "--out", out, "--batches", "1", "--triton", tmp_path / "models")
         assert result.exit_code == 0, result.output

@@ -325,12 +325,15 @@ class TestRefusals:
 
 
 @pytest.fixture(scope="module")
-def made16(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+def made16(exported: Callable[[str], ExportResult], tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """Export the demo with float16 variants."""
     folder = tmp_path_factory.mktemp("float16")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stitched, "MAX_PATTERNS", 48)
-        return export_bundle(DEMO, folder, batches=(1, 5), scan=SCAN, precision="float16", budget=Budget(0.002, 0.002))
+        trace = traced_before(exported("cnn-2026-07-n64-g1-demo"))
+        budget = Budget(0.002, 0.002)
+        options = ExportOptions(batches=(1, 5), scan=SCAN, precision="float16", budget=budget, trace=trace)
+        return export_bundle(DEMO, folder, options)
 
 
 class TestFloat16:

@@ -8,12 +8,12 @@ from typing import Any
 import onnx
 import pytest
 from onnx import helper, numpy_helper
-from sample_bundles import bundle_path
+from sample_bundles import members
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters.formats.onnx import export_onnx  # noqa: E402
-from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
+from exporters import ExportResult  # noqa: E402
+from exporters.graph.graphs import graph_io  # noqa: E402
 from exporters.parity.inputs import make_pool  # noqa: E402
 from exporters.parity.layers import SCOPES, bisect_graph  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
@@ -25,11 +25,9 @@ GRAPH = "autoencoder"
 
 
 @pytest.fixture(scope="module")
-def ffno() -> tuple[Any, bytes]:
-    model = load_torch_bundle(bundle_path("ffno-2026-07-n64-g1"))[0][GRAPH]
-    inputs, outputs = graph_io(model.spec, GRAPH)
-    metadata = dict.fromkeys(c.META_KEYS, "x") | {"graph": GRAPH}
-    return model, export_onnx(build_graph(model, GRAPH), inputs, outputs, metadata)
+def ffno(exported: Callable[[str], ExportResult]) -> tuple[Any, bytes]:
+    bundle = exported("ffno-2026-07-n64-g1").bundle
+    return load_torch_bundle(bundle)[0][GRAPH], members(bundle)[c.onnx_member(GRAPH)]
 
 
 def swept(model: Any, data: bytes) -> ParityRow:
