@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ptycho_runtime.export.record import TrustBaseline
@@ -57,6 +59,8 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
         # Where many are bad, those that come back may not lift the limit for the next, and who is beside none that is kept stays out.
         if first or not many:
             limits = flags.Limits.of(scores, kept)
+            # Beside few that are left, good ones differ from them as two do.
+            limits = replace(limits, disagreement=max(limits.disagreement, _PAIRS.least if many else 0.0))
         beside_none = np.isnan(scores.disagreement) if many else np.zeros(len(kept), bool)
         bad = np.where(beside_none, bad, flags.flagged(scores, limits)) & reached
     good = reached & ~bad

@@ -9,6 +9,7 @@ import numpy as np
 
 from ptycho_runtime.image.trust.overlap import Placed
 
+_AT_ONCE = 128  # pairs
 _PARTNERS = 12  # neighbours that a pattern is compared with one by one
 _AGREEING = 3  # of these that must agree with it
 _MOST_AGAINST = -3.0  # what one pair can say against being in one set; for it, 1
@@ -109,39 +110,40 @@ def compare_pairs(placed: Placed, which: np.ndarray) -> Pairs:
     """
     from scipy.spatial import cKDTree
 
-    numbers, crop = np.flatnonzero(which), placed.crop_px
+    numbers = np.flatnonzero(which)
     partners = np.full((len(which), _PARTNERS), -1)
     found = np.full((len(which), _PARTNERS), np.nan)
     if len(numbers) <= _AGREEING:
         return Pairs(partners, found)
-    tree = cKDTree(placed.corners[numbers])
+    corners = placed.corners[numbers]
     count = min(_PARTNERS + 1, len(numbers))
-    near = np.asarray(tree.query(placed.corners[numbers], k=count, distance_upper_bound=_REACH * crop)[1])
+    near = np.asarray(cKDTree(corners).query(corners, k=count, distance_upper_bound=_REACH * placed.crop_px)[1])
     for own, close in zip(numbers, near, strict=True):
         others = numbers[close[close < len(numbers)]]
         others = np.sort(others[others != own])[:_PARTNERS]
         partners[own, : len(others)] = others
-    known: dict[tuple[int, int], float] = {}  # of two, the later one looks the earlier one up
-    each: list[int] = numbers.tolist()
-    for number in each:
-        beside: list[int] = [other for other in partners[number].tolist() if other >= 0]
-        new = [other for other in beside if (other, number) not in known]
-        if new:
-            patch = placed.patches.get(np.array([number]))[0] / placed.patches.copies[number]
-            for other, theirs in zip(new, placed.patches.get(np.array(new)), strict=True):
-                known[number, other] = _of_two(placed, (number, other), patch, theirs / placed.patches.copies[other])
-        found[number, : len(beside)] = [known.get((number, o), known.get((o, number), np.nan)) for o in beside]
+    first, k = np.nonzero(partners >= 0)
+    # Each two are compared once, though each is the other's partner.
+    pairs, place = np.unique(np.sort(np.stack([first, partners[first, k]], 1)), axis=0, return_inverse=True)
+    parts = [_disagreements(placed, pairs[at : at + _AT_ONCE]) for at in range(0, len(pairs), _AT_ONCE)]
+    found[first, k] = np.concatenate([np.zeros(0), *parts])[place.reshape(-1)]
     return Pairs(partners, found)
 
 
-def _of_two(placed: Placed, numbers: tuple[int, int], patch: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the disagreement of two patches where both are, up to one phase."""
-    crop = placed.crop_px
-    row, column = placed.corners[numbers[1]] - placed.corners[numbers[0]]
-    here = np.s_[max(row, 0) : crop + min(row, 0), max(column, 0) : crop + min(column, 0)]
-    there = np.s_[max(-row, 0) : crop + min(-row, 0), max(-column, 0) : crop + min(-column, 0)]
-    weight = placed.weights[here] * placed.weights[there]
-    a, b = patch[here], theirs[there]
-    power = float((weight * (a.real**2 + a.imag**2 + b.real**2 + b.imag**2)).sum())
-    product = float(np.abs((weight * a * b.conj()).sum()))
-    return float(np.sqrt(max(2.0 - 4.0 * product / max(power, 1e-30), 0.0)))
+def _disagreements(placed: Placed, pairs: np.ndarray) -> np.ndarray:
+    """Return the disagreement of each two patches (m, 2) where both are, up to one phase, (m,) float64."""
+    crop, weights = placed.crop_px, placed.weights.astype(np.float32)
+    ids, local = np.unique(pairs, return_inverse=True)
+    patches = placed.patches.get(ids) / placed.patches.copies[ids, None, None].astype(np.float32)
+    here, there = local.reshape(pairs.shape).T
+    down, right = (placed.corners[pairs[:, 1]] - placed.corners[pairs[:, 0]]).T
+    # Where the pixels of the first lie in the second.
+    rows, columns = (np.arange(crop) - shift[:, None] for shift in (down, right))
+    inside = ((rows >= 0) & (rows < crop))[:, :, None] & ((columns >= 0) & (columns < crop))[:, None, :]
+    rows, columns = (np.clip(values, 0, crop - 1) for values in (rows, columns))
+    weight = weights * weights[rows[:, :, None], columns[:, None, :]] * inside
+    a, b = patches[here], patches[there[:, None, None], rows[:, :, None], columns[:, None, :]]
+    product = np.abs(np.einsum("nij,nij->n", weight * a, b.conj()))
+    power = sum(np.einsum("nij,nij->n", weight, part**2) for z in (a, b) for part in (z.real, z.imag))
+    found: np.ndarray = np.sqrt(np.maximum(2.0 - 4.0 * product / np.maximum(power, 1e-30), 0.0)).astype(np.float64)
+    return found
