@@ -108,6 +108,12 @@ def test_where_a_table_has_no_head_each_number_says_what_it_is() -> None:
     assert "td[data-is]::before { content: attr(data-is)" in small
 
 
+def test_the_path_of_a_layer_may_go_on_in_the_next_line() -> None:
+    made = report()
+    made.rows[1].outputs = {"network.encoder.conv1": dict(FIGURES)}
+    assert "<td>network.<wbr>encoder.<wbr>conv1</td>" in to_html(made)
+
+
 def test_rows_of_a_graph_stand_together_in_the_order_of_the_files() -> None:
     made = report()
     other = row("onnx", "cpu", 1)

@@ -140,7 +140,7 @@ def _divergence(found: Divergence) -> str:
         verdict = "failed" if found.blames(layer) else ""
         figures = f"{layer.rel_l2:.1e}", f"{layer.allowed_rel_l2:.1e}", f"{layer.share:.3g}", f"{layer.growth:.3g}"
         cells = _numbers(_LAYER_NUMBERS, figures)
-        rows += f'<tr class="{verdict}"><td><code>{escape(layer.layer)}</code></td>{cells}</tr>'
+        rows += f'<tr class="{verdict}"><td><code>{_breakable(layer.layer)}</code></td>{cells}</tr>'
     table = _table(_LAYERS, rows) if rows else ""
     how = f"Each layer of the ONNX file on {found.device} beside the eager layer of that name, in the order they are computed."
     if found.runtime != "onnx":
@@ -225,9 +225,14 @@ def _row(row: ParityRow) -> str:
     bar = f'<span class="bar"><i style="width:{min(share, 1.0) * 100:.0f}%"></i></span> {share:.3g}'
     reason = f": {row.reason}" if row.reason else ""
     return (
-        f'<tr class="{"failed" if row.verdict == "failed" else ""}">{cells}<td>{escape(_with_unit(name))}</td>{numbers}'
+        f'<tr class="{"failed" if row.verdict == "failed" else ""}">{cells}<td>{_breakable(_with_unit(name))}</td>{numbers}'
         f'<td class="share" data-is="share">{bar}</td><td class="{row.verdict}">{escape(row.verdict + reason)}</td></tr>'
     )
+
+
+def _breakable(text: str) -> str:
+    """Return text as HTML that may go on in the next line behind each dot: a layer's path is longer than a column is wide."""
+    return escape(text).replace(".", ".<wbr>")
 
 
 def _with_unit(name: str) -> str:
