@@ -86,7 +86,7 @@ endef
 docs: ## build the documentation into site/ (strictly: a link that leads nowhere or a notebook that fails ends it)
 	$(DOCS)
 	.venv-docs/bin/python examples/gallery/make.py docs/gallery
-	.venv-docs/bin/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
 
 dist: ## build wheel and sdist into dist/ and check them
 	$(DOCS)
@@ -101,6 +101,6 @@ lint: $(READY) ## ruff and mypy
 	"$$PYTHON" -m mypy
 
 clean: ## remove what builds and exports leave (not the environments)
-	rm -rf build dist site docs/gallery *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site docs/gallery .cache *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find artifacts -mindepth 1 -maxdepth 1 ! -name README.md ! -name reference -exec rm -rf {} +
 	find . -name __pycache__ -not -path "./$$VENV*" -prune -exec rm -rf {} +

@@ -47,7 +47,7 @@ _NO_BASELINE = (
 class ExportResult:
     """What an export left.
 
-    Example:
+    Examples:
         >>> from exporters import export_bundle
         >>> export_bundle("wts.h5.zip", "exported").bundle.name
         'wts.h5.zip'
@@ -86,7 +86,7 @@ def export_bundle(
         DeviceRequiredError: a required device is absent, or did not run all; no export is stored.
         TorchMissingError: PyTorch is not installed.
 
-    Example:
+    Examples:
         >>> from exporters import export_bundle
         >>> result = export_bundle("wts.h5.zip", "exported")
         >>> result.report.passed, sorted(result.graphs)
@@ -257,7 +257,7 @@ def verify_bundle(source: str | Path, options: VerifyOptions | None = None, **fi
         OutputError: it was to be stored and cannot be written, or without a scan.
         TorchMissingError: PyTorch is not installed.
 
-    Example:
+    Examples:
         >>> from exporters import verify_bundle
         >>> verify_bundle("exported/wts.h5.zip").passed
         True

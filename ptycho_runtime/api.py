@@ -46,7 +46,7 @@ class Reconstructor(Closing):
 
     Its methods may be called from several threads at a time.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> from ptycho_runtime import demo
         >>> with ptycho_runtime.open(demo.MODEL, "cpu") as model:
@@ -104,7 +104,7 @@ class Reconstructor(Closing):
     def close(self) -> None:
         """Close all sessions, with their threads and memory; a second time does nothing.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> model = ptycho_runtime.open(demo.MODEL, "cpu")
@@ -159,7 +159,7 @@ class Reconstructor(Closing):
         Reduced precision runs where it was asked for (`precision="auto"`), the export brings a variant, and its budget is kept
         on this host.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> with ptycho_runtime.open(demo.MODEL, "cpu", precision="auto") as model:
@@ -183,7 +183,7 @@ class Reconstructor(Closing):
     def warmup(self) -> None:
         """Run once on numbers, so that the first patterns do not wait.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> with ptycho_runtime.open(demo.MODEL, "cpu") as model:
@@ -206,7 +206,7 @@ class Reconstructor(Closing):
         Raises:
             ReconstructionError: another shape, or values that are not finite or negative.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> scan = ptycho_runtime.read_scan(demo.SCAN, options=ptycho_runtime.ReadOptions(domain="intensity"))
@@ -251,7 +251,7 @@ class Reconstructor(Closing):
             options: how; what `ReconstructOptions` says where None.
             progress: called with (groups done, groups in all).
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> scan = ptycho_runtime.read_scan(demo.SCAN, options=ptycho_runtime.ReadOptions(domain="intensity", every=2))
@@ -310,7 +310,7 @@ def open(
         ReconstructionError: the file is not what an export is, or an option has a value that it cannot have.
         DeviceUnavailableError: the device was asked for by name and cannot be used, or there is no CUDA for a CUDA graph.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> from ptycho_runtime import demo
         >>> with ptycho_runtime.open(demo.MODEL, device="cpu", threads=1) as model:

@@ -64,7 +64,7 @@ def check_host(export: Export, options: RunOptions = DEFAULTS) -> list[CheckRow]
         DamagedExportError: `golden.npz` lacks arrays, or contradicts itself though this host computes what it says.
         DeviceUnavailableError: the device cannot be used.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> export = ptycho_runtime.open_export("exported/wts.h5.zip")
         >>> {row.verdict for row in ptycho_runtime.check_host(export)}

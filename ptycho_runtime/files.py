@@ -47,7 +47,7 @@ def replacing(path: Path, *, expected_sha256: str | None = None) -> Iterator[IO[
         ChangedMeanwhileError: the file to replace is another one by now; the new file lies beside it.
         OutputError: the folder or disk refuses; an older file at `path` is as it was.
 
-    Example:
+    Examples:
         >>> with replacing(Path("result.json")) as file:  # doctest: +SKIP
         ...     file.write(b"{}")
     """

@@ -13,7 +13,7 @@ from ptycho_torch.errors import ConfigurationError
 class ModelConfig:
     """What the network is.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import ModelConfig
         >>> ModelConfig(N=128, gridsize=2).n_filters_scale
         2
@@ -60,7 +60,7 @@ class ModelConfig:
 class TrainingConfig:
     """How the network is trained.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import ModelConfig, TrainingConfig
         >>> TrainingConfig(ModelConfig(N=128)).batch_size
         16
@@ -96,7 +96,7 @@ class TrainingConfig:
 class InferenceConfig:
     """What the network is applied to.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import InferenceConfig
         >>> InferenceConfig(model_path="run").model.N
         64

@@ -21,7 +21,7 @@ def read_json_object(path: str | Path, what: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: it cannot be read, is no JSON, holds NaN or infinity, or no object.
 
-    Example:
+    Examples:
         >>> read_json_object("params.json", "parameters")["N"]  # doctest: +SKIP
         64
     """

@@ -47,7 +47,7 @@ def load_torch_bundle(
         BundleError: the bundle is refused; `params.cfg` is then exactly as it was.
         TorchMissingError: PyTorch is not installed.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import load_torch_bundle
         >>> models, params = load_torch_bundle("wts.h5")
         >>> sorted(models), params["N"]
@@ -94,7 +94,7 @@ def load_inference_bundle_torch(
         EvidenceConflictError: a pair that is not the model's; `params.cfg` is then exactly as it was.
         BundleError: as `load_torch_bundle` does.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import load_inference_bundle_torch
         >>> models, params = load_inference_bundle_torch(".")
         >>> models["diffraction_to_obj"].training
@@ -137,7 +137,7 @@ def create_torch_model_with_gridsize(
         ConfigurationError: sizes or values that PtychoPINN does not have.
         TorchMissingError: PyTorch is not installed.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import create_torch_model_with_gridsize
         >>> model = create_torch_model_with_gridsize(2, 64)
         >>> model.spec.in_channels
@@ -175,7 +175,7 @@ def save_torch_bundle(
         OutputError: the folder cannot be written; an older file stays as it was.
         TorchMissingError: PyTorch is not installed.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import create_torch_model_with_gridsize, save_torch_bundle
         >>> model = create_torch_model_with_gridsize(1, 64)
         >>> save_torch_bundle({"autoencoder": model, "diffraction_to_obj": model}, "new/wts.h5", {"N": 64, "gridsize": 1}).name

@@ -24,7 +24,7 @@ class ModelSpec:
     Values are plain JSON types so that a spec can be written to a file, edited and given back as an override.
     Channel counts follow PtychoPINN: `C = gridsize**2` patterns form one group.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import ModelSpec
         >>> ModelSpec(era="J", generator="cnn", N=64, gridsize=2).in_channels
         4

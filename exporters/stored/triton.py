@@ -55,7 +55,7 @@ def write_repository(export: Export, folder: Path) -> tuple[ServedModel, ...]:
         NotExportedError: the export has no `exports.json`.
         OutputError: a model's folder is somebody else's, or cannot be written.
 
-    Example:
+    Examples:
         >>> write_repository(open_export("wts.h5.zip"), Path("models"))  # doctest: +SKIP
         (ServedModel(folder=PosixPath('models/diffraction_to_obj'), version=1, new=True), ...)
     """

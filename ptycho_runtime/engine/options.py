@@ -21,7 +21,7 @@ class RunOptions:
     Raises `ReconstructionError` for a value that none of them can have, and `DeviceUnavailableError` for a CUDA graph on a device
     that has none.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> ptycho_runtime.RunOptions("cpu", batch=8).groups
         8

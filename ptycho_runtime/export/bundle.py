@@ -59,7 +59,7 @@ _TENSORS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 class Export:
     """One export: its graphs and what a scan must be for it.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> from ptycho_runtime import demo
         >>> ptycho_runtime.open_export(demo.MODEL)
@@ -128,7 +128,7 @@ def open_export(path: str | Path, sha256: str | None = None) -> Export:
         ReconstructionError: `sha256` is none.
         UnsafeGraphError: a graph is not the contract's.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> from ptycho_runtime import demo
         >>> export = ptycho_runtime.open_export(demo.MODEL)

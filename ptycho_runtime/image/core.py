@@ -92,7 +92,7 @@ class Assembled:
 class Core:
     """Patterns to one image: `run` in one thread, `take` and all else in another or the same.
 
-    Example:
+    Examples:
         >>> core = Core(export, graphs, Setup(factor=0.03))  # doctest: +SKIP
         >>> core.take(core.run(ids, patterns, positions_px))  # doctest: +SKIP
         >>> core.finish().canvas.object  # doctest: +SKIP

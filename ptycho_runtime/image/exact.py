@@ -54,7 +54,7 @@ def raised(high: np.ndarray, low: np.ndarray, levels: int) -> None:
 class ExactSums:
     """An array of sums, to which arrays of its shape are added in any order.
 
-    Example:
+    Examples:
         >>> sums = ExactSums(())
         >>> sums.add(np.array([1.0, 1e-9, -1.0]))
         >>> float(sums.value())

@@ -14,7 +14,7 @@ Weighting = Literal["auto", "probe", "window"]
 class ReconstructOptions:
     """How an object is made of a scan.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> options = ptycho_runtime.ReconstructOptions(weighting="window", frc=True)
     """

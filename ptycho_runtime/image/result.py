@@ -38,7 +38,7 @@ class Timing:
 class Reconstruction:
     """The stitched object and what is known of it.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> from ptycho_runtime import demo
         >>> scan = ptycho_runtime.read_scan(demo.SCAN, options=ptycho_runtime.ReadOptions(domain="intensity", every=8))
@@ -84,7 +84,7 @@ class Reconstruction:
 
         A matplotlib figure, which notebooks show and `savefig` writes; a plainer pillow picture where matplotlib is not installed.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> scan = ptycho_runtime.read_scan(demo.SCAN, options=ptycho_runtime.ReadOptions(domain="intensity", every=8))
@@ -113,7 +113,7 @@ class Reconstruction:
             OutputError: a suffix names no format; a file is an input, somebody else's (unless forced), or cannot be written.
             PackageMissingError: the figure's format needs matplotlib, which is not installed.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> scan = ptycho_runtime.read_scan(demo.SCAN, options=ptycho_runtime.ReadOptions(domain="intensity", every=8))

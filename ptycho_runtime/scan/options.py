@@ -30,7 +30,7 @@ PATTERN_KEYS: Final = (
 class ReadOptions:
     """What the user declares; None leaves it to what the file makes certain.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> options = ptycho_runtime.ReadOptions(domain="intensity", position_unit="um", exclude=(3, 17))
     """

@@ -34,7 +34,7 @@ def read_scan(path: str | Path, N: int | None = None, options: ReadOptions | Non
         ScanError: the file cannot be read without guessing, or holds what no detector gives; the message names frames and options.
         PackageMissingError: its frames are compressed by a filter that is not installed.
 
-    Example:
+    Examples:
         >>> import ptycho_runtime
         >>> from ptycho_runtime import demo
         >>> options = ptycho_runtime.ReadOptions(domain="intensity", pixel_size_m=2.5e-8)

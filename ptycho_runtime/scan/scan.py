@@ -26,7 +26,7 @@ class Scan(Closing):
     `read` is called for all patterns when the scan is made. Patterns that are zero everywhere are left out and listed in
     `skipped`; `ScanError` is raised for what `read_scan` refuses. Use it as a context manager, or `close` it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> import ptycho_runtime
         >>> counts = np.random.default_rng(0).poisson(9.0, (5, 64, 64))  # what a detector gave, zero frequency in the middle
@@ -105,7 +105,7 @@ class Scan(Closing):
         Raises:
             ScanError: a pattern cannot be read.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> with ptycho_runtime.read_scan(demo.SCAN, 64, ptycho_runtime.ReadOptions(domain="intensity")) as scan:
@@ -124,7 +124,7 @@ class Scan(Closing):
     def energy(self, N: int, domain: str) -> np.ndarray:
         """Return Σ d² of each usable pattern d as `patterns` gives it, (n,) float64; read only where not known yet.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> with ptycho_runtime.read_scan(demo.SCAN, 64, ptycho_runtime.ReadOptions(domain="intensity")) as scan:
@@ -142,7 +142,7 @@ class Scan(Closing):
     def subset(self, which: np.ndarray) -> Scan:
         """Return the scan of some usable patterns, by their indices.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> with ptycho_runtime.read_scan(demo.SCAN, 64, ptycho_runtime.ReadOptions(domain="intensity")) as scan:
@@ -155,7 +155,7 @@ class Scan(Closing):
     def without(self, frames: Iterable[int], reason: str = "left out") -> Scan:
         """Return the scan without some frames, by the file's own numbers; they are listed in `skipped` under the reason.
 
-        Example:
+        Examples:
             >>> import ptycho_runtime
             >>> from ptycho_runtime import demo
             >>> with ptycho_runtime.read_scan(demo.SCAN, 64, ptycho_runtime.ReadOptions(domain="intensity")) as scan:

@@ -59,7 +59,7 @@ def detect(
         UnsupportedArchitectureError: a generator nobody can build.
         BundleError: where several reasons stand against the bundle, the first one's class, and all in its message.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import detect, read_bundle
         >>> found = detect(read_bundle("wts.h5.zip"))
         >>> found.spec.generator, found.spec.N

@@ -50,7 +50,7 @@ def read_bundle(path: str | Path, *, ignore_extra: bool = False) -> BundleRecord
         FileNotFoundError: nothing is there.
         BundleError: one subclass per cause, see `ptycho_torch.errors`.
 
-    Example:
+    Examples:
         >>> from ptycho_torch import read_bundle
         >>> record = read_bundle("wts.h5.zip")
         >>> record.kind, sorted(record.weights)

@@ -37,6 +37,11 @@ def test_reconstructor_says_what_it_is() -> None:
     assert "closed" in repr(model)
 
 
+def test_figure_shows_itself_in_notebooks(demo_result: Reconstruction) -> None:
+    pytest.importorskip("matplotlib")
+    assert demo_result.plot()._repr_png_().startswith(b"\x89PNG")
+
+
 def test_save_writes_product_picture_and_figure(demo_result: Reconstruction, tmp_path: Path) -> None:
     written = demo_result.save(tmp_path / "object.cxi", figure=tmp_path / "figure.png")
     assert [path.name for path in written] == ["object.cxi", "object.png", "figure.png"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
 from typing import IO, TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 200
+_NOTEBOOK_DPI = 100
 _COLUMNS = 2
 _PANEL_INCHES = 4.2
 _CAPTION_LETTERS = 140  # in a line of two panels' width
@@ -32,12 +34,20 @@ def draw(page: Page) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    class Shown(Figure):
+        """A figure that notebooks show whatever backend they have chosen."""
+
+        def _repr_png_(self) -> bytes:
+            memory = io.BytesIO()
+            self.savefig(memory, format="png", dpi=_NOTEBOOK_DPI)
+            return memory.getvalue()
+
     rows = math.ceil(len(page.panels) / _COLUMNS)
     share = min(max((page.y[1] - page.y[0]) / (page.x[1] - page.x[0]), 0.3), 2.0)
     caption = textwrap.fill(page.caption, _CAPTION_LETTERS)
     below = 0.3 + 0.16 * (caption.count("\n") + 1)
     height = rows * (_PANEL_INCHES * 0.69 * share + 0.75) + 0.65 + below
-    figure = Figure(figsize=(_COLUMNS * _PANEL_INCHES + 0.8, height), layout="constrained")
+    figure = Shown(figsize=(_COLUMNS * _PANEL_INCHES + 0.8, height), layout="constrained")
     FigureCanvasAgg(figure)
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, below / height, 1, 1 - (below + 0.55) / height), w_pad=0.08, h_pad=0.08)
