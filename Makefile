@@ -67,10 +67,10 @@ bench-many: $(READY) ## measure what many patterns, many parts and two workers c
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/runtime "$$PYTHON" tests/runtime/bench_many.py
 
 test: $(READY) ## run the tests (under ten minutes on two cores)
-	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 test-all: $(READY) ## run the long tests too
-	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder --durations 20
 
 test-interop: ## Ptychodus and viewers open our results, and we read theirs (an environment of its own: .venv-interop)
 	test -x .venv-interop/bin/python || "$$BASE" -m venv .venv-interop
