@@ -115,19 +115,21 @@ class Core:
                 no more memory than it needs, and patterns that never come are `not reached` in the result.
 
         Raises:
-            ReconstructionError: weights by a probe that there is none of; a crop that does not fit.
+            ReconstructionError: weights by a probe that there is none of; a probe of another size; a crop that does not fit.
         """
         probe, N = setup.probe, export.N
         if setup.weighting == "probe" and probe is None:
             raise ReconstructionError("there is no probe to weight by; weight by --weighting window, or give a probe")
         self.export, self.graphs, self.setup = export, graphs, setup
+        if probe is not None and probe.shape[-2:] != (N, N):
+            raise ReconstructionError(
+                f"the probe is of {probe.shape[-2]} × {probe.shape[-1]} pixels, the model's patterns of {N} × {N}; give one of that size, "
+                "or none"
+            )
         weights = None if probe is None or setup.weighting == "window" else probe_weights(probe)
-        fits = probe is not None and probe.shape[-2:] == (N, N)
         known = np.zeros((0, 2)) if positions_px is None else positions_px
         self.stitcher = Stitcher(known, N, weights, setup.crop_px)
-        self.evidence = Evidence(
-            self.stitcher, known, probe if fits else None, export.domain == "counts", folder=setup.folder
-        )
+        self.evidence = Evidence(self.stitcher, known, probe, export.domain == "counts", folder=setup.folder)
         self.clock = SessionClock()
         self.groups = 0
         """That were taken."""

@@ -12,8 +12,8 @@ from ptycho_runtime.closing import Closing
 from ptycho_runtime.errors import ScanError
 from ptycho_runtime.files import printable
 from ptycho_runtime.scan.detector import Detector, always_marked
-from ptycho_runtime.scan.geometry import check_positions
-from ptycho_runtime.scan.layouts.numbers import check_type
+from ptycho_runtime.scan.geometry import ObjectPixel, check_object_pixel, check_positions
+from ptycho_runtime.scan.layouts.numbers import check_type, frame_numbers
 from ptycho_runtime.scan.look import Frames, check_centre, chunks, look_at, mean_centre, sample_rows
 from ptycho_runtime.scan.options import Domain, Fit, ReadOptions
 from ptycho_runtime.scan.scale import pattern_energy
@@ -67,7 +67,7 @@ class Scan(Closing):
 
     def __post_init__(self) -> None:
         """Check what was not checked yet."""
-        self.frames = np.asarray(self.frames, np.int64)
+        self.frames = frame_numbers(np.asarray(self.frames), f"{self.name}: frames")
         self.positions_px = np.asarray(self.positions_px, np.float64)
         self.rows = self.frames if self.rows is None else np.asarray(self.rows, np.int64)
         if self.detector is None:
@@ -181,10 +181,14 @@ class Scan(Closing):
         detector, rows = self._grid()
         if not len(self):
             raise ScanError(f"{self.name}: no usable pattern is left")
-        sample = self.read(np.sort(sample_rows(rows, detector.shape)))
+        self._check_given()
+        wanted = np.sort(sample_rows(rows, detector.shape))
+        sample = np.asarray(self.read(wanted))
         check_type(sample.dtype, f"{self.name}: patterns")
-        if sample.shape[1:] != detector.shape:
-            raise ScanError(f"{self.name}: patterns have shape {sample.shape[1:]}; expected {detector.shape}")
+        if sample.shape != (len(wanted), *detector.shape):
+            raise ScanError(
+                f"{self.name}: patterns of {len(wanted)} rows have shape {sample.shape}; expected {(len(wanted), *detector.shape)}"
+            )
         detector = self._with_marks(detector, sample)
         N = min(detector.shape)
         seen = look_at(Frames(self.name, self.read, rows, self.frames, replace(detector, fit="crop"), self.domain), N)
@@ -197,6 +201,16 @@ class Scan(Closing):
         if self.probe is not None:
             self._check_probe()
 
+    def _check_given(self) -> None:
+        """Refuse what contradicts the names of the fields."""
+        if self.domain not in ("amplitude", "intensity"):
+            raise ScanError(f"{self.name}: its domain is {self.domain!r}; expected amplitude or intensity")
+        if len(np.unique(self.frames)) != len(self.frames):
+            raise ScanError(f"{self.name}: frames repeat numbers; expected the number of each pattern")
+        if self.pixel_size_m != 0:
+            pixel = ObjectPixel(self.pixel_size_m, self.pixel_height_m)
+            check_object_pixel(pixel, f"{self.name}: a pixel of the image")
+
     def _with_marks(self, detector: Detector, sample: np.ndarray) -> Detector:
         marked = always_marked(sample)
         if not marked.any():
@@ -207,6 +221,7 @@ class Scan(Closing):
     def _check_probe(self) -> None:
         probe = np.asarray(self.probe)
         bad = probe.ndim != 3 or probe.dtype.kind != "c" or not np.isfinite(probe).all() or not probe.any()
+        bad |= probe.shape[-1:] != probe.shape[-2:-1] or (self.fit is None and probe.shape[-1] != self.size_px)
         if bad:
             self.warnings.append(
                 f"the probe is not used: {probe.dtype} of shape {probe.shape}; expected (modes, N, N) complex, finite and not zero"

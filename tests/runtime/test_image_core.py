@@ -134,3 +134,9 @@ def test_numbers_that_are_not_finite_name_the_frame(scan: Simulated) -> None:
     patterns[1] = np.nan
     with pytest.raises(ReconstructionError, match=r"not finite for frame 41;"):
         core.run(np.array([[40], [41], [42]]), patterns, scan.positions_px[:3, None])
+
+
+def test_probe_of_another_size_is_refused() -> None:
+    probe = np.ones((1, 2 * EXPORT.N, 2 * EXPORT.N), np.complex64)
+    with pytest.raises(ReconstructionError, match=f"the model's patterns of {EXPORT.N} × {EXPORT.N}; give one of that"):
+        Core(EXPORT, Graphs(Session()), Setup(0.2, probe=probe))

@@ -313,14 +313,24 @@ class TestScanInPython:
             ({"positions_px": np.zeros((3, 2))}, "36 patterns, positions of shape"),
             ({"read": lambda rows: np.zeros((len(rows), N, N), bool)}, "booleans"),
             ({"read": lambda rows: np.roll(np.sqrt(COUNTS[rows]), 3, 2)}, "zero frequency"),
+            ({"read": lambda rows: np.sqrt(COUNTS[:3])}, "patterns of 36 rows have shape"),
+            ({"domain": "counts"}, "its domain is 'counts'; expected amplitude or intensity"),
+            ({"frames": np.r_[0, : COUNT - 1], "rows": np.arange(COUNT)}, "frames repeat numbers"),
+            ({"frames": np.arange(COUNT) + 0.5}, "frames: are no whole numbers"),
+            ({"pixel_size_m": -1e-8}, "a pixel of the image of -1e-08 m is not plausible"),
+            ({"pixel_size_m": float("nan")}, "a pixel of the image of nan m"),
         ],
     )
     def test_what_a_file_may_not_hold(self, change: dict[str, Any], match: str) -> None:
         with pytest.raises(ScanError, match=match):
             scan_in_python(**change)
 
-    def test_probe_that_cannot_be_used_is_said(self) -> None:
-        scan = scan_in_python(probe=np.full((1, N, N), np.nan, np.complex64))
+    @pytest.mark.parametrize(
+        "probe",
+        [np.full((1, N, N), np.nan, np.complex64), np.ones((N, N), complex), np.ones((1, 2 * N, 2 * N), complex)],
+    )
+    def test_probe_that_cannot_be_used_is_said(self, probe: np.ndarray) -> None:
+        scan = scan_in_python(probe=probe)
         assert scan.probe is None
         assert any(line.startswith("the probe is not used") for line in scan.warnings)
 
