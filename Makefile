@@ -31,7 +31,7 @@ if [ -n "$$GIVEN" ]; then set -- "$$BUNDLE"; else \
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help export verify verify-cuda reconstruct inspect bench bench-many test test-all test-interop docs dist lint clean install
+.PHONY: help export verify verify-cuda reconstruct inspect bench bench-live bench-many test test-all test-interop docs dist lint clean install
 
 help: ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -65,6 +65,9 @@ bench: $(READY) ## measure every way of running BUNDLE side by side (default: th
 
 bench-many: $(READY) ## measure what many patterns, many parts and two workers cost, as ratios (some minutes; nothing else should run)
 	OMP_NUM_THREADS=1 PYTHONPATH=tests/runtime "$$PYTHON" tests/runtime/bench_many.py
+
+bench-live: $(READY) ## measure what a live run keeps up with, as ratios (some minutes; nothing else should run)
+	@$(EXPORTED); OMP_NUM_THREADS=1 PYTHONPATH=tests/runtime "$$PYTHON" tests/runtime/bench_live.py "$$@"
 
 test: $(READY) ## run the tests (under ten minutes on two cores)
 	OMP_NUM_THREADS=1 "$$PYTHON" -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder --durations 20

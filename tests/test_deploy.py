@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 UNIT = ROOT / "deploy" / "ptycho-reconstruct@.service"
+LIVE = ROOT / "deploy" / "ptycho-live@.service"
 WATCH = ROOT / "deploy" / "ptycho-watch.service"
 
 
@@ -21,14 +22,20 @@ def test_the_example_in_the_unit_starts_what_it_names() -> None:
 
 
 def test_settings_of_the_units_are_those_of_their_file() -> None:
-    used = set(re.findall(r"\$\{(\w+)\}", UNIT.read_text() + WATCH.read_text()))
+    used = set(re.findall(r"\$\{(\w+)\}", UNIT.read_text() + WATCH.read_text() + LIVE.read_text()))
     given = set(re.findall(r"^(\w+)=", (ROOT / "deploy" / "ptycho-runtime.conf").read_text(), flags=re.MULTILINE))
     assert used == given
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 @pytest.mark.parametrize(
-    ("unit", "name"), [(UNIT, "ptycho-reconstruct@2026-11-24_0042.service"), (WATCH, WATCH.name)], ids=["one", "watch"]
+    ("unit", "name"),
+    [
+        (UNIT, "ptycho-reconstruct@2026-11-24_0042.service"),
+        (WATCH, WATCH.name),
+        (LIVE, "ptycho-live@2026-11-24_0042.service"),
+    ],
+    ids=["one", "watch", "live"],
 )
 def test_the_units_are_exposed_to_little(unit: Path, name: str, tmp_path: Path) -> None:
     path = tmp_path / name
@@ -50,6 +57,24 @@ def test_the_watching_unit_gives_what_the_command_takes() -> None:
     )
     assert (given.command, given.pattern, given.device, given.once) == ("watch", "*.h5", "cpu", False)
     assert (str(given.folder), str(given.out)) == (settings["SCANS"], settings["OBJECTS"])
+
+
+def test_the_live_unit_gives_what_the_command_takes() -> None:
+    from ptycho_runtime.cli.main import parser
+
+    (line,) = re.findall(r"^ExecStart=\S+/ptycho-runtime (.+)$", LIVE.read_text(), flags=re.MULTILINE)
+    settings = dict(
+        re.findall(r"^(\w+)=(.*)$", (ROOT / "deploy" / "ptycho-runtime.conf").read_text(), flags=re.MULTILINE)
+    )
+    given = parser().parse_args(
+        [re.sub(r"\$\{(\w+)\}", lambda found: settings[found[1]], word) for word in line.split()]
+    )
+    assert (given.command, given.source, given.positions) == (
+        "live",
+        settings["LIVE_IMAGE"],
+        settings["LIVE_POSITIONS"],
+    )
+    assert (given.publish, str(given.out)) == (settings["LIVE_PUBLISH"], f"{settings['OBJECTS']}/%i.h5")
 
 
 def test_the_image_is_pinned_and_checked() -> None:

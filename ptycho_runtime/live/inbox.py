@@ -22,6 +22,8 @@ from ptycho_runtime.live.values import FaultError, Frame, Overrun, Positions
 NEWER = "newer frames were preferred"
 Look = Callable[[Frame], str]
 _BACK = 1000  # ids: a frame that comes later than that belongs to a series that begins anew
+_STAMP_S = 1e-6  # that stamps are as good as equal
+_LATENCIES = 4096  # frames
 _LATER = 4096  # frames of the next series that wait until this one is done
 
 
@@ -73,6 +75,9 @@ class Inbox:
         self._ready: deque[tuple[int, ...]] = deque()
         self._in_work: dict[int, int] = {}  # groups in the session by member
         self._checksums: dict[int, int] = {}
+        self._arrived: dict[int, float] = {}
+        self.latencies_s: deque[float] = deque(maxlen=_LATENCIES)
+        """Of the last frames that were placed, from their arrival to their place in the image."""
         self._changed = threading.Condition()
         self.first_frame: Frame | None = None
         self.last_arrival = time.monotonic()
@@ -80,6 +85,7 @@ class Inbox:
         self.restarted = False
         """A frame came again with another content: a new series has begun, whose frames are in `later`."""
         self.later: list[Frame | Positions] = []
+        self._highest_time_s = float("nan")
         self._ended_later = False
         self._next: Inbox | None = None
         self.error: Exception | None = None
@@ -136,20 +142,28 @@ class Inbox:
                 if frame.id in self._helpers and frame.id not in self._store:
                     self._help(frame)
                 return
-            highest = self.ledger.highest
-            far_back = highest is not None and frame.id < highest - _BACK and not self._resends
-            if earlier is not None or far_back:
+            if earlier is not None or self._begins_anew(frame):
                 self.restarted = True
                 self._keep_for_later(frame)
                 self._changed.notify_all()
                 return
             self._checksums[frame.id] = checksum
+            self._arrived[frame.id] = self.last_arrival
+            if self.ledger.highest is None or frame.id > self.ledger.highest:
+                self._highest_time_s = frame.time_s
             self.ledger.see(frame.id)
             try:
                 self._take(frame)
             except PtychoExportError as error:
                 self._fault(error)
             self._changed.notify_all()
+
+    def _begins_anew(self, frame: Frame) -> bool:
+        """Say whether a frame with a lower id than others is not late, but of a series that began after them."""
+        highest = self.ledger.highest
+        if highest is None or frame.id > highest or self._resends:
+            return False
+        return frame.id < highest - _BACK or frame.time_s > self._highest_time_s + _STAMP_S
 
     def _keep_for_later(self, item: Frame | Positions) -> None:
         if len(self.later) < _LATER:
@@ -353,6 +367,9 @@ class Inbox:
         with self._changed:
             self.ledger.queued -= len(ids)
             self.ledger.placed += len(ids)
+            now = time.monotonic()
+            for number in ids[:, 0].tolist():
+                self.latencies_s.append(now - self._arrived.pop(number, now))
             self._release_all(ids)
 
     def failed(self, ids: np.ndarray) -> None:

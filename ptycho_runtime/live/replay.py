@@ -148,7 +148,7 @@ class Replay:
 
     def _frame(self, index: int, values: np.ndarray, fps: float) -> Any:
         number, (x, y) = int(self.scan.frames[index]), self.scan.positions_px[index].tolist()
-        stamp_s = _EPOCH_S + number / (fps or 1000.0)
+        stamp_s = self.stamp_s(number, fps)
         stamp = {"secondsPastEpoch": int(stamp_s), "nanoseconds": int(1e9 * (stamp_s % 1.0))}
         flat = np.ascontiguousarray(values).reshape(-1)
         codes = {name: code for code, name in SCALAR_TYPES.items()}
@@ -165,6 +165,10 @@ class Replay:
             "dimension": [{"size": size, "fullSize": size, "binning": 1} for size in values.shape[::-1]],
             "attribute": [{"name": name, "value": fact} for name, fact in facts.items()],
         })  # fmt: skip
+
+    def stamp_s(self, number: int, fps: float) -> float:
+        """Return a frame's time stamp, seconds since the epoch: the same each time that a scan is sent."""
+        return _EPOCH_S + number / (fps or 1000.0)
 
     def _post_positions(self, count: int) -> None:
         """Post a table of the first positions: all of them each time, so that none is lost with an update."""

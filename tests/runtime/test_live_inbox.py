@@ -106,6 +106,14 @@ def test_id_far_back_is_a_new_series_unless_the_source_was_gone() -> None:
         assert inbox.restarted != gone
 
 
+def test_lower_id_with_a_later_stamp_is_a_new_series_and_with_an_earlier_one_is_late() -> None:
+    for time_s, anew in ((99.0, False), (100.0, False), (101.0, True)):
+        inbox = inbox_of()
+        inbox.frame(frame(30, 100.0))
+        inbox.frame(frame(29, time_s))
+        assert inbox.restarted == anew
+
+
 class TestOverrun:
     def test_lossless_spools_and_gives_back_what_came(self) -> None:
         inbox = inbox_of(frames=4)

@@ -186,6 +186,26 @@ def test_frames_that_begin_anew_are_a_file_of_their_own(
             assert sorted(set(np.rint(np.abs(file["object"][0].real)).ravel())) == [0.0, *(first + np.arange(20))]
 
 
+def test_frame_that_the_server_holds_from_before_is_left_out(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = numbered(20)
+    order = np.array([11, *range(20)])
+    values = np.array([500.0, *(np.arange(20) + 1.0)], np.float32)
+    stale = Scan(
+        "stale", lambda rows: np.broadcast_to(values[rows, None, None], (len(rows), N, N)), scan.frames[order],
+        scan.positions_px[order], N, "amplitude", rows=np.arange(21), energy_of_row={},
+    )  # fmt: skip
+    with served(stale, monkeypatch) as server:
+        stamp = server.stamp_s
+        server.stamp_s = lambda number, fps: stamp(number, fps) - (100.0 if server.sent == 0 else 0.0)
+        assert live(model, tmp_path / "o.h5", "--input-scale", "1", "--frames", "20", positions="attribute") == 0
+    assert account(capsys)["placed"] == 20
+    assert not (tmp_path / "o-2.h5").exists()
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert np.abs(file["object"][0]).max() == 20.0
+
+
 def test_lost_frames_are_said_to_be_missing(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
