@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("onnx")
 
 from one_layer import write_model, write_scan
+from sample_bundles import ROOT
 
 import ptycho_runtime
 from ptycho_runtime.errors import ReconstructionError
@@ -103,6 +104,19 @@ def assert_same_bits(found: Reconstruction, expected: Reconstruction) -> None:
 def test_parts_in_any_order_give_the_bits_of_one_run(case: Case, count: int, tmp_path: Path) -> None:
     paths = case.parts(count, tmp_path)
     assert_same_bits(merge(gathered(paths[1::2][::-1] + paths[::2])), case.whole)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("quality", [True, False], ids=["autoencoder", "centre"])
+def test_the_demo_in_parts_with_each_of_its_graphs(demo: Path, quality: bool, tmp_path: Path) -> None:
+    image = ReconstructOptions(quality=quality)
+    scan_path = ROOT / "examples" / "demo" / "scan.npz"
+    with ptycho_runtime.open(demo, "cpu") as model, read_scan(scan_path, 64, ReadOptions(rows=(100, 180))) as scan:
+        plan = prepare(model, scan, image, tmp_path / "plan.h5")
+        whole = model.reconstruct(scan, image)
+    found = merge(gathered(Case(demo, scan_path, plan, whole).parts(3, tmp_path)))
+    assert_same_bits(found, whole)
+    assert np.isfinite(found.trust.scores.residual).any() == quality
 
 
 def test_the_cases_are_what_they_are_called(case: Case, request: pytest.FixtureRequest) -> None:
