@@ -34,6 +34,7 @@ from ptycho_runtime.image.products.values import comments
 from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.scan.detector import Detector
 from ptycho_runtime.scan.options import Fit
+from ptycho_runtime.scan.probe import on_grid
 
 _PASSES = 1  # a network sees each pattern once
 
@@ -93,7 +94,7 @@ class ExportedReconstructor(TrainableReconstructor):
         product = parameters.product
         if not product.metadata.far_field:
             raise ReconstructionError("the product is of the near field; these models were trained for the far field")
-        with scan_of(parameters, self.fit) as scan:
+        with scan_of(parameters, self.model.export.N, self.fit) as scan:
             self.result = self.model.reconstruct(scan)
         yield ReconstructOutput(product_of(self.result, product), progress=_PASSES)
 
@@ -132,11 +133,11 @@ class ExportedLibrary(ReconstructorLibrary):
         return iter(self._reconstructors)
 
 
-def scan_of(parameters: ReconstructInput, fit: Fit | None = None) -> ptycho_runtime.Scan:
+def scan_of(parameters: ReconstructInput, N: int, fit: Fit | None = None) -> ptycho_runtime.Scan:
     """Return what Ptychodus hands over as a scan, checked as one from a file is.
 
     Patterns are intensities with the zero frequency in the middle, positions metres of the beam, bad pixels are masked. The
-    object's pixels are those of the probe.
+    object's pixels are those of the probe; where `fit` brings patterns to N pixels, both follow.
     """
     product, patterns = parameters.product, parameters.diffraction_patterns
     pixel = product.probes.get_pixel_geometry()
@@ -144,19 +145,26 @@ def scan_of(parameters: ReconstructInput, fit: Fit | None = None) -> ptycho_runt
     places_m = np.stack([positions.get_coordinates_x_m(), positions.get_coordinates_y_m()], axis=-1)
     shape = patterns.shape[1], patterns.shape[2]
     bad = np.asarray(parameters.bad_pixels, bool)
+    detector = Detector(shape, fit, None, bad if bad.any() else None)
+    # Cropping or padding makes the object's pixel larger or smaller, binning does not.
+    height_m, width_m = (
+        size_m * side / (N * detector.binning(N))
+        for size_m, side in zip((pixel.height_m, pixel.width_m), shape, strict=True)
+    )
+    modes = product.probes.get_probe_no_opr().get_array()
     return ptycho_runtime.Scan(
         name=product.metadata.name or "ptychodus",
         read=lambda rows: patterns[rows],
         frames=positions.get_indexes(),
         rows=np.arange(len(patterns)),
-        positions_px=places_m / [pixel.width_m, pixel.height_m],
+        positions_px=places_m / [width_m, height_m],
         size_px=min(shape),
         domain="intensity",
-        probe=product.probes.get_probe_no_opr().get_array().astype(np.complex64),
-        pixel_size_m=pixel.width_m,
-        pixel_height_m=pixel.height_m,
+        probe=on_grid(modes, detector, N).astype(np.complex64),
+        pixel_size_m=width_m,
+        pixel_height_m=height_m,
         fit=fit,
-        detector=Detector(shape, fit, None, bad if bad.any() else None),
+        detector=detector,
     )
 
 

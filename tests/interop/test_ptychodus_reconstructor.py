@@ -98,6 +98,29 @@ def test_the_product_holds_the_object_of_the_command_line(
     np.testing.assert_allclose(places, columns - 0.5)
 
 
+def test_cropping_makes_pixels_larger_and_the_probe_follows(
+    example: ModuleType, measured: tuple[AssembledDiffractionData, Product], parameters: ReconstructInput
+) -> None:
+    data, product = measured
+    side = ((0, 0), (32, 32), (32, 32))
+    wide = AssembledDiffractionData(
+        data.get_indexes(), np.pad(data.get_patterns(), side), PixelGeometry(75e-6, 75e-6), np.zeros((128, 128), bool)
+    )
+    half = PixelGeometry(PIXEL_M / 2, PIXEL_M / 2)
+    probe = product.probes.get_probe_no_opr().get_array()[0]
+    spectrum = np.pad(np.fft.fftshift(np.fft.fft2(probe)), 32)
+    fine = np.fft.ifft2(np.fft.ifftshift(spectrum)) * 4  # the same field, in pixels of half the size
+    recorded = replace(product, probes=ProbeSequence(fine[None, None], None, half))
+    with (
+        example.scan_of(prepare_reconstruct_input(wide, recorded), 64, "crop") as cropped,
+        example.scan_of(parameters, 64) as plain,
+    ):
+        np.testing.assert_allclose(cropped.positions_px, plain.positions_px)
+        assert cropped.pixel_size_m == pytest.approx(PIXEL_M)
+        np.testing.assert_allclose(cropped.probe, plain.probe, atol=1e-3 * np.abs(plain.probe).max())
+        np.testing.assert_array_equal(cropped.patterns([3], 64, "counts"), plain.patterns([3], 64, "counts"))
+
+
 def test_as_a_program_it_reads_and_writes_ptychodus_files(
     measured: tuple[AssembledDiffractionData, Product], expected: ptycho_runtime.Reconstruction, tmp_path: Path
 ) -> None:
