@@ -1,6 +1,7 @@
-"""What many patterns cost, as ratios: `make bench-many` prints a table. Times are the processor's, so other work on the host counts little.
+"""What many patterns cost, as ratios: `make bench-many` prints tables, and the figures themselves as JSON.
 
-Two models: a flat one, whose network costs nothing, so that all else stands out; and the demo's, as real as a small network is.
+Times are the processor's, so other work on the host counts little; those of two workers are the clock's. Two models: a flat one,
+whose network costs nothing, so that all else stands out; and the demo's, as real as a small network is.
 """
 
 from __future__ import annotations
@@ -192,7 +193,30 @@ def main() -> None:
             found["real"] = division(real, demo.MODEL, real / "scan.h5", [1, given.real // 256])
         if not given.no_workers:
             found["workers"] = workers(real, demo.MODEL, real / "scan.h5", 256)
-    print(json.dumps(found, indent=1))
+    print(json.dumps(found, indent=1), *tables(found), sep="\n")
+
+
+def tables(found: dict[str, Any]) -> list[str]:
+    """Return the figures as ratios to the first of their kind, a line each."""
+    lines = []
+    for kind in ("growth", "division", "real"):
+        rows = {count: dict(_flat(row)) for count, row in found.get(kind, {}).items()}
+        first = next(iter(rows.values()), {})
+        for count, row in rows.items():
+            lines.append(f"{kind} {count:>7s}: " + ", ".join(f"{name} {row[name] / first[name]:.2f}" for name in first))
+    seconds = found.get("workers")
+    if seconds:
+        lines.append(f"two workers take {seconds['2'] / seconds['1']:.2f} of the time of one")
+    return lines
+
+
+def _flat(row: dict[str, Any]) -> list[tuple[str, float]]:
+    """Return the figures of a row by name."""
+    pairs = []
+    for name, value in row.items():
+        inner = value.items() if isinstance(value, dict) else [("", value)]
+        pairs += [(f"{name} {unit}".strip(), float(figure)) for unit, figure in inner]
+    return pairs
 
 
 if __name__ == "__main__":
