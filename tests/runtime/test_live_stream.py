@@ -15,6 +15,8 @@ import pytest
 from one_layer import N, write_model, write_scan
 
 from ptycho_runtime.cli.main import run
+from ptycho_runtime.errors import ReconstructionError
+from ptycho_runtime.image.core import Batch, Core
 from ptycho_runtime.live.ledger import KEYS
 from ptycho_runtime.live.replay import Faults, Replay, order_of
 from ptycho_runtime.scan.read import read_scan
@@ -236,6 +238,34 @@ def test_negative_frame_is_a_fault_with_an_account(
     found = json.loads(text.out.splitlines()[-1])
     assert found["failed"] == 1
     assert found["placed"] + found["waiting_position"] + found["queued"] + found["failed"] == found["seen"]
+
+
+def test_session_that_fails_is_a_fault_with_what_was_placed_written(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    core_run, runs = Core.run, 0
+
+    def failing(self: Core, *groups: Any) -> Batch:
+        nonlocal runs
+        runs += 1
+        if runs == 3:
+            raise ReconstructionError("onnxruntime cannot run the graph")
+        return core_run(self, *groups)
+
+    monkeypatch.setattr(Core, "run", failing)
+    with served(numbered(40), monkeypatch):
+        # No scale is known: the first sixteen frames make one.
+        assert live(model, tmp_path / "o.h5", "--scale-window", "16") == 2
+    text = capsys.readouterr()
+    assert "fault: onnxruntime cannot run the graph" in text.err
+    assert "of the first 16 frames" in text.err
+    found = json.loads(text.out.splitlines()[-1])
+    assert 0 < found["failed"] <= 8
+    assert 0 < found["placed"] <= 16
+    assert found["seen"] == found["placed"] + found["failed"] + found["queued"] + found["waiting_position"]
+    with h5py.File(tmp_path / "o.h5") as file:
+        assert file.attrs["partial"]
+        assert file.attrs["groups_done"] == found["placed"]
 
 
 def test_file_that_is_written_meanwhile(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
