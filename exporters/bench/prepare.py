@@ -49,6 +49,10 @@ class BenchOptions:
     """Whose patterns are run, in place of simulated ones."""
     budget: Budget | None = None
     """Export with the fastest variant in reduced precision that keeps it on the scan."""
+    compile: bool = False
+    """Measure `torch.compile` too, which takes minutes to compile; it is measured as well where `only` names it."""
+    cold_starts: int = 3
+    """How often at most a contender is started anew."""
     rewrites: bool = False
     """Measure ONNX files without the exact rewrites too, all and one at a time."""
     progress: Progress = silent

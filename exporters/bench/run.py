@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,8 @@ from ptycho_torch import params as params_module
 from ptycho_torch.build import require_torch
 from ptycho_torch.bundle import read_bundle
 
+COMPILED = "torch.compile"
+STOPPED = "stopped before all was measured"
 BENCH_JSON, BENCH_MARKDOWN, BENCH_PNG = "bench.json", "bench.md", "bench.png"
 
 
@@ -57,8 +61,7 @@ def run_bench(
     """
     options = replace(options or BenchOptions(), **fields)
     require_torch("bench")
-    wanted = set(options.only)
-    chosen = [contender for contender in CONTENDERS if not wanted or contender.name in wanted]
+    chosen = chosen_contenders(options)
     chosen += REWRITTEN if options.rewrites else ()
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         with params_module.restored():
@@ -68,22 +71,69 @@ def run_bench(
             places.check_writable(folder)
             places.refuse_foreign_reports(folder, (BENCH_JSON, BENCH_MARKDOWN, BENCH_PNG), SCHEMA)
             ready = prepare(given, Path(name), options)
-        report = _measure(ready, places.bundle_name(given), chosen, options)
-        options.progress("reading the weights")
-        report.loading = compare_loading(given, given.path, ready.arena.threads)
-        if any(contender.name == "ONNX" for contender in chosen):
-            options.progress("profile")
-            report.layers = profile(ready.arena, TARGET_BATCH)
-    write_file(folder / BENCH_JSON, report.to_json().encode())
-    write_file(folder / BENCH_MARKDOWN, to_markdown(report).encode())
-    write_file(folder / BENCH_PNG, plot_png(report))
+        report = _begun(ready, places.bundle_name(given))
+        try:
+            _measure(report, ready, chosen, options)
+            options.progress("reading the weights")
+            report.loading = compare_loading(given, given.path, ready.arena.threads)
+            if any(contender.name == "ONNX" for contender in chosen):
+                options.progress("profile")
+                report.layers = profile(ready.arena, TARGET_BATCH)
+        except KeyboardInterrupt:
+            if keep_what_is_there(report):
+                _write(report, folder)
+                options.progress(f"stopped; what was measured is in {folder / BENCH_MARKDOWN}")
+            raise
+    _write(report, folder)
     return report, folder
 
 
-def _measure(ready: Prepared, name: str, chosen: Sequence[Contender], options: BenchOptions) -> BenchReport:
-    import torch
+def keep_what_is_there(report: BenchReport) -> bool:
+    """Make a report whole that was stopped: what was not measured says so; returns whether anything was measured."""
+    known = {(cost.contender, cost.device) for cost in report.costs}
+    for key, device in dict.fromkeys((row.contender, row.device) for row in report.rows):
+        if (key, device) not in known:
+            report.costs.append(Cost(key, device, file_bytes=0, reason=STOPPED))
+    report.notes.append(STOPPED)
+    return any(row.turns.seconds for row in report.rows)
 
-    report = BenchReport(
+
+def _write(report: BenchReport, folder: Path) -> None:
+    write_file(folder / BENCH_JSON, report.to_json().encode())
+    write_file(folder / BENCH_MARKDOWN, to_markdown(report).encode())
+    write_file(folder / BENCH_PNG, plot_png(report))
+
+
+def chosen_contenders(options: BenchOptions) -> list[Contender]:
+    """Return who takes part: those that are named, or all but `torch.compile`, which has to be asked for."""
+    wanted = set(options.only)
+    left_out = set() if options.compile else {COMPILED}
+    return [
+        contender
+        for contender in CONTENDERS
+        if (contender.name in wanted if wanted else contender.name not in left_out)
+    ]
+
+
+class Steps:
+    """Says what is being done, which of how many steps it is, and about how long the rest takes."""
+
+    def __init__(self, options: BenchOptions, total: int) -> None:
+        """Take what is measured, and how many steps that takes."""
+        self.options, self.total, self.done = options, total, 0
+        self._began_s = time.monotonic()
+
+    def begin(self, text: str) -> None:
+        """Say the next step."""
+        each_s = (time.monotonic() - self._began_s) / max(self.done, 1)
+        left = f", about {each_s * (self.total - self.done):.0f} s left" if self.done else ""
+        self.done += 1
+        self.options.progress(f"{text} ({self.done} of {self.total}{left})")
+
+
+def _begun(ready: Prepared, name: str) -> BenchReport:
+    """Return a report in which nothing is measured yet."""
+    return BenchReport(
         name,
         ready.arena.threads,
         ready.model.spec.in_channels,
@@ -96,23 +146,29 @@ def _measure(ready: Prepared, name: str, chosen: Sequence[Contender], options: B
         export_s=ready.export_s,
         host=host_facts(),
     )
+
+
+def _measure(report: BenchReport, ready: Prepared, chosen: Sequence[Contender], options: BenchOptions) -> None:
+    import torch
+
     report.notes += [f"{which}: openvino {precision}" for which, precision in ready.variants.items()]
     if ready.variants and (arithmetic := reduced_arithmetic()):
         report.notes.append(arithmetic)
     pool = {key.removeprefix("pool."): value for key, value in ready.feed.items() if key.startswith("pool.")}
     with EagerRunner(ready.model, GRAPH, dtype=torch.float64) as eager:
         reference = eager.run(pool)
+    steps = Steps(options, _count_steps(chosen, options))
     for device in options.devices:
         taking_part = [contender for contender in chosen if device in contender.devices]
         if device == "cuda" and not torch.cuda.is_available():
             reason = "no CUDA device"
             report.rows += [Row(o.key, device, b, Turns(reason=reason)) for o in taking_part for b in options.batches]
             continue
-        _race_device(report, ready, taking_part, device, reference, options)
+        _race_device(report, ready, taking_part, device, reference, steps)
         for contender in taking_part:
             cost = next(found for found in report.costs if (found.contender, found.device) == (contender.key, device))
-            for number in range(0 if cost.reason else contender.cold_starts):
-                options.progress(f"cold start {number + 1} of {contender.key} on {device}")
+            for number in range(0 if cost.reason else min(contender.cold_starts, options.cold_starts)):
+                steps.begin(f"cold start {number + 1} of {contender.key} on {device}")
                 try:
                     seconds, peak = cold_start(ready.arena, contender, device)
                 except CannotRun as error:
@@ -120,7 +176,20 @@ def _measure(ready: Prepared, name: str, chosen: Sequence[Contender], options: B
                     break
                 cost.cold_s.append(seconds)
                 cost.peak_bytes.append(peak)
-    return report
+
+
+def _count_steps(chosen: Sequence[Contender], options: BenchOptions) -> int:
+    """Return how many steps there are if every contender opens: opening, batches, accuracy and cold starts on each device."""
+    import torch
+
+    total = 0
+    for device in options.devices:
+        if device == "cuda" and not torch.cuda.is_available():
+            continue
+        here = [contender for contender in chosen if device in contender.devices]
+        total += 2 * len(here) + sum(device in limit.devices for limit in LIMITS) + len(options.batches)
+        total += sum(min(contender.cold_starts, options.cold_starts) for contender in here)
+    return total
 
 
 def _race_device(
@@ -129,15 +198,16 @@ def _race_device(
     taking_part: Sequence[Contender],
     device: str,
     reference: dict[str, np.ndarray],
-    options: BenchOptions,
+    steps: Steps,
 ) -> None:
+    options = steps.options
     limits = [limit for limit in LIMITS if device in limit.devices]
     children: dict[str, Child] = {}
     reasons: dict[str, str] = {}
     rates: list[float] = []
     try:
         for contender in (*taking_part, *limits):
-            options.progress(f"opening {contender.key} on {device}")
+            steps.begin(f"opening {contender.key} on {device}")
             children[contender.key] = Child(ready.arena, contender, device)
             try:
                 children[contender.key].ask(do="open")
@@ -145,13 +215,17 @@ def _race_device(
                 reasons[contender.key] = str(error)
                 children.pop(contender.key).close()
         for batch in options.batches:
-            options.progress(f"batch {batch} on {device}")
+            steps.begin(f"batch {batch} on {device}")
             found, disturbed = race(children, batch, options.rounds, ready.arena.threads)
             report.disturbance.setdefault(device, []).extend(disturbed)
             reasons |= {key: turns.reason for key, turns in found.items() if turns.reason}
             for contender in taking_part:
                 turns = found.get(contender.key, Turns(reason=reasons.get(contender.key, "")))
                 report.rows.append(Row(contender.key, device, batch, turns))
+                if turns.seconds:
+                    options.progress(
+                        f"{contender.key} on {device}, batch {batch}: {1e3 * median(turns.seconds):.2f} ms"
+                    )
             for limit in limits:
                 took = found.get(limit.key, Turns()).seconds
                 rates += [matrix_multiply_adds(device) / seconds for seconds in took]
@@ -162,7 +236,7 @@ def _race_device(
             cost.reason = reasons.get(contender.key, "")
             report.costs.append(cost)
             if contender.key in children:
-                options.progress(f"accuracy of {contender.key} on {device}")
+                steps.begin(f"accuracy of {contender.key} on {device}")
                 path = ready.arena.case.with_name("outputs.npz")
                 try:
                     children[contender.key].ask(do="outputs", batch=options.pool_batch, path=str(path))

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from exporters.cli import options
-from exporters.cli.terminal import Say, guarded, output
+from exporters.cli.terminal import Say, echo, guarded, output
 from ptycho_torch.build import require_torch
+
+# What --quick takes in place of the usual, where these are not given.
+QUICK = {"batches": "1,16", "rounds": "3"}
 
 if TYPE_CHECKING:
     from exporters.bench.report import BenchReport
@@ -24,6 +28,15 @@ if TYPE_CHECKING:
 @click.option(
     "--batches", default="1,4,16,64", show_default=True, help="Batch sizes in groups of patterns, comma-separated."
 )
+@click.option(
+    "--quick", is_flag=True, help="Two batch sizes, three rounds, one cold start: a first answer in a minute or two."
+)
+@click.option(
+    "--compile",
+    "compile",
+    is_flag=True,
+    help="Measure torch.compile too, which takes minutes; so does --only torch.compile.",
+)
 @click.option("--rewrites", is_flag=True, help="Measure ONNX files without the exact rewrites too.")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 1000), help="Turns of each contender.")
 @click.option("--only", multiple=True, help="Measure only this contender; may be given several times.")
@@ -33,11 +46,17 @@ if TYPE_CHECKING:
 @click.option(
     "--budget", help="Export with the fastest variant in reduced precision that keeps it, such as phase=0.01rad,amp=1%."
 )
-def bench(bundle: str, out: Path | None, batches: str, budget: str | None, **chosen: Any) -> None:
+@options.as_json
+def bench(bundle: str, out: Path | None, batches: str, budget: str | None, as_json: bool, **chosen: Any) -> None:
     """Measure every way of running BUNDLE side by side: speed, cold start, memory, size, accuracy, and the machine's limit.
 
     A bundle that is not exported yet is exported into a temporary folder first.
     """
+    if chosen.pop("quick"):
+        given = click.get_current_context().get_parameter_source
+        usual = {name for name in ("batches", "rounds") if given(name) == ParameterSource.DEFAULT}
+        batches = QUICK["batches"] if "batches" in usual else batches
+        chosen |= {"cold_starts": 1} | ({"rounds": int(QUICK["rounds"])} if "rounds" in usual else {})
     sizes = options.batch_sizes(batches)
     from exporters.bench.contenders import CONTENDERS
 
@@ -59,6 +78,9 @@ def bench(bundle: str, out: Path | None, batches: str, budget: str | None, **cho
         from exporters.bench.tables import remarks, sheets
 
         report, folder = ended.value
+        if as_json:
+            echo(report.to_json().rstrip())
+            sys.exit(ended.exit_code)
         for sheet in sheets(report):
             output.print(sheet.terminal())
         for line in remarks(report):

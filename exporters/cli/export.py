@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from rich.table import Table
 
 from exporters.cli import options
 from exporters.cli.scan_options import read_options, scan_options
-from exporters.cli.terminal import SEVERITY, Ended, Say, guarded, messages, output, print_report
+from exporters.cli.terminal import SEVERITY, Ended, Say, echo, guarded, messages, output, print_report
 from exporters.options import ExportOptions
 from ptycho_runtime.export.precision import Budget
 from ptycho_torch import params as params_module
@@ -48,8 +49,15 @@ if TYPE_CHECKING:
     help="Write a model repository for NVIDIA's Triton Inference Server too (not run under Triton); a folder in it for each of several bundles.",
 )
 @scan_options
+@options.as_json
 def export(
-    bundles: tuple[str, ...], out: Path | None, batches: str, budget: str | None, triton: Path | None, **chosen: Any
+    bundles: tuple[str, ...],
+    out: Path | None,
+    batches: str,
+    budget: str | None,
+    triton: Path | None,
+    as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Export each BUNDLE, prove the exports equal to the original, and store them beside its weights.
 
@@ -60,10 +68,14 @@ def export(
     folders = options.output_folders(paths, out)
     served = _repositories(paths, triton)
     endings = {
-        path: _export(path, out=folders.get(path), budget=budget, triton=served.get(path), chosen=chosen)
+        path: _export(
+            path, out=folders.get(path), budget=budget, triton=served.get(path), as_json=as_json, chosen=chosen
+        )
         for path in paths
     }
-    if len(paths) > 1:
+    if as_json:
+        echo(json.dumps([_document(path, ended) for path, ended in endings.items()], indent=1, ensure_ascii=False))
+    if len(paths) > 1 and not as_json:
         table = Table(title="Exports")
         for heading in ("bundle", "verdict", "result"):
             table.add_column(heading, overflow="fold")
@@ -81,8 +93,18 @@ def _repositories(paths: list[str], root: Path | None) -> dict[str, Path]:
     return {paths[0]: root} if len(paths) == 1 else options.output_folders(paths, root)
 
 
+def _document(path: str, ended: Ended[ExportResult]) -> dict[str, Any]:
+    """Return how the export of a bundle ended, as JSON has it."""
+    stored = ended.value
+    found: dict[str, Any] = {"bundle": path, "exit_code": ended.exit_code}
+    if stored is None:
+        return found | {"verdict": "failed", "message": ended.message}
+    places = {"stored": str(stored.bundle), "folder": str(stored.folder), "graphs": list(stored.graphs)}
+    return found | {"verdict": "passed", **places, "variants": stored.variants, "notices": list(stored.notices)}
+
+
 def _export(
-    path: str, *, out: Path | None, budget: str | None, triton: Path | None, chosen: dict[str, Any]
+    path: str, *, out: Path | None, budget: str | None, triton: Path | None, as_json: bool, chosen: dict[str, Any]
 ) -> Ended[ExportResult]:
     served: dict[str, str] = {}
 
@@ -112,6 +134,8 @@ def _export(
     if ended.value is not None:
         for notice in ended.value.notices:
             messages.print(f"notice: {notice}", soft_wrap=True)
+        if as_json:
+            return ended
         print_report(ended.value.report)
         for line in ended.value.variants:
             output.print(line, soft_wrap=True)

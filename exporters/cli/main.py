@@ -16,6 +16,7 @@ from exporters.cli.inspect import inspect
 from exporters.cli.replay import replay
 from exporters.cli.terminal import EXIT_INPUT, EXIT_STOPPED, complain, echo, not_read, report_bug
 from exporters.cli.verify import verify
+from exporters.cli.voice import voiced
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -28,7 +29,7 @@ def cli() -> None:
 
 
 for _command in (export, verify, inspect, audit, compare, replay, bench):
-    cli.add_command(_command)
+    cli.add_command(voiced(_command))
 
 # The former name of `audit`: a scan is of X-rays here.
 _scan = copy.copy(audit)

@@ -11,6 +11,7 @@ from ptycho_torch.bundle import resolve
 
 MAX_BATCH = 4096
 
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 batches = click.option(
     "--batches",
     default="1,3,16,33",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from exporters.cli import options
-from exporters.cli.terminal import EXIT_PARITY, Say, guarded, output
+from exporters.cli.terminal import EXIT_PARITY, Say, echo, guarded, output
+from exporters.parity.rows import finite
 from ptycho_torch.build import require_torch
 
 
@@ -20,7 +23,8 @@ from ptycho_torch.build import require_torch
     help="Exported bundle whose file is run  [default: the file kept in FILE, else the one .zip beside it]",
 )
 @options.run_stored_torchscript
-def replay(file: Path, bundle: Path | None, run_stored_torchscript: bool) -> None:
+@options.as_json
+def replay(file: Path, bundle: Path | None, run_stored_torchscript: bool, as_json: bool) -> None:
     """Run the worst input of a parity check again: FILE is a worst.GRAPH.npz that export or verify left."""
 
     def run(say: Say) -> bool:
@@ -32,6 +36,9 @@ def replay(file: Path, bundle: Path | None, run_stored_torchscript: bool) -> Non
         row, same = replay_file(
             file, bundle, make_torchscript=torchscript_of, run_stored_torchscript=run_stored_torchscript
         )
+        if as_json:
+            echo(json.dumps(finite({"row": asdict(row), "note": same}), indent=1, ensure_ascii=False))
+            return row.verdict == "passed"
         for name, figures in row.outputs.items():
             if name != "object":
                 output.print(

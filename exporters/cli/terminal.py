@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 import click
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -17,6 +18,7 @@ from rich.segment import Segment
 
 from exporters.cli.start import lacking
 from exporters.installation import check_installation
+from ptycho_runtime.cli.log import VOICE, Level
 from ptycho_runtime.errors import PtychoExportError
 from ptycho_runtime.files import one_line, shown
 
@@ -28,6 +30,7 @@ EXIT_STOPPED, EXIT_NOT_READ = 130, 141  # by Ctrl-C, and when nobody reads the o
 # What several bundles exit with: the gravest.
 SEVERITY = (0, EXIT_INPUT, EXIT_DEVICE, EXIT_PARITY, EXIT_BUG)
 _TRACEBACK = "PTYCHO_EXPORT_TRACEBACK"
+_LOG_COLUMNS = 100
 
 Say = Callable[[str], None]
 T = TypeVar("T")
@@ -45,9 +48,32 @@ class PlainConsole(Console):
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(shown(segment.text), segment.style)
 
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """Print as rich does what is to be heard, and write it to the log file."""
+        level: Level = "note" if self.stderr else "answer"
+        VOICE.note(level, _text(objects))
+        if VOICE.heard(level):
+            super().print(*objects, **settings)
+
+    def complain(self, text: str) -> None:
+        """Print one line whatever is to be heard."""
+        VOICE.note("error", text)
+        super().print(text, soft_wrap=True)
+
     def on_broken_pipe(self) -> None:
         """End quietly."""
         not_read()
+
+
+def _text(objects: Iterable[Any]) -> str:
+    """Return what a log file has of objects: text as it is, tables as they are on a terminal of 100 columns."""
+    if VOICE.writes_nothing:
+        return ""
+    console = Console(file=io.StringIO(), width=_LOG_COLUMNS, highlight=False, markup=False, emoji=False)
+    for part in objects:
+        console.print(part, soft_wrap=isinstance(part, str))
+    text = console.file
+    return text.getvalue() if isinstance(text, io.StringIO) else ""
 
 
 def not_read() -> NoReturn:
@@ -103,6 +129,7 @@ def guarded(name: str, run: Callable[[Say], T]) -> Ended[T]:
 
 def echo(text: str) -> None:
     """Print lines on standard output as they are, at any width; text of files stands in them escaped."""
+    VOICE.note("answer", text)
     try:
         click.echo(shown(text))
     except BrokenPipeError:
@@ -111,7 +138,7 @@ def echo(text: str) -> None:
 
 def complain(message: str) -> None:
     """Print one line on standard error."""
-    messages.print(f"ptycho-export: {one_line(message)}", soft_wrap=True)
+    messages.complain(f"ptycho-export: {one_line(message)}")
 
 
 def print_report(report: ParityReport) -> None:
@@ -132,6 +159,9 @@ def print_report(report: ParityReport) -> None:
 @contextmanager
 def _progress(name: str) -> Iterator[Say]:
     label = Path(name).name
+    if not VOICE.heard("note"):
+        yield lambda text: VOICE.note("note", f"{label}: {text}")
+        return
     if not messages.is_terminal:
         yield lambda text: messages.print(f"{label}: {text}", soft_wrap=True)
         return

@@ -10,7 +10,7 @@ import click
 
 from exporters.cli import options
 from exporters.cli.scan_options import read_options, scan_options
-from exporters.cli.terminal import Say, guarded, print_report
+from exporters.cli.terminal import Say, echo, guarded, print_report
 from ptycho_runtime.export.precision import Budget
 from ptycho_torch.build import require_torch
 
@@ -37,7 +37,8 @@ from ptycho_torch.build import require_torch
 @options.batches
 @options.layers
 @options.run_stored_torchscript
-def verify(bundle: str, report: Path | None, batches: str, budget: str | None, **chosen: Any) -> None:
+@options.as_json
+def verify(bundle: str, report: Path | None, batches: str, budget: str | None, as_json: bool, **chosen: Any) -> None:
     """Repeat the parity check on the exports stored in BUNDLE, against its original weights."""
     chosen |= {"batches": options.batch_sizes(batches), "scan_options": read_options(chosen)}
 
@@ -54,7 +55,10 @@ def verify(bundle: str, report: Path | None, batches: str, budget: str | None, *
         proof = verify_bundle(bundle, budget=allowed, progress=say, **chosen)
         if report is not None:
             store_reports(report, proof)
-        print_report(proof)
+        if as_json:
+            echo(proof.to_json().rstrip())
+        else:
+            print_report(proof)
         where = f"the report is in {report}" if report is not None else "--report FOLDER keeps the report"
         raise_unless_passed(proof, "do not use these exports; export the bundle again", where)
 

@@ -27,6 +27,11 @@ class Voice:
         self.verbose = False
         self._file: IO[bytes] | None = None
 
+    @property
+    def writes_nothing(self) -> bool:
+        """Say whether there is no log file."""
+        return self._file is None
+
     def heard(self, level: Level) -> bool:
         """Say whether the terminal shows what is of this importance; errors and answers always are."""
         return level in ("error", "answer") or (self.verbose if level == "detail" else not self.quiet)

@@ -26,9 +26,11 @@ from exporters.bench.disturbance import busy_s, disturbance  # noqa: E402
 from exporters.bench.loading import Loading  # noqa: E402
 from exporters.bench.onnx_engines import BoundEngine, CopyingEngine  # noqa: E402
 from exporters.bench.plot import plot_png  # noqa: E402
+from exporters.bench.prepare import BenchOptions  # noqa: E402
 from exporters.bench.profile import LayerTime, layer_times  # noqa: E402
 from exporters.bench.race import Arena, Child, Turns, child_environment, race  # noqa: E402
 from exporters.bench.report import BenchReport, Cost, Ratio, Row, spread  # noqa: E402
+from exporters.bench.run import COMPILED, STOPPED, Steps, chosen_contenders, keep_what_is_there  # noqa: E402
 from exporters.bench.tables import remarks, sheets, to_markdown  # noqa: E402
 from exporters.cli.main import cli  # noqa: E402
 from exporters.errors import ExportError  # noqa: E402
@@ -443,3 +445,52 @@ def test_bench_of_an_exported_bundle(exported: Callable[[str], ExportResult], tm
     assert ("stored variant reduced", "cpu", "the bundle holds no such variant") in found.missing()
     assert found.layers and found.loading is not None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bench.json", "bench.md", "bench.png"]
+
+
+def test_compiling_has_to_be_asked_for() -> None:
+    def names(**chosen: object) -> set[str]:
+        return {contender.name for contender in chosen_contenders(BenchOptions(**chosen))}  # type: ignore[arg-type]
+
+    every = {contender.name for contender in CONTENDERS}
+    assert names() == every - {COMPILED}
+    assert names(compile=True) == every
+    assert names(only=[COMPILED]) == {COMPILED}
+
+
+def test_each_step_says_which_it_is_and_how_long_the_rest_takes() -> None:
+    said: list[str] = []
+    steps = Steps(BenchOptions(progress=said.append), 3)
+    steps.begin("opening ONNX float32 on cpu")
+    steps.begin("batch 1 on cpu")
+    assert said[0] == "opening ONNX float32 on cpu (1 of 3)"
+    assert said[1].startswith("batch 1 on cpu (2 of 3, about ")
+
+
+def test_what_was_measured_before_a_stop_is_kept() -> None:
+    stopped = report()
+    measured = len(stopped.rows)
+    stopped.costs.clear()
+    assert keep_what_is_there(stopped)
+    assert len(stopped.rows) == measured
+    assert {cost.reason for cost in stopped.costs} == {STOPPED}
+    assert STOPPED in to_markdown(stopped)
+    assert plot_png(stopped).startswith(b"\x89PNG")
+    empty = report()
+    empty.rows.clear()
+    assert not keep_what_is_there(empty)
+
+
+def test_quick_takes_less_of_everything_that_is_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+
+    def run(bundle: str, out: Path | None, **chosen: object) -> None:
+        seen.update(chosen)
+        raise ExportError("enough")
+
+    monkeypatch.setattr("exporters.bench.run.run_bench", run)
+    CliRunner().invoke(cli, ["bench", "x", "--quick"])
+    assert (seen["batches"], seen["rounds"], seen["cold_starts"]) == ((1, 16), 3, 1)
+    CliRunner().invoke(cli, ["bench", "x", "--quick", "--rounds", "5"])
+    assert (seen["batches"], seen["rounds"]) == ((1, 16), 5)
+    CliRunner().invoke(cli, ["bench", "x"])
+    assert (seen["batches"], seen["rounds"]) == ((1, 4, 16, 64), 7)
