@@ -267,3 +267,9 @@ def loads_without(blocked: list[str], code: str) -> str:
     )
     done = subprocess.run([sys.executable, "-c", block + code], cwd=ROOT, capture_output=True, text=True, check=False)
     return done.stderr.strip().rpartition("\n")[2]
+
+
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """Two of one name cannot be collected in one run."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
