@@ -204,7 +204,7 @@ class Reconstructor(Closing):
             complex64 of the same shape as `diffraction`.
 
         Raises:
-            ReconstructionError: another shape, or values that are not finite or negative.
+            ReconstructionError: another shape, no real numbers, values that are not finite or negative, or factors that are no scale.
 
         Examples:
             >>> import ptycho_runtime
@@ -216,6 +216,10 @@ class Reconstructor(Closing):
             ((3, 64, 64), dtype('complex64'))
         """
         given = np.asarray(diffraction)
+        if given.dtype.kind not in "iuf" or not given.size:
+            raise ReconstructionError(
+                f"diffraction holds {given.dtype} of shape {given.shape}; expected real numbers of one pattern or more"
+            )
         C, N, _ = self.expected_input_shape
         shape = (-1, C, N, N)
         if (
@@ -231,7 +235,13 @@ class Reconstructor(Closing):
         if input_scale_factor is None:
             frames = x.reshape(-1, N, N)
             input_scale_factor = self.export.scale_value or scale_of(self.export.scale_formula, [frames], N)
-        scale = np.broadcast_to(np.asarray(input_scale_factor, np.float32).reshape(-1, 1, 1, 1), (len(x), 1, 1, 1))
+        factors = np.asarray(input_scale_factor, np.float32).reshape(-1)
+        if len(factors) not in (1, len(x)) or not (np.isfinite(factors) & (factors > 0)).all():
+            raise ReconstructionError(
+                f"input_scale_factor is {factors[:3].tolist()} ({len(factors)} numbers); expected one positive number, or one for each of "
+                f"{len(x)} groups"
+            )
+        scale = np.broadcast_to(factors.reshape(-1, 1, 1, 1), (len(x), 1, 1, 1))
         opened, _ = self.variant()
         session: Session = self.patches if opened is None else opened.session
         found = session.run({c.DIFFRACTION: x, c.INPUT_SCALE: scale})
