@@ -179,11 +179,11 @@ class Inbox:
             self.ledger.failed += 1
             raise
         if why:
-            self.ledger.drop(frame.id, why)
+            self._drop(frame.id, why)
             return
         found = self.pairing.frame(frame.id, frame.time_s)
         if isinstance(found, str):
-            self.ledger.drop(frame.id, found)
+            self._drop(frame.id, found)
             return
         if found is None:
             self.ledger.waiting_position += 1
@@ -226,6 +226,10 @@ class Inbox:
         for member in group:
             self._in_work[member] = self._in_work.get(member, 0) + 1
 
+    def _drop(self, number: int, reason: str) -> None:
+        self._arrived.pop(number, None)
+        self.ledger.drop(number, reason)
+
     def _keep_within(self) -> None:
         limits = self.limits
         if limits.overrun == "lossless":
@@ -239,7 +243,7 @@ class Inbox:
             if self._ready:
                 group = self._ready.popleft()
                 self.ledger.queued -= 1
-                self.ledger.drop(group[0], NEWER)
+                self._drop(group[0], NEWER)
                 self._release(group)
                 continue
             number = self.pairing.oldest
@@ -247,7 +251,7 @@ class Inbox:
                 return
             self.pairing.forget(number)
             self.ledger.waiting_position -= 1
-            self.ledger.drop(number, NEWER)
+            self._drop(number, NEWER)
             self._store.remove(number)
 
     def positions(self, positions: Positions) -> None:
@@ -268,7 +272,7 @@ class Inbox:
                         continue
                     self.ledger.waiting_position -= 1
                     if isinstance(found, str):
-                        self.ledger.drop(number, found)
+                        self._drop(number, found)
                         self._store.remove(number)
                     else:
                         self.ledger.waiting_group += 1
@@ -328,10 +332,10 @@ class Inbox:
                     self._ready_for_session(group)
                 else:
                     self.ledger.waiting_group -= 1
-                    self.ledger.drop(group[0], "too many of its neighbours were lost")
+                    self._drop(group[0], "too many of its neighbours were lost")
             for number in alone:
                 self.ledger.waiting_group -= 1
-                self.ledger.drop(number, f"fewer than {self.groups.C - 1} others within {self.groups.within_px:g} px")
+                self._drop(number, f"fewer than {self.groups.C - 1} others within {self.groups.within_px:g} px")
                 self._store.remove(number)
 
     def take(self, most: int, window_s: float) -> Work | None:
@@ -377,6 +381,8 @@ class Inbox:
         with self._changed:
             self.ledger.queued -= len(ids)
             self.ledger.failed += len(ids)
+            for number in ids[:, 0].tolist():
+                self._arrived.pop(number, None)
             self._release_all(ids)
 
     def drop(self, ids: np.ndarray, reason: str) -> None:
@@ -384,7 +390,7 @@ class Inbox:
         with self._changed:
             self.ledger.queued -= len(ids)
             for number in ids[:, 0].tolist():
-                self.ledger.drop(number, reason)
+                self._drop(number, reason)
             self._release_all(ids)
 
     def _release_all(self, ids: np.ndarray) -> None:

@@ -47,7 +47,8 @@ class Pairing:
 
     def frame(self, number: int, time_s: float) -> tuple[float, float] | str | None:
         """Return a frame's position (x, y), None where it has to wait, or in words why it will never have one."""
-        found = self._by_id.get(number) if self.match == "id" else self._at_time(time_s)
+        # What is asked for once is kept no longer: memory does not grow with the scan.
+        found = self._by_id.pop(number, None) if self.match == "id" else self._at_time(time_s)
         if found is None:
             self._waiting[number] = time_s
         return _checked(found)
@@ -90,14 +91,11 @@ class Pairing:
         self._table = new.ids
         found = []
         for number, (x, y) in zip(new.ids[first:].tolist(), new.xy_px[first:].tolist(), strict=True):
-            if number in self._by_id:
-                continue
-            self._by_id[number] = (x, y)
             if number in self._waiting:
                 del self._waiting[number]
-                position = _checked((x, y))
-                if position is not None:
-                    found.append((number, position))
+                found.append((number, _checked((x, y)) or (x, y)))
+            else:
+                self._by_id.setdefault(number, (x, y))
         return found
 
     def _at_time(self, time_s: float) -> tuple[float, float] | str | None:
