@@ -6,6 +6,7 @@ import argparse
 import json
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +166,7 @@ class _Live:
         self.plan: Positions | None = None
         self.inbox: Inbox | None = None
         self.stop = threading.Event()
+        self.fetch_probe: Callable[[str], Any] | None = None
 
     # The sink of the source, whichever series is at it.
     def frame(self, frame: Any) -> None:
@@ -223,6 +225,7 @@ class _Live:
 
         arguments = self.arguments
         series.stop = self.stop
+        series.fetch_probe = self.fetch_probe
         series.journal = Journal(series_path(self.target.path, number))
         with ExitStack() as stack:
             publisher = None
@@ -292,10 +295,6 @@ class _Live:
                 probe = scan.probe
             if probe is None:
                 raise ReconstructionError(f"{arguments.probe}: has no probe; give another file with --probe")
-        if probe is None:
-            say(
-                "no probe is known: patches are weighted by a window, and patterns have no residual; give --probe FILE for both"
-            )
         where = None if arguments.centre is None else (round(arguments.centre[0]), round(arguments.centre[1]))
         return LiveOptions(
             image=image,
@@ -329,12 +328,14 @@ class _Live:
         names = tuple(arguments.attributes.split(","))
         if where == "attribute" and len(names) != 2:
             raise ReconstructionError(f"--attributes is {arguments.attributes!r}; expected two names, X,Y")
-        return PvaSource(
+        source = PvaSource(
             pv_name(arguments.source),
             pv_name(where) if where is not None and where.startswith(SCHEME) else None,
             attributes=(names[0], names[1]) if where == "attribute" else None,
             end=None if arguments.end is None else pv_name(arguments.end),
         )
+        self.fetch_probe = source.probe
+        return source
 
     def _inbox(self, options: LiveOptions) -> Inbox:
         from ptycho_runtime.live.groups import Groups

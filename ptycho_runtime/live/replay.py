@@ -55,7 +55,8 @@ def order_of(count: int, faults: Faults) -> np.ndarray:
 class Replay:
     """Serves `PREFIX:image` (NTNDArray), `PREFIX:positions` (NTTable: id, x, y in pixels) and `PREFIX:end` (frames sent, when all are).
 
-    A context manager. Each frame has the scan's own number as `uniqueId`, and attributes `x`, `y`, `domain` and `pixel_size_m`.
+    A context manager. Each frame has the scan's own number as `uniqueId`, and attributes `x`, `y`, `domain`, `pixel_size_m` and, where
+    the scan has a probe, `probe`: the name of a PV that holds it.
     """
 
     def __init__(self, scan: Scan, prefix: str, *, codec: str = "", port: int | None = None) -> None:
@@ -92,6 +93,8 @@ class Replay:
         self._positions = SharedPV(nt=self._table, initial=self._table.wrap([]))
         self._end = SharedPV(nt=NTScalar("l"), initial=0)
         names = {"image": self._image, "positions": self._positions, "end": self._end}
+        if self.scan.probe is not None:
+            names["probe"] = SharedPV(initial=self._value(probe_fields(self.scan.probe)))
         self._server = Server([{f"{self.prefix}:{name}": pv for name, pv in names.items()}], **server_settings(port))
         self.port = int(self._server.conf()["EPICS_PVAS_SERVER_PORT"])
 
@@ -153,7 +156,9 @@ class Replay:
         flat = np.ascontiguousarray(values).reshape(-1)
         codes = {name: code for code, name in SCALAR_TYPES.items()}
         packed = encoded(flat, self.codec) if self.codec else flat
-        facts = {"x": x, "y": y, "domain": self.scan.domain, "pixel_size_m": self.scan.pixel_size_m}
+        facts: dict[str, Any] = {"x": x, "y": y, "domain": self.scan.domain, "pixel_size_m": self.scan.pixel_size_m}
+        if self.scan.probe is not None:
+            facts["probe"] = f"{self.prefix}:probe"
         return self._value({
             "value": (_UNION[packed.dtype.name], packed),
             "codec": {"name": self.codec, "parameters": codes[flat.dtype.name]},
@@ -205,6 +210,13 @@ class Replay:
     def __exit__(self, *_: object) -> None:
         """Close it."""
         self.close()
+
+
+def probe_fields(probe: np.ndarray) -> dict[str, Any]:
+    """Return a probe (modes, N, N) complex64 as fields of an NTNDArray of axes (2, N, N, modes): real and imaginary part first."""
+    parts = np.ascontiguousarray(probe, np.complex64).view(np.float32)
+    sizes = (2, probe.shape[2], probe.shape[1], probe.shape[0])
+    return {"value": ("floatValue", parts.reshape(-1)), "dimension": [{"size": size} for size in sizes]}
 
 
 _UNION = {

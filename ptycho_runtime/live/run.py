@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,8 @@ class Series:
         self._detector: Detector | None = None
         self._domain: Domain = "intensity"
         self._finished = False
+        self.fetch_probe: Callable[[str], np.ndarray] | None = None
+        """Gets the probe that a stream names."""
 
     def run(self, resume: bool = False, say: Callable[[str], None] = lambda text: None) -> Outcome:
         """Return the image once the scan is over, a fault ends it, or `stop` is set."""
@@ -127,6 +129,10 @@ class Series:
                 if self.journal is not None and remembered is not None:
                     self.journal.go_on(core, remembered)
                 say(str(self.scale))
+                if self.options.probe is None:
+                    say(
+                        "no probe is known: patches are weighted by a window, and patterns have no residual; give --probe FILE for both"
+                    )
                 stitching = Behind(self._stitch, _BEHIND, "stitcher")
                 self._work(core, stitching)
                 stitching.finish()
@@ -161,6 +167,7 @@ class Series:
             self.stop.wait(0.02)
         first = self.inbox.first_frame
         self._domain = self._settled_domain(first)
+        self._settle_probe(first)
         options, N = self.options, self.model.export.N
         detector = Detector((first.values.shape[0], first.values.shape[1]), options.fit, options.centre, options.bad)
         if not detector.is_plain(N):
@@ -179,6 +186,15 @@ class Series:
             elif over:
                 return False
         return True
+
+    def _settle_probe(self, frame: Frame) -> None:
+        """Take the probe that the stream names, where none was given and it is one of the model's grid."""
+        said = frame.attributes.get("probe")
+        if self.options.probe is not None or self.fetch_probe is None or not isinstance(said, str) or self.options.fit:
+            return
+        probe = self.fetch_probe(said)
+        if probe.shape[-1] == self.model.export.N:
+            self.options = replace(self.options, probe=probe)
 
     def _settled_domain(self, frame: Frame) -> Domain:
         if self.options.domain is not None:

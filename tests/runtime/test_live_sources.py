@@ -12,10 +12,11 @@ import pytest
 from ptycho_runtime.errors import OutputError, ScanError
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.live.journal import Journal
+from ptycho_runtime.live.replay import probe_fields
 from ptycho_runtime.live.run import DEAD, LiveOptions
 from ptycho_runtime.live.scale import exactly_again, known_scale, scale_of_window
 from ptycho_runtime.live.sources.codecs import CODECS, decoded, encoded
-from ptycho_runtime.live.sources.ntndarray import attribute_position, frame_of, positions_of
+from ptycho_runtime.live.sources.ntndarray import attribute_position, frame_of, positions_of, probe_of
 from ptycho_runtime.live.sources.plan import read_plan
 from ptycho_runtime.live.store import Store
 from ptycho_runtime.live.values import FaultError, Frame
@@ -93,6 +94,21 @@ def test_what_is_no_image_is_a_fault(value: Any, message: str) -> None:
 def test_array_without_axes_is_no_frame() -> None:
     assert frame_of(ntndarray(None, ())) is None
     assert frame_of(ntndarray(VALUES.ravel(), (5, 3, 1))) is not None
+
+
+def test_probes() -> None:
+    rng = np.random.default_rng(0)
+    probe = (rng.normal(size=(3, 8, 8)) + 1j * rng.normal(size=(3, 8, 8))).astype(np.complex64)
+    fields = probe_fields(probe)
+    sizes = tuple(axis["size"] for axis in fields["dimension"])
+    assert np.array_equal(probe_of(ntndarray(fields["value"][1], sizes)), probe)
+    for values, axes in (
+        (fields["value"][1], (2, 8, 24)),
+        (fields["value"][1][:-1], sizes),
+        (np.full(384, np.nan, np.float32), sizes),
+    ):
+        with pytest.raises(FaultError, match="expected float32 of"):
+            probe_of(ntndarray(values, axes))
 
 
 def test_tables_of_positions() -> None:

@@ -11,6 +11,7 @@ from ptycho_runtime.files import printable
 from ptycho_runtime.live.sources.codecs import SCALAR_TYPES, decoded
 from ptycho_runtime.live.values import FaultError, Frame, Positions
 
+_MOST_MODES = 64
 _MOST_NUMBERS = 1 << 28  # of one frame
 
 
@@ -80,6 +81,22 @@ def attribute_position(frame: Frame, names: tuple[str, str]) -> Positions:
     x, y = (frame.attributes.get(name) for name in names)
     xy = [float(v) if isinstance(v, (int, float)) else np.nan for v in (x, y)]
     return Positions(np.array([xy]), np.array([frame.id]))
+
+
+def probe_of(value: Any) -> np.ndarray:
+    """Return an NTNDArray of axes (2, N, N, modes), float32, as a probe (modes, N, N) complex64.
+
+    Raises:
+        FaultError: it is none.
+    """
+    sizes = [int(axis.size) for axis in value.dimension]
+    parts = np.asarray(value.value)
+    plausible = len(sizes) == 4 and sizes[0] == 2 and sizes[1] == sizes[2] > 0 and 0 < sizes[3] <= _MOST_MODES
+    if not plausible or parts.dtype != np.float32 or parts.size != np.prod(sizes) or not np.isfinite(parts).all():
+        raise FaultError(
+            f"the probe of the stream is {parts.dtype} of axes {sizes}; expected float32 of (2, N, N, modes), finite"
+        )
+    return np.ascontiguousarray(parts).view(np.complex64).reshape(sizes[:0:-1])
 
 
 def positions_of(columns: Mapping[str, Any]) -> Positions | None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from ptycho_runtime.errors import PackageMissingError
-from ptycho_runtime.live.sources.ntndarray import attribute_position, frame_of, positions_of
+from ptycho_runtime.files import printable
+from ptycho_runtime.live.sources.ntndarray import attribute_position, frame_of, positions_of, probe_of
 from ptycho_runtime.live.values import FaultError, Sink
 
 SCHEME = "pva://"
 _QUEUE = 2000  # frames between server and client: beyond it the server leaves some out, which gaps in the ids show
 _TABLES = 16
+_ANSWER_S = 10.0
 
 
 def pv_name(text: str) -> str:
@@ -117,6 +121,19 @@ class PvaSource:
 
         request = f"field()record[queueSize={queue}]"
         return self._context.monitor(name, update, request=request, notify_disconnect=True)
+
+    def probe(self, name: str) -> np.ndarray:
+        """Return the probe (modes, N, N) complex64 that a PV holds, as `replay` serves it.
+
+        Raises:
+            FaultError: it holds none, or does not answer.
+        """
+        try:
+            return probe_of(self._context.get(name, timeout=_ANSWER_S))
+        except TimeoutError as error:
+            raise FaultError(
+                f"the stream names {printable(name)} for its probe, which does not answer; give --probe FILE"
+            ) from error
 
     def close(self) -> None:
         """See `Source.close`."""
