@@ -110,7 +110,11 @@ def test_function_of_its_own(demo: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("what", ["input", "output"])
 def test_graph_that_is_not_the_contracts(what: str, demo: Path, tmp_path: Path) -> None:
     def rename(model: Any) -> None:
-        getattr(model.graph, what)[0].name = "image"
+        named = getattr(model.graph, what)[0]
+        for node in model.graph.node:
+            node.input[:] = ["image" if name == named.name else name for name in node.input]
+            node.output[:] = ["image" if name == named.name else name for name in node.output]
+        named.name = "image"
 
     with pytest.raises(UnsafeGraphError, match=f"has the {what}s image"):
         open_export(reworked(demo, tmp_path / "w.zip", rename))
