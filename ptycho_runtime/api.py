@@ -282,6 +282,14 @@ class Reconstructor(Closing):
         Args:
             options: how the object is made.
             has_probe: the scan has a probe.
+
+        Examples:
+            >>> import ptycho_runtime
+            >>> from ptycho_runtime import ReconstructOptions, demo
+            >>> with ptycho_runtime.open(demo.MODEL, "cpu") as model:
+            ...     graphs = model.graphs(ReconstructOptions(), has_probe=True)
+            >>> graphs.autoencoder is None, graphs.batch
+            (True, 16)
         """
         from ptycho_runtime.image.core import Graphs
 
