@@ -55,6 +55,7 @@ def test_golden_reference_and_inputs_do_not_depend_on_the_number_of_threads() ->
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_the_whole_bundle_does_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
     one, two = (digests(threads, EXPORT, tmp_path / str(threads)) for threads in (1, 2))
     assert [line.split()[0] for line in one.splitlines()] == ["exports.json", "golden.npz", "wts.h5.zip"]
