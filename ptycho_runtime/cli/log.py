@@ -13,7 +13,7 @@ from typing import IO, Final, Literal
 from ptycho_runtime.errors import OutputError
 from ptycho_runtime.files import printable
 
-Level = Literal["error", "note", "detail", "answer"]
+Level = Literal["error", "warning", "note", "detail", "answer"]
 FIRST_LINE: Final = "# ptycho-export log"
 _HEAD_BYTES = len(FIRST_LINE)
 
@@ -33,8 +33,8 @@ class Voice:
         return self._file is None
 
     def heard(self, level: Level) -> bool:
-        """Say whether the terminal shows what is of this importance; errors and answers always are."""
-        return level in ("error", "answer") or (self.verbose if level == "detail" else not self.quiet)
+        """Say whether the terminal shows what is of this importance; errors, warnings and answers always are."""
+        return level in ("error", "warning", "answer") or (self.verbose if level == "detail" else not self.quiet)
 
     def note(self, level: Level, text: str) -> None:
         """Write lines to the log file, each with its time and importance."""

@@ -26,7 +26,9 @@ def voice_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("what is said")
     much = group.add_mutually_exclusive_group()
     much.add_argument("-v", "--verbose", action="store_true", help="say more: versions, times, what was given")
-    much.add_argument("-q", "--quiet", action="store_true", help="say nothing but the answer and errors; no progress")
+    much.add_argument(
+        "-q", "--quiet", action="store_true", help="say nothing but the answer, warnings and errors; no progress"
+    )
     group.add_argument(
         "--log-file", type=Path, metavar="FILE", help="append all that is said to a log, each line with its time"
     )

@@ -16,7 +16,7 @@ from ptycho_runtime.cli.options import (
     scan_options,
     sha256_option,
 )
-from ptycho_runtime.cli.terminal import say, show
+from ptycho_runtime.cli.terminal import show, warn
 from ptycho_runtime.cli.time_limit import timeout_option
 from ptycho_runtime.errors import ReconstructionError
 
@@ -77,9 +77,9 @@ def run(arguments: argparse.Namespace) -> int:
         read_scan(arguments.scan, model.export.N, read) as scan,
     ):
         for warning in scan.warnings:
-            say(f"{scan.name}: {warning}")
+            warn(f"{scan.name}: {warning}")
         for reason, frames in scan.skipped.items():
-            say(f"skipped {len(frames)}: {reason}")
+            warn(f"skipped {len(frames)}: {reason}")
         plan = prepare(model, scan, image, arguments.out)
     if arguments.json:
         facts = {"written": str(plan.path), "groups": plan.groups, "input_scale_factor": plan.factor}

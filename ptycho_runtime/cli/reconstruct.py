@@ -21,7 +21,7 @@ from ptycho_runtime.cli.options import (
 )
 from ptycho_runtime.cli.parts import in_parts, parts_options
 from ptycho_runtime.cli.parts import run as run_in_parts
-from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say, show
+from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say, show, warn
 from ptycho_runtime.cli.time_limit import timeout_option
 from ptycho_runtime.errors import ReconstructionError
 
@@ -123,9 +123,9 @@ def _reconstruct(
     if model.tuned is not None:
         say(f"batch {model.tuned.batch}, {model.tuned.threads} threads, as tuned on this host")
     for warning in scan.warnings:
-        say(f"{scan.name}: {warning}")
+        warn(f"{scan.name}: {warning}")
     for reason, frames in scan.skipped.items():
-        say(f"skipped {len(frames)}: {reason}: {', '.join(map(str, frames[:20]))}{'…' if len(frames) > 20 else ''}")
+        warn(f"skipped {len(frames)}: {reason}: {', '.join(map(str, frames[:20]))}{'…' if len(frames) > 20 else ''}")
     with ProgressBar() as progress:
         result = model.reconstruct(scan, how, progress)
     if "flagged" in arguments.exclude and not result.partial:
@@ -135,7 +135,7 @@ def _reconstruct(
             with ProgressBar() as progress:
                 result = model.reconstruct(result.scan.without(flagged, "flagged in a first image"), how, progress)
     if result.note and result.note != model.patches.note:
-        say(result.note)
+        warn(result.note)
     written = write_product(result, target)
     if arguments.json:
         show(json.dumps(report.document(result, written), indent=1))

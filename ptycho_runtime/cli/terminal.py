@@ -89,6 +89,11 @@ def complain(text: str) -> None:
     say(text, "error")
 
 
+def warn(text: str) -> None:
+    """Print one line on standard error, whatever is to be heard: what was done to a scan, or left out, that changes its image."""
+    say(text, "warning")
+
+
 def detail(text: str) -> None:
     """Print one line on standard error where `--verbose` asks for it."""
     say(text, "detail")

@@ -8,6 +8,7 @@ import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ptycho_runtime import demo
@@ -66,6 +67,25 @@ def test_quiet_leaves_the_answer_and_errors(scan_of_20: list[str], capsys: pytes
     assert capsys.readouterr().err.startswith("ptycho-runtime: nothing.npz: no such file")
 
 
+def test_quiet_leaves_warnings_of_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with np.load(demo.SCAN) as data:
+        arrays = {name: data[name][:22] for name in ("diff3d", "xcoords", "ycoords")}
+    np.savez(tmp_path / "s.npz", probeGuess=np.zeros((64, 64), complex), **arrays)
+    names = [
+        str(demo.MODEL),
+        str(tmp_path / "s.npz"),
+        "-o",
+        str(tmp_path / "o.npz"),
+        "--intensity",
+        "--position-unit",
+        "px",
+    ]
+    assert main.run(["reconstruct", *names, "--quiet", "--exclude", "3"]) == 0
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("ptycho-runtime: s.npz: the probe is not used: it is zero everywhere")
+    assert said[1] == "ptycho-runtime: skipped 1: left out with --exclude: 3"
+
+
 def test_verbose_says_versions_and_time(capsys: pytest.CaptureFixture[str]) -> None:
     assert main.run(["inspect", str(demo.MODEL), "--verbose"]) == 0
     said = capsys.readouterr().err
@@ -82,7 +102,8 @@ def test_log_gets_all_that_is_said_with_its_time(
     first, *lines = log.read_text().splitlines()
     assert first == FIRST_LINE
     assert all(
-        re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (error|note|detail|answer) ", x) for x in lines
+        re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (error|warning|note|detail|answer) ", x)
+        for x in lines
     )
     text = "\n".join(lines)
     assert re.search(r"answer (not )?trusted: object \d+ x \d+ px", text)
