@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parents[1]
 BUNDLES = ROOT / "tests" / "data" / "bundles"
@@ -18,6 +20,13 @@ CNN_NAMES = (
     "cnn-2026-07-n64-g1-demo",
 )
 NAMES = (*CNN_NAMES, "ffno-2026-07-n64-g1")
+# Their eager models are held against PtychoPINN's numbers in every run; an export with its proof takes most of a minute each.
+LONG_NAMES = ("cnn-2025-11-n64-g2", "cnn-2026-02-n64-g1", "cnn-2026-02-n64-g2")
+
+
+def each(names: Iterable[str]) -> list[object]:
+    """Return parameters of a test that exports bundles: those of `LONG_NAMES` are run by `make test-all` alone."""
+    return [pytest.param(name, marks=pytest.mark.long) if name in LONG_NAMES else name for name in names]
 
 
 def bundle_path(name: str) -> Path:

@@ -102,7 +102,7 @@ class TestMultiplyAdds:
             multiply_adds(model)
 
     def test_graph_of_a_shared_bundle(self, exported: Callable[[str], ExportResult]) -> None:
-        data = members(exported("cnn-2026-02-n64-g1").bundle)[c.onnx_member(GRAPH)]
+        data = members(exported("cnn-2026-07-n64-g1-demo").bundle)[c.onnx_member(GRAPH)]
         counts = multiply_adds_by_node(data)
         # The first convolution: 3 × 3 from one pattern to 32 channels, on 64 × 64 pixels.
         assert next(iter(counts.values())) == 64 * 64 * 32 * 9

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import onnxruntime
 import pytest
-from sample_bundles import NAMES, members
+from sample_bundles import NAMES, each, members
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -35,7 +35,7 @@ def judge(recorded: dict[str, Figures], found: dict[str, Figures]) -> None:
         warnings.warn(f"{line}; {advice}", stacklevel=2)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", each(NAMES))
 def test_no_graph_costs_more_than_recorded(name: str, exported: Exported) -> None:
     recorded = {key: value for key, value in load_record()["graphs"].items() if key.startswith(f"{name}/")}
     judge(recorded, cost.bundle_figures(name, exported(name).bundle))

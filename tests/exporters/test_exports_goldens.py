@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from sample_bundles import NAMES, golden, members, relative_l2
+from sample_bundles import NAMES, each, golden, members, relative_l2
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -50,7 +50,7 @@ def run_torchscript(data: bytes, inputs: dict[str, np.ndarray], model: onnx.Mode
 
 # From the end, while another process exports from the beginning for test_cost: neither waits for the other.
 @pytest.mark.parametrize("runtime", ["onnx", "torchscript"])
-@pytest.mark.parametrize("name", NAMES[::-1])
+@pytest.mark.parametrize("name", each(NAMES[::-1]))
 def test_stored_files_equal_ptychopinn(name: str, runtime: str, exported: Exported) -> None:
     stored, wanted = members(exported(name).bundle), golden(name)
     found: dict[str, np.ndarray] = {}
@@ -72,7 +72,7 @@ def test_stored_files_equal_ptychopinn(name: str, runtime: str, exported: Export
         assert relative_l2(value, wanted[key]) <= 1e-5, key
 
 
-@pytest.mark.parametrize("name", ["cnn-2026-02-n64-g2", "cnn-2026-07-n64-g2"])
+@pytest.mark.parametrize("name", each(["cnn-2026-02-n64-g2", "cnn-2026-07-n64-g2"]))
 def test_result_of_a_pattern_does_not_depend_on_its_batch(name: str, exported: Exported) -> None:
     stored, inputs = members(exported(name).bundle), feed(name)
     alone = {k: v if k.startswith("probe") else v[:1] for k, v in inputs.items()}
@@ -97,6 +97,7 @@ def test_onnx_file_describes_itself(graph: str, exported: Exported) -> None:
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
 
 
+@pytest.mark.long
 def test_oldest_era_uses_its_own_scale_formula(exported: Exported) -> None:
     model = onnx.load_from_string(members(exported("cnn-2025-11-n64-g2").bundle)[c.onnx_member("diffraction_to_obj")])
     told = {p.key: p.value for p in model.metadata_props}

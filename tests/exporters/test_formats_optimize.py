@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
-from sample_bundles import members
+from sample_bundles import each, members
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -194,7 +194,7 @@ def test_export_rounds_no_worse_than_eager(exported: Callable[[str], ExportResul
     assert onnx_ < 2.0 * eager
 
 
-@pytest.mark.parametrize("name", ["cnn-2025-11-n64-g2", "cnn-2026-07-n64-g1-demo"])
+@pytest.mark.parametrize("name", each(["cnn-2025-11-n64-g2", "cnn-2026-07-n64-g1-demo"]))
 def test_exported_heads_work_on_the_small_image_and_the_encoder_runs_once(
     name: str, exported: Callable[[str], ExportResult]
 ) -> None:

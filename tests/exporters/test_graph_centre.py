@@ -62,7 +62,12 @@ def test_convolutions_that_never_reach_the_middle_are_gone(exported: Callable[[s
 
 
 @pytest.mark.parametrize(
-    ("name", "share"), [("cnn-2026-07-n64-g1-demo", 0.90), ("cnn-2026-02-n64-g1", 0.93), ("cnn-2025-11-n64-g2", 0.93)]
+    ("name", "share"),
+    [
+        ("cnn-2026-07-n64-g1-demo", 0.90),
+        pytest.param("cnn-2026-02-n64-g1", 0.93, marks=pytest.mark.long),
+        pytest.param("cnn-2025-11-n64-g2", 0.93, marks=pytest.mark.long),
+    ],
 )
 def test_centre_needs_fewer_multiply_adds(name: str, share: float, exported: Callable[[str], ExportResult]) -> None:
     stored = members(exported(name).bundle)

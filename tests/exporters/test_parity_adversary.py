@@ -31,7 +31,7 @@ from ptycho_torch import load_torch_bundle  # noqa: E402
 from ptycho_torch.errors import UnsafeContentError  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
-OTHER = "cnn-2026-02-n64-g1"
+OTHER = "cnn-2026-07-n64-g1-demo"
 AUTO = "autoencoder"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_bundles import BUNDLES, DEMO, bundle_path, changed, members
+from sample_bundles import BUNDLES, DEMO, bundle_path, changed, each, members
 from shared_exports import TINY, tiny_bundle, traced_before
 from tampering import with_flipped_weight
 
@@ -34,7 +34,7 @@ SMALL = "ffno-2026-07-n64-g1"
 
 
 class TestStore:
-    @pytest.mark.parametrize("name", ["cnn-2025-11-n64-g2", "cnn-2026-07-n64-g2", SMALL])
+    @pytest.mark.parametrize("name", each(["cnn-2025-11-n64-g2", "cnn-2026-07-n64-g2", SMALL]))
     def test_original_members_stay_byte_for_byte_and_in_order(self, name: str, exported: Exported) -> None:
         source, result = members(bundle_path(name)), members(exported(name).bundle)
         assert list(result)[: len(source)] == list(source)
