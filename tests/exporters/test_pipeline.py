@@ -191,7 +191,7 @@ class TestVerify:
         report = verify_bundle(changed(bundle, tmp_path / "w.zip", new), batches=(1, 3))
         assert not report.passed
         # What lies behind the network is a row of its own, and may be the worse of the two.
-        assert re.match(rf"parity failed: {graph} onnx( behind its network)? on cpu", report.summary())
+        assert re.match(rf"parity failed: {graph} onnx( behind its network| by layer)? on cpu", report.summary())
         assert (graph, "onnx") in {(row.graph, row.runtime) for row in report.failures()}
         assert "relative L2" in report.summary()
         assert (f"{graph}/model.onnx is not the file that was exported" in report.summary()) == (digest == "kept")
