@@ -41,6 +41,7 @@ assert sys.modules["torch"] is None
 """
 
 
+@pytest.mark.long
 def test_bundle_saved_loaded_exported_and_run_in_processes_of_their_own(tmp_path: Path) -> None:
     steps = (
         ["-c", SAVE],
