@@ -159,7 +159,7 @@ def print_report(report: ParityReport) -> None:
 @contextmanager
 def _progress(name: str) -> Iterator[Say]:
     label = Path(name).name
-    if not VOICE.heard("note"):
+    if not VOICE.shows_progress:
         yield lambda text: VOICE.note("note", f"{label}: {text}")
         return
     if not messages.is_terminal:

@@ -52,7 +52,9 @@ def voiced(command: click.Command) -> click.Command:
     """Give a command the options that decide what is said, and its examples; returns it."""
     command.params += [
         click.Option(["-v", "--verbose"], is_flag=True, help="Say more: what was given."),
-        click.Option(["-q", "--quiet"], is_flag=True, help="Say nothing but the answer and errors."),
+        click.Option(
+            ["-q", "--quiet"], count=True, help="No progress; twice: nothing but the answer, warnings and errors."
+        ),
         click.Option(
             ["--log-file"],
             type=click.Path(path_type=Path),
@@ -66,7 +68,7 @@ def voiced(command: click.Command) -> click.Command:
     assert inner is not None  # each of ours has one
 
     @functools.wraps(inner)
-    def callback(*given: Any, verbose: bool, quiet: bool, log_file: Path | None, **chosen: Any) -> Any:
+    def callback(*given: Any, verbose: bool, quiet: int, log_file: Path | None, **chosen: Any) -> Any:
         try:
             with VOICE.set(quiet=quiet, verbose=verbose, log_file=log_file):
                 return inner(*given, **chosen)

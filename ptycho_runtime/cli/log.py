@@ -23,7 +23,7 @@ class Voice:
 
     def __init__(self) -> None:
         """Say what is usual, to the terminal alone."""
-        self.quiet = False
+        self.quiet = 0
         self.verbose = False
         self._file: IO[bytes] | None = None
 
@@ -34,7 +34,12 @@ class Voice:
 
     def heard(self, level: Level) -> bool:
         """Say whether the terminal shows what is of this importance; errors, warnings and answers always are."""
-        return level in ("error", "warning", "answer") or (self.verbose if level == "detail" else not self.quiet)
+        return level in ("error", "warning", "answer") or (self.verbose if level == "detail" else self.quiet < 2)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Say whether the terminal shows how far a command is."""
+        return self.quiet == 0
 
     def note(self, level: Level, text: str) -> None:
         """Write lines to the log file, each with its time and importance."""
@@ -46,15 +51,20 @@ class Voice:
             self._file.write(lines.encode("utf-8", "backslashreplace"))
 
     @contextlib.contextmanager
-    def set(self, *, quiet: bool, verbose: bool, log_file: Path | None) -> Iterator[None]:
+    def set(self, *, quiet: int, verbose: bool, log_file: Path | None) -> Iterator[None]:
         """Speak so within the block.
+
+        Args:
+            quiet: 1 is without progress; with 2, what was read and how it is run is said in the log file alone.
+            verbose: details too.
+            log_file: gets all that is said, each line with its time.
 
         Raises:
             OutputError: the log file cannot be written, or is a file that is no earlier log.
         """
         before = self.quiet, self.verbose, self._file
         opened = None if log_file is None else _opened(log_file)
-        self.quiet, self.verbose = quiet and not verbose, verbose
+        self.quiet, self.verbose = 0 if verbose else quiet, verbose
         self._file = opened if opened is not None else self._file
         try:
             yield

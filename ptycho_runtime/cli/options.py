@@ -27,7 +27,11 @@ def voice_options(command: argparse.ArgumentParser) -> None:
     much = group.add_mutually_exclusive_group()
     much.add_argument("-v", "--verbose", action="store_true", help="say more: versions, times, what was given")
     much.add_argument(
-        "-q", "--quiet", action="store_true", help="say nothing but the answer, warnings and errors; no progress"
+        "-q",
+        "--quiet",
+        action="count",
+        default=0,
+        help="no progress; twice: nothing but the answer, warnings and errors",
     )
     group.add_argument(
         "--log-file", type=Path, metavar="FILE", help="append all that is said to a log, each line with its time"

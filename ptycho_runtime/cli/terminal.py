@@ -41,7 +41,7 @@ class ProgressBar:
 
     def show(self, done: int, total: int) -> None:
         """Show that so many groups are through."""
-        if not VOICE.heard("note"):
+        if not VOICE.shows_progress:
             return
         if sys.stderr.isatty():
             if self.bar is None:

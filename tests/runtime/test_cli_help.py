@@ -58,16 +58,22 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert re.fullmatch(r"ptycho-runtime \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
-def test_quiet_leaves_the_answer_and_errors(scan_of_20: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main.run([*scan_of_20, "--quiet", "--json"]) == 0
+def test_quiet_twice_leaves_the_answer_and_errors(scan_of_20: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([*scan_of_20, "-qq", "--json"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     assert json.loads(printed.out)["patterns"] == 22
-    assert main.run(["inspect", "nothing.npz", "--quiet"]) == 2
+    assert main.run(["inspect", "nothing.npz", "-qq"]) == 2
     assert capsys.readouterr().err.startswith("ptycho-runtime: nothing.npz: no such file")
 
 
-def test_quiet_leaves_warnings_of_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_leaves_what_was_understood(scan_of_20: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run([*scan_of_20, "--quiet", "--threads", "4096"]) == 0
+    said = capsys.readouterr().err
+    assert re.search(r"sha256 [0-9a-f]{64}\n.* patterns of 64 px, .*\n.*4096 threads were asked for, capped at", said)
+
+
+def test_quiet_twice_leaves_warnings_of_a_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with np.load(demo.SCAN) as data:
         arrays = {name: data[name][:22] for name in ("diff3d", "xcoords", "ycoords")}
     np.savez(tmp_path / "s.npz", probeGuess=np.zeros((64, 64), complex), **arrays)
@@ -80,7 +86,7 @@ def test_quiet_leaves_warnings_of_a_scan(tmp_path: Path, capsys: pytest.CaptureF
         "--position-unit",
         "px",
     ]
-    assert main.run(["reconstruct", *names, "--quiet", "--exclude", "3"]) == 0
+    assert main.run(["reconstruct", *names, "-qq", "--exclude", "3"]) == 0
     said = capsys.readouterr().err.splitlines()
     assert said[0].startswith("ptycho-runtime: s.npz: the probe is not used: it is zero everywhere")
     assert said[1] == "ptycho-runtime: skipped 1: left out with --exclude: 3"
