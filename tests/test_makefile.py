@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,19 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 STUB = f"#!{sys.executable}\nimport json, sys\nprint(json.dumps(sys.argv[1:]))\n"
+GIVEN_BY_MAKE = (
+    "BUNDLE",
+    "OUT",
+    "SCAN",
+    "BUDGET",
+    "GIVEN",
+    "PYTHON",
+    "VENV",
+    "BASE",
+    "MAKEFLAGS",
+    "MAKELEVEL",
+    "MFLAGS",
+)
 
 
 def made(folder: Path, *arguments: str) -> list[str]:
@@ -21,7 +35,9 @@ def made(folder: Path, *arguments: str) -> list[str]:
     stub.write_text(STUB)
     stub.chmod(0o755)
     command = ["make", "-s", "-C", str(ROOT), f"PYTHON={stub}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder)
+    # As from a shell: `make test` has given its own values to this process.
+    env = {name: value for name, value in os.environ.items() if name not in GIVEN_BY_MAKE}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, env=env)
     found: list[str] = json.loads(done.stdout)
     return found
 
