@@ -163,6 +163,7 @@ def made(exported: Callable[[str], ExportResult], tmp_path_factory: pytest.TempP
         yield export_bundle(DEMO, tmp_path_factory.mktemp("reduced"), options)
 
 
+@pytest.mark.long
 class TestStored:
     def test_fastest_way_is_stored_beside_float32(self, made: ExportResult) -> None:
         stored = members(made.bundle)
@@ -231,6 +232,7 @@ def with_other_weights(made: ExportResult, folder: Path) -> Path:
     return changed(made.bundle, folder / "bad.zip", {name: data, c.EXPORTS_JSON: json.dumps(info).encode()})
 
 
+@pytest.mark.long
 class TestOnAHost:
     def test_scan_is_reconstructed_in_reduced_precision_within_the_budget(self, made: ExportResult) -> None:
         scan = read_scan(SCAN, 64)
