@@ -11,6 +11,7 @@ from typing import Final, Literal, TypedDict
 
 SCHEMA: Final = "ptycho-export/exports"
 SCHEMA_VERSION: Final = 2
+CREATOR: Final = "ptycho-runtime"  # the mark by which this project knows its own results again, in every format
 
 GraphName = Literal["diffraction_to_obj", "autoencoder", "diffraction_to_obj_centre"]
 DIFFRACTION_TO_OBJ: Final[GraphName] = "diffraction_to_obj"

@@ -14,6 +14,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+EXIT_NOT_TRUSTED = 5  # with --strict: done, but not to be believed
+
+
+def exit_code_of(verdict: str, *, strict: bool) -> int:
+    """Return with which code a command ends whose image has this verdict: 0, unless it is asked to be strict."""
+    return EXIT_NOT_TRUSTED if strict and verdict == "not trusted" else 0
+
 
 class PtychoExportError(Exception):
     """Root of every error that this project raises on purpose."""

@@ -17,14 +17,16 @@ from ptycho_runtime.cli.options import (
     chosen_image,
     cuda_graph_option,
     device_options,
+    domain_options,
     examples,
+    fit_options,
     image_options,
     positive,
     sha256_option,
 )
-from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, complain, say, show
+from ptycho_runtime.cli.terminal import EXIT_STOPPED, complain, say, show
 from ptycho_runtime.cli.time_limit import timeout_option
-from ptycho_runtime.errors import PtychoExportError, ReconstructionError
+from ptycho_runtime.errors import PtychoExportError, ReconstructionError, exit_code_of
 
 if TYPE_CHECKING:
     from ptycho_runtime.api import Reconstructor
@@ -66,16 +68,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         type=positive,
         help="frames after which a frame's neighbours are final, on a raster a line and one",
     )
-    domain = command.add_mutually_exclusive_group()
-    for name, text in (("amplitude", "amplitudes"), ("intensity", "intensities (counts)")):
-        domain.add_argument(f"--{name}", dest="domain", action="store_const", const=name, help=f"frames are {text}")
-    fit = command.add_mutually_exclusive_group()
-    for how, text in (
-        ("crop", "cut frames to the model's size"),
-        ("pad", "pad them with zeros"),
-        ("bin", "add up blocks of pixels"),
-    ):
-        fit.add_argument(f"--{how}", dest="fit", action="store_const", const=how, help=text)
+    domain_options(command, "frames")
+    fit_options(command, "frames")
     command.add_argument("--centre", type=centre, metavar="ROW,COL", help="zero frequency in the frames")
     command.add_argument("--mask", type=Path, help="bad pixels, not zero where bad: .npy, .npz or HDF5")
     command.add_argument("--probe", type=Path, help="a scan file or Ptychodus product that has the probe")
@@ -261,8 +255,7 @@ class _Live:
                 again = exactly_again(outcome.scale, outcome.whole_scale, self.model.export.path)
                 if again:
                     say(again)
-            if self.arguments.strict and outcome.result.trust.verdict == "not trusted":
-                code = EXIT_NOT_TRUSTED
+            code = exit_code_of(outcome.result.trust.verdict, strict=self.arguments.strict)
         else:
             say("no frame was placed: there is no image")
         if outcome.stopped:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptycho_runtime.cli.options import examples, figure_option
-from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, say, show
+from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.cli.time_limit import timeout_option
+from ptycho_runtime.errors import exit_code_of
 
 if TYPE_CHECKING:
     from ptycho_runtime.image.products.target import Target
@@ -58,7 +59,7 @@ class Merged:
         if self.note:
             say(self.note)
         show(json.dumps(self.document, indent=1) if as_json else "\n".join(self.lines))
-        return EXIT_NOT_TRUSTED if strict and self.verdict == "not trusted" else 0
+        return exit_code_of(self.verdict, strict=strict)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -138,15 +138,27 @@ def chosen_image(arguments: argparse.Namespace) -> ReconstructOptions:
     )
 
 
+def domain_options(command: argparse._ActionsContainer, what: str) -> None:
+    """Add what patterns, or frames, are."""
+    domain = command.add_mutually_exclusive_group()
+    for name, text in (("amplitude", "amplitudes"), ("intensity", "intensities (counts)")):
+        domain.add_argument(f"--{name}", dest="domain", action="store_const", const=name, help=f"{what} are {text}")
+
+
+def fit_options(command: argparse._ActionsContainer, what: str) -> None:
+    """Add how patterns, or frames, of another size become the model's."""
+    fit = command.add_mutually_exclusive_group()
+    for how, text in (
+        ("crop", f"cut {what} to the model's size"),
+        ("pad", "pad them with zeros"),
+        ("bin", "add up blocks of pixels"),
+    ):
+        fit.add_argument(f"--{how}", dest="fit", action="store_const", const=how, help=text)
+
+
 def scan_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("what a scan file may leave open")
-    domain = group.add_mutually_exclusive_group()
-    domain.add_argument(
-        "--amplitude", dest="domain", action="store_const", const="amplitude", help="patterns are amplitudes"
-    )
-    domain.add_argument(
-        "--intensity", dest="domain", action="store_const", const="intensity", help="patterns are intensities (counts)"
-    )
+    domain_options(group, "patterns")
     group.add_argument(
         "--config", type=Path, metavar="FILE.toml", help="options of a beamline; what stands here too counts more"
     )
@@ -190,13 +202,17 @@ def scan_options(command: argparse.ArgumentParser) -> None:
         "--incomplete", action="store_true", help="take the frames that are there, of a file that lacks some still"
     )
     group.add_argument("--follow-links", action="store_true", help="let HDF5 links lead out of the scan's folder")
-    fit = group.add_mutually_exclusive_group()
-    for how, text in (
-        ("crop", "cut patterns to the model's size"),
-        ("pad", "pad them with zeros"),
-        ("bin", "add up blocks of pixels"),
-    ):
-        fit.add_argument(f"--{how}", dest="fit", action="store_const", const=how, help=text)
+    fit_options(group, "patterns")
+
+
+def read_files(arguments: argparse.Namespace) -> dict[str, Path | None]:
+    """Return the files that a command reads which takes a bundle, a scan and `scan_options`, by what they are: none is overwritten."""
+    return {
+        "bundle": arguments.bundle,
+        "scan": arguments.scan,
+        "positions file": arguments.positions,
+        "mask": arguments.mask,
+    }
 
 
 def read_options(arguments: argparse.Namespace) -> ReadOptions:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptycho_runtime.cli.options import chosen_image, chosen_run, positive, read_options, voice_options
+from ptycho_runtime.cli.options import chosen_image, chosen_run, positive, read_files, read_options, voice_options
 from ptycho_runtime.cli.terminal import ProgressBar, say, show
 from ptycho_runtime.errors import ReconstructionError
 
@@ -133,13 +133,9 @@ def _run_on_cluster(arguments: argparse.Namespace) -> int:
         raise ReconstructionError(
             "--dask makes a plan and its parts itself; leave out --plan, --part, --parts and --exclude flagged"
         )
-    inputs = {
-        "bundle": arguments.bundle,
-        "scan": arguments.scan,
-        "positions file": arguments.positions,
-        "mask": arguments.mask,
-    }
-    target = check_target(arguments.out.absolute(), inputs, force=arguments.force, figure=arguments.figure)
+    target = check_target(
+        arguments.out.absolute(), read_files(arguments), force=arguments.force, figure=arguments.figure
+    )
     if not arguments.scan.is_file():
         raise FileNotFoundError(f"{arguments.scan}: no such scan")
     work = PartsWork(

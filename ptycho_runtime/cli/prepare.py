@@ -11,6 +11,7 @@ from ptycho_runtime.cli.options import (
     chosen_run,
     examples,
     image_options,
+    read_files,
     read_options,
     run_options,
     scan_options,
@@ -58,13 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ptycho_runtime.many.plan import prepare
     from ptycho_runtime.scan.read import read_scan
 
-    inputs = {
-        "bundle": arguments.bundle,
-        "scan": arguments.scan,
-        "positions file": arguments.positions,
-        "mask": arguments.mask,
-    }
-    check_place(arguments.out, "plan", inputs, force=arguments.force)
+    check_place(arguments.out, "plan", read_files(arguments), force=arguments.force)
     if "flagged" in arguments.exclude:
         raise ReconstructionError(
             "parts know of no first image whose flags they could leave out; leave out --exclude flagged, and give their numbers"

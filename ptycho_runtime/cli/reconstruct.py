@@ -14,6 +14,7 @@ from ptycho_runtime.cli.options import (
     examples,
     figure_option,
     image_options,
+    read_files,
     read_options,
     run_options,
     scan_options,
@@ -21,9 +22,9 @@ from ptycho_runtime.cli.options import (
 )
 from ptycho_runtime.cli.parts import in_parts, parts_options
 from ptycho_runtime.cli.parts import run as run_in_parts
-from ptycho_runtime.cli.terminal import EXIT_NOT_TRUSTED, EXIT_STOPPED, ProgressBar, say, show, warn
+from ptycho_runtime.cli.terminal import EXIT_STOPPED, ProgressBar, say, show, warn
 from ptycho_runtime.cli.time_limit import timeout_option
-from ptycho_runtime.errors import ReconstructionError
+from ptycho_runtime.errors import ReconstructionError, exit_code_of
 
 if TYPE_CHECKING:
     from ptycho_runtime.api import Reconstructor
@@ -87,13 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ReconstructionError("where the result goes is not said; give -o FILE, or --dry-run to look first")
     if in_parts(arguments):
         return run_in_parts(arguments)
-    inputs = {
-        "bundle": arguments.bundle,
-        "scan": arguments.scan,
-        "positions file": arguments.positions,
-        "mask": arguments.mask,
-    }
-    target = check_target(arguments.out, inputs, force=arguments.force, figure=arguments.figure)
+    target = check_target(arguments.out, read_files(arguments), force=arguments.force, figure=arguments.figure)
     how = chosen_image(arguments)
     with (
         ptycho_runtime.open(
@@ -143,7 +138,7 @@ def _reconstruct(
         show("\n".join(report.lines(result, written)))
     if result.partial:
         return EXIT_STOPPED
-    return EXIT_NOT_TRUSTED if arguments.strict and result.trust.verdict == "not trusted" else 0
+    return exit_code_of(result.trust.verdict, strict=arguments.strict)
 
 
 def _look(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,6 @@ from ptycho_runtime.files import one_line, shown
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
-EXIT_NOT_TRUSTED = 5  # with --strict: done, but not to be believed
 EXIT_STOPPED = 130  # by Ctrl-C, as shells have it; what was finished is written
 TRACEBACK = "PTYCHO_RUNTIME_TRACEBACK"
 _LINE_EVERY_S = 10.0

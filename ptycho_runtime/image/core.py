@@ -11,11 +11,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 
 from ptycho_runtime import contract as c
+from ptycho_runtime.closing import Closing
 from ptycho_runtime.engine.session import Session
 from ptycho_runtime.engine.variants import OpenedVariant
 from ptycho_runtime.errors import ReconstructionError
@@ -89,7 +89,7 @@ class Assembled:
     rings: RingCorrelation | None
 
 
-class Core:
+class Core(Closing):
     """Patterns to one image: `run` in one thread, `take` and all else in another or the same.
 
     Examples:
@@ -227,14 +227,6 @@ class Core:
     def close(self) -> None:
         """Give the files of patches and amplitudes back."""
         self.evidence.close()
-
-    def __enter__(self) -> Self:
-        """Return the core."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
 
     def numbered(self, ids: np.ndarray, positions_px: np.ndarray) -> np.ndarray:
         """Return the evidence's numbers of ids of any shape, which are made known with their positions (…, 2) where they are new."""

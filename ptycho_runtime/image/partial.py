@@ -50,7 +50,7 @@ def made_with(core: Core) -> dict[str, Any]:
     return {
         "model": export.sha256,
         "engine_device": core.graphs.patches.device,
-        "outputs": sorted(core.session.outputs) if hasattr(core.session, "outputs") else [],
+        "outputs": sorted(core.session.outputs),
         "domain": export.domain,
         "N": export.N,
         "crop_px": core.stitcher.crop_px,
@@ -102,18 +102,15 @@ def absorb(core: Core, part: PartialState) -> None:
         if name not in ("ids", "positions_px"):
             values[numbers[done]] = arrays[name][done]
     C = int(arrays["copies"])
-    old = np.arange(len(numbers))
     if C > 1:
         groups = np.flatnonzero(arrays["members"][:, 0] >= 0)
         evidence.keep_groups(numbers[arrays["members"][groups]])
     records = (numbers[:, None] * C + np.arange(C)).reshape(-1)
-    for which in _chunks(np.flatnonzero(arrays["patch_copies"][: len(old) * C])):
+    for which in _chunks(np.flatnonzero(arrays["patch_copies"][: len(numbers) * C])):
         evidence.keep_patches(records[which], part.patches.get(which))
     for which in _chunks(np.flatnonzero(arrays["amplitude_copies"])):
         evidence.keep_amplitudes(numbers[which], part.amplitudes.get(which))
-    core.stitcher.absorb(core.stitcher.with_state(arrays))
-    if core.scales is not None and "products" in arrays:
-        core.scales.absorb(arrays["products"])
+    _add_sums(core, arrays)
     core.groups += int(arrays["groups"])
 
 
@@ -133,10 +130,14 @@ def resume(core: Core, made: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
         evidence.keep_groups(arrays["members"][groups])
     evidence.patches.holds(arrays["patch_copies"])
     evidence.amplitudes.holds(arrays["amplitude_copies"])
+    _add_sums(core, arrays)
+    core.groups = int(arrays["groups"])
+
+
+def _add_sums(core: Core, arrays: Mapping[str, np.ndarray]) -> None:
     core.stitcher.absorb(core.stitcher.with_state(arrays))
     if core.scales is not None and "products" in arrays:
         core.scales.absorb(arrays["products"])
-    core.groups = int(arrays["groups"])
 
 
 def _refuse_others(core: Core, made: Mapping[str, Any]) -> None:

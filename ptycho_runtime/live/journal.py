@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.errors import OutputError, ReconstructionError
 from ptycho_runtime.export.npz import read_npz
 from ptycho_runtime.files import replacing
 from ptycho_runtime.image.core import Core
 from ptycho_runtime.image.partial import resume, state_of
-from ptycho_runtime.image.products.values import CREATOR
 
 _STATE = "state.npz"
 _MOST_BYTES = 1 << 34

@@ -8,13 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from ptycho_runtime.errors import OutputError
+from ptycho_runtime.errors import OutputError, exit_code_of
 from ptycho_runtime.many.one_scan import Task, Work
-from ptycho_runtime.many.records import EXIT_NOT_TRUSTED, ScanRecord
+from ptycho_runtime.many.records import ScanRecord
 from ptycho_runtime.many.results import Results
-from ptycho_runtime.many.summary import write_summary
-
-_SUMMARY_EVERY_S = 30.0  # of a batch that is at it
+from ptycho_runtime.many.summary import EVERY_S, write_summary
 
 Finished = Callable[[ScanRecord, int, int], None]
 """Called with (record, scans that are done, scans in all)."""
@@ -48,12 +46,12 @@ def plan_batch(
         )
     found = [results.done(work, scan) if resume else None for scan in scans]
     # As strict as is asked for now.
-    done = [replace(record, exit_code=_code(work, record)) for record in found if record is not None]
+    done = [
+        replace(record, exit_code=exit_code_of(record.verdict, strict=work.strict))
+        for record in found
+        if record is not None
+    ]
     return done, [results.task(scan) for scan, record in zip(scans, found, strict=True) if record is None]
-
-
-def _code(work: Work, record: ScanRecord) -> int:
-    return EXIT_NOT_TRUSTED if work.strict and record.verdict == "not trusted" else 0
 
 
 def run_batch(
@@ -78,14 +76,10 @@ def run_batch(
         for record in executor.run(tasks):
             records.append(record)
             finished(record, len(records), total)
-            if time.monotonic() - written > _SUMMARY_EVERY_S:
-                write_summary(work.folder, _sorted(records), total)
+            if time.monotonic() - written > EVERY_S:
+                write_summary(work.folder, records, total)
                 written = time.monotonic()
     finally:
         # Stopped by Ctrl-C too: what is done is summed up.
-        write_summary(work.folder, _sorted(records), total)
-    return _sorted(records)
-
-
-def _sorted(records: list[ScanRecord]) -> list[ScanRecord]:
+        write_summary(work.folder, records, total)
     return sorted(records, key=lambda record: record.scan)

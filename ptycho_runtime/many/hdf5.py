@@ -16,9 +16,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.errors import OutputError, ReconstructionError
 from ptycho_runtime.image.products.target import refuse_foreign, refuse_input, refuse_unwritable
-from ptycho_runtime.image.products.values import CREATOR
 
 _PAGE_BYTES = 4096
 _SEAL = b"sha256: "

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_runtime.engine.options import RunOptions
-from ptycho_runtime.errors import PtychoExportError
+from ptycho_runtime.errors import PtychoExportError, exit_code_of
 from ptycho_runtime.image.options import ReconstructOptions
-from ptycho_runtime.many.records import EXIT_BUG, EXIT_INPUT, EXIT_NOT_TRUSTED, Fingerprint, ScanRecord
+from ptycho_runtime.many.records import EXIT_BUG, EXIT_INPUT, Fingerprint, ScanRecord
 from ptycho_runtime.scan.options import ReadOptions
 
 
@@ -122,7 +122,7 @@ def run_scan(work: Work, task: Task, opened: Open) -> ScanRecord:
         mark = None
     try:
         known = _reconstructed(work, task, opened)
-        code = EXIT_NOT_TRUSTED if work.strict and known["verdict"] == "not trusted" else 0
+        code = exit_code_of(known["verdict"], strict=work.strict)
         message = known.pop("reasons")
     except PtychoExportError as error:
         known, code, message = {}, error.exit_code, str(error)

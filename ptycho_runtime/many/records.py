@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from ptycho_runtime.contract import CREATOR
+from ptycho_runtime.errors import EXIT_NOT_TRUSTED
 from ptycho_runtime.files import write_file
 
-CREATOR = "ptycho-runtime"
-EXIT_BUG, EXIT_INPUT, EXIT_PARITY, EXIT_DEVICE, EXIT_NOT_TRUSTED = 1, 2, 3, 4, 5
+EXIT_BUG, EXIT_INPUT, EXIT_PARITY, EXIT_DEVICE = 1, 2, 3, 4
 # From well to the gravest: what a batch exits with is the last of these that any scan has.
 GRAVITY = (0, EXIT_NOT_TRUSTED, EXIT_INPUT, EXIT_DEVICE, EXIT_PARITY, EXIT_BUG)
 _MOST_BYTES = 1 << 20

@@ -12,13 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import quote
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.files import printable, write_file
-from ptycho_runtime.many.records import CREATOR, ScanRecord, gravest
+from ptycho_runtime.many.records import ScanRecord, gravest
 
 COLUMNS = (
     "scan", "name", "verdict", "exit_code", "message", "patterns", "flagged", "disagreement", "input_scale_factor", "seconds",
 )  # fmt: skip
 FAILED = "failed"
+EVERY_S = 30.0  # of a batch or a watch that is at it
 _ORDER = (FAILED, "not trusted", "doubtful", "trusted")
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; color: #1c2430; background: #fff }
@@ -47,12 +49,13 @@ def write_summary(folder: Path, records: Sequence[ScanRecord], scans: int) -> li
 
     Args:
         folder: of the results.
-        records: in the order of the scans.
+        records: in any order; the summary has them by the scans' paths.
         scans: how many there are in all; more than there are records while some are still to come.
 
     Raises:
         OutputError: the folder cannot be written.
     """
+    records = sorted(records, key=lambda record: record.scan)
     forms = {"csv": table(records), "json": document(records, scans), "html": sheet(records, scans)}
     for suffix, text in forms.items():
         write_file(folder / f"summary.{suffix}", text.encode())

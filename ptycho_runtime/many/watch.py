@@ -16,12 +16,10 @@ from ptycho_runtime.many.batch import Executor
 from ptycho_runtime.many.one_scan import Work
 from ptycho_runtime.many.records import Fingerprint, ScanRecord
 from ptycho_runtime.many.results import Results
-from ptycho_runtime.many.summary import write_summary
+from ptycho_runtime.many.summary import EVERY_S, write_summary
 
 if sys.platform != "win32":
     import fcntl
-
-_SUMMARY_EVERY_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ def watch(
     Raises:
         OutputError: the folder of results cannot be written any more.
     """
-    written = -_SUMMARY_EVERY_S
+    written = -EVERY_S
     changed = bool(results.records)
     try:
         while True:
@@ -156,7 +154,7 @@ def watch(
                 results.records[record.scan] = record
                 changed = True
                 finished(record)
-            if changed and time.monotonic() - written > _SUMMARY_EVERY_S:
+            if changed and time.monotonic() - written > EVERY_S:
                 _sum_up(work, results)
                 changed, written = False, time.monotonic()
             if rhythm.once and all(results.ended(work, path) is not None for path in arrivals.files()):
@@ -170,5 +168,4 @@ def watch(
 
 
 def _sum_up(work: Work, results: Results) -> None:
-    records = sorted(results.records.values(), key=lambda record: record.scan)
-    write_summary(work.folder, records, len(records))
+    write_summary(work.folder, list(results.records.values()), len(results.records))

@@ -7,10 +7,10 @@ import math
 import textwrap
 from typing import IO, TYPE_CHECKING, Any
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.drawing import import_matplotlib
 from ptycho_runtime.image.figure import MAP
 from ptycho_runtime.image.paper.page import Page, Panel
-from ptycho_runtime.image.products.values import CREATOR
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

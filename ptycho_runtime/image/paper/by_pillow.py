@@ -7,9 +7,9 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.image.figure import MAP, VERDICT_COLOURS, mixed
 from ptycho_runtime.image.paper.page import Page, Panel
-from ptycho_runtime.image.products.values import CREATOR
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture

@@ -7,9 +7,9 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.image.products.nexus import add_nexus
 from ptycho_runtime.image.products.values import (
-    CREATOR,
     centre_m,
     comments,
     facts,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptycho_runtime.image.products.values import CREATOR, amplitude_and_phase, pixel_m, provenance
+from ptycho_runtime.contract import CREATOR
+from ptycho_runtime.image.products.values import amplitude_and_phase, pixel_m, provenance
 from ptycho_runtime.image.result import Reconstruction
 
 if TYPE_CHECKING:

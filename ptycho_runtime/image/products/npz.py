@@ -6,8 +6,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.image.products.values import (
-    CREATOR,
     facts,
     pattern_arrays,
     pixel_arrays,

@@ -6,9 +6,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.image.products.png import SOFTWARE_KEY
 from ptycho_runtime.image.products.tiff import SOFTWARE_TAG
-from ptycho_runtime.image.products.values import CREATOR
 
 _MARK_BYTES = 4096  # more than the mark of an NPZ takes
 _SVG_BYTES = 1 << 17  # of an SVG, in which its description and mark stand

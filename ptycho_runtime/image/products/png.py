@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import IO
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.image.figure import figure
-from ptycho_runtime.image.products.values import CREATOR, comments, provenance
+from ptycho_runtime.image.products.values import comments, provenance
 from ptycho_runtime.image.result import Reconstruction
 
 SOFTWARE_KEY = "Software"

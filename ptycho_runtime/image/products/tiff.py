@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.files import printable
-from ptycho_runtime.image.products.values import CREATOR, amplitude_and_phase, comments, pixel_m, provenance
+from ptycho_runtime.image.products.values import amplitude_and_phase, comments, pixel_m, provenance
 from ptycho_runtime.image.result import Reconstruction
 
 SOFTWARE_TAG = 305

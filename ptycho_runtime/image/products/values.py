@@ -9,7 +9,6 @@ import numpy as np
 from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.image.trust.values import KINDS
 
-CREATOR = "ptycho-runtime"  # the mark by which this project knows its own files again, in every format
 Fact = str | float | int | bool
 
 
