@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from exporters.formats.trace import Tracer
     from exporters.graph.graphs import Graph
 
+PROVEN_BY = {
+    "numpy",
+    "onnx behind its network",
+    "onnx by layer",
+    "torchscript by layer",
+    "eager",
+    "torchscript",
+    "onnx",
+}  # rows that each graph of a sound export has, on the CPU
 TINY = "tiny"  # one Fourier layer and physics without neighbours: exported in a third of the time of a real bundle
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from sample_bundles import BUNDLES, DEMO, bundle_path, changed, each, members
-from shared_exports import TINY, tiny_bundle, traced_before
+from shared_exports import PROVEN_BY, TINY, tiny_bundle, traced_before
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -161,17 +161,7 @@ class TestVerify:
         report = verify_bundle(exported(TINY).bundle, batches=(1, 3))
         assert report.passed, report.summary()
         assert {(r.graph, r.runtime) for r in report.rows if r.verdict == "passed"} == {
-            (g, r)
-            for g in c.GRAPHS
-            for r in (
-                "numpy",
-                "onnx behind its network",
-                "onnx by layer",
-                "torchscript by layer",
-                "eager",
-                "torchscript",
-                "onnx",
-            )
+            (g, r) for g in c.GRAPHS for r in PROVEN_BY
         }
         assert params_cfg == before
 
