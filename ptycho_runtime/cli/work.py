@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,17 +51,16 @@ def chosen_work(arguments: argparse.Namespace) -> Work:
 
     Raises what opening a bundle raises.
     """
-    from ptycho_runtime.engine.hardware import usable_threads
     from ptycho_runtime.export.bundle import open_export
     from ptycho_runtime.export.domain import with_domain
-    from ptycho_runtime.many.one_scan import Work
+    from ptycho_runtime.many.one_scan import Work, sharing_threads
 
     export = with_domain(open_export(arguments.bundle, arguments.sha256), arguments.model_domain)
     if "diffraction_to_obj" not in export.graphs:
         raise NotExportedError(f"{export.path.name}: holds no diffraction_to_obj graph, which object patches come from")
     run = chosen_run(arguments)
-    if run.threads is None and arguments.jobs > 1:
-        run = replace(run, threads=max(usable_threads() // arguments.jobs, 1))
+    if arguments.jobs > 1:
+        run = sharing_threads(run, arguments.jobs)
     return Work(
         bundle=arguments.bundle.absolute(),
         bundle_sha256=export.sha256,

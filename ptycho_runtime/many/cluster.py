@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_runtime.closing import Closing
-from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.errors import PackageMissingError, PtychoExportError, ReconstructionError
 from ptycho_runtime.image.options import Progress, ReconstructOptions
-from ptycho_runtime.many.one_scan import Open, Task, Work, record_of, run_scan
+from ptycho_runtime.many.one_scan import Open, Task, Work, record_of, run_scan, sharing_threads
 from ptycho_runtime.many.parts import Which, is_done, run_part
 from ptycho_runtime.many.plan import Plan, open_plan, prepare
 from ptycho_runtime.many.records import EXIT_BUG, EXIT_INPUT, Fingerprint, ScanRecord
@@ -144,18 +143,18 @@ class Cluster(Closing):
 
 
 def local_workers(address: str) -> int:
-    """Return N of `local:N`; raises `ValueError` for anything else."""
-    count = int(address.removeprefix(LOCAL))
-    if not 1 <= count <= 1024:
-        raise ValueError(f"{count} processes")
-    return count
+    """Return N of `local:N`; raises `ReconstructionError` for anything else."""
+    text = address.removeprefix(LOCAL)
+    if not (text.isascii() and text.isdecimal() and len(text) <= 4 and 1 <= int(text) <= 1024):
+        raise ReconstructionError(
+            f"--dask {address}: no scheduler can be reached there ({text} processes); expected local:N with N from 1 to 1024"
+        )
+    return int(text)
 
 
 def share_of_threads(address: str, run: RunOptions) -> RunOptions:
     """Return options whose threads several processes of this host share; as they are for other hosts, or where threads were given."""
-    if run.threads is not None or not address.startswith(LOCAL):
-        return run
-    return replace(run, threads=max(usable_threads() // local_workers(address), 1))
+    return sharing_threads(run, local_workers(address)) if address.startswith(LOCAL) else run
 
 
 def _ending(error: BaseException) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.errors import PtychoExportError, exit_code_of
 from ptycho_runtime.image.options import ReconstructOptions
@@ -51,6 +52,13 @@ class Work:
         return hashlib.sha256(repr(asked).encode()).hexdigest()
 
 
+def sharing_threads(run: RunOptions, processes: int) -> RunOptions:
+    """Return options with which so many processes share this host's threads; as they are where threads were given."""
+    if run.threads is not None:
+        return run
+    return replace(run, threads=max(usable_threads() // processes, 1))
+
+
 @dataclass(frozen=True)
 class Task:
     """One scan, and the name that its files get."""
@@ -61,12 +69,9 @@ class Task:
 
 def record_of(work: Work, task: Task, exit_code: int, message: str = "", **known: Any) -> ScanRecord:
     """Return the record of a scan; `known` are further fields of it."""
-    try:
-        mark = Fingerprint.of(task.scan)
-    except OSError:
-        mark = None
+    if "fingerprint" not in known:
+        known["fingerprint"] = Fingerprint.if_any(task.scan)
     document = {
-        "fingerprint": mark,
         "bundle_sha256": work.bundle_sha256,
         "options_sha256": work.options_sha256,
         **known,
@@ -116,10 +121,7 @@ def run_scan(work: Work, task: Task, opened: Open) -> ScanRecord:
     """
     start = time.perf_counter()
     # As it was when it was read: who goes on writing to it makes another scan of it.
-    try:
-        mark = Fingerprint.of(task.scan)
-    except OSError:
-        mark = None
+    mark = Fingerprint.if_any(task.scan)
     try:
         known = _reconstructed(work, task, opened)
         code = exit_code_of(known["verdict"], strict=work.strict)

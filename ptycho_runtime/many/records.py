@@ -31,6 +31,14 @@ class Fingerprint:
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns)
 
+    @classmethod
+    def if_any(cls, path: Path) -> Fingerprint | None:
+        """Return that of a file; None where it cannot be looked at."""
+        try:
+            return cls.of(path)
+        except OSError:
+            return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScanRecord:

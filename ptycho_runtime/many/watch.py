@@ -69,9 +69,8 @@ class Arrivals:
     def _is_complete(self, path: Path) -> bool:
         if self.place.marker:
             return path.with_name(path.name + self.place.marker).exists()
-        try:
-            mark = Fingerprint.of(path)
-        except OSError:
+        mark = Fingerprint.if_any(path)
+        if mark is None:
             return False
         now = time.monotonic()
         before, since = self._seen.get(path, (None, now))

@@ -156,8 +156,11 @@ def test_what_is_no_address() -> None:
 
 
 def test_processes_of_one_host_share_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ptycho_runtime.many.cluster.usable_threads", lambda: 8)
+    monkeypatch.setattr("ptycho_runtime.many.one_scan.usable_threads", lambda: 8)
     assert share_of_threads("local:3", RunOptions()).threads == 2
+    for none in ("local:x", "local:", "local:-1", "local:100000"):
+        with pytest.raises(ReconstructionError, match=r"expected local:N with N from 1 to 1024"):
+            share_of_threads(none, RunOptions())
     assert share_of_threads("local:3", RunOptions(threads=5)).threads == 5
     assert share_of_threads("tcp://host:8786", RunOptions()).threads is None
     assert local_workers("local:12") == 12
