@@ -89,11 +89,6 @@ class CheckedModel(bytes):
         return made
 
 
-def look_into(data: bytes, label: str) -> GraphFile:
-    """Return what an ONNX file says of itself; raises as `CheckedModel` does."""
-    return CheckedModel(data, label).told
-
-
 class _Walk:
     """One walk over one file."""
 

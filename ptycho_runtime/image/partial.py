@@ -20,7 +20,6 @@ from ptycho_runtime.image.core import Core
 from ptycho_runtime.image.trust.overlap import Records
 
 _AT_ONCE = 256  # records copied in one go
-_SUMS = ("sums", "origin", "level")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import ptycho_runtime
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
 from ptycho_runtime.export.bundle import open_export
-from ptycho_runtime.export.onnx_file import look_into
+from ptycho_runtime.export.onnx_file import CheckedModel
 
 onnx = pytest.importorskip("onnx")
 
@@ -156,7 +156,7 @@ def test_random_damage_to_a_model_never_escapes(demo: Path) -> None:
         for at in random.integers(0, len(bad), 5):
             bad[at] = random.integers(0, 256)
         try:
-            look_into(bytes(bad), "m")
+            CheckedModel(bytes(bad), "m")
         except ptycho_runtime.ReconstructionError:
             continue
 
