@@ -51,13 +51,17 @@ def sampling_positions_px(shift_px: Tensor, grid: Tensor) -> Tensor:
     return ((normalised + 1.0).float().double() * (0.5 * (size_px - 1))).float()
 
 
-def shift_matrix(shift_px: Tensor, grid: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the bilinear translation along one axis as matrices, (…, M, M): rows are output pixels.
+def shift_matrix(shift_px: Tensor, grid: Tensor, pixel: Tensor) -> Tensor:
+    """Return the bilinear translation along one axis as matrices, (…, M, M) of the dtype of `pixel`: rows are output pixels.
 
     Zero outside the input. `A_y @ image @ A_x.T` moves content by +shift (rows by y, columns by x).
+
+    Args:
+        shift_px: (…,) any float dtype; movement along one axis, pixels.
+        grid: (M,) float32 from `sampling_grid`.
+        pixel: (M,) 0 … M − 1. Made beforehand: a trace would keep the device on which it was made.
     """
-    position = sampling_positions_px(shift_px, grid).to(dtype).unsqueeze(-1)
-    pixel = torch.arange(grid.shape[0], dtype=dtype, device=grid.device)
+    position = sampling_positions_px(shift_px, grid).to(pixel.dtype).unsqueeze(-1)
     return F.relu(1.0 - (position - pixel).abs())
 
 
@@ -97,6 +101,7 @@ class Translator(nn.Module):
     """Move patches onto the group's canvas and back; holds the constants that depend on N and the canvas only."""
 
     grid: Tensor
+    pixel: Tensor
     box: Tensor
 
     def __init__(self, spec: ModelSpec) -> None:
@@ -106,13 +111,16 @@ class Translator(nn.Module):
         self.pad_px = (spec.canvas_px - spec.N) // 2
         self.sign = float(spec.rules.positions_sign)
         self.register_buffer("grid", torch.from_numpy(sampling_grid(spec.canvas_px)), persistent=False)
+        pixel = np.arange(spec.canvas_px, dtype=np.float32)
+        self.register_buffer("pixel", torch.from_numpy(pixel), persistent=False)
         self.register_buffer("box", torch.from_numpy(central_box(spec.N)), persistent=False)
 
     def matrices(self, positions: Tensor, dtype: torch.dtype, *, inverse: bool) -> tuple[Tensor, Tensor]:
         """Return (A_y, A_x) for positions (B, C, 1, 2) = (x, y) px: (B, C, M, N) onto the canvas, (B, C, N, M) back."""
         shift = positions[:, :, 0, :] * (-self.sign if inverse else self.sign)
-        matrix_x = shift_matrix(shift[..., 0], self.grid, dtype)
-        matrix_y = shift_matrix(shift[..., 1], self.grid, dtype)
+        pixel = self.pixel.to(dtype)
+        matrix_x = shift_matrix(shift[..., 0], self.grid, pixel)
+        matrix_y = shift_matrix(shift[..., 1], self.grid, pixel)
         patch = slice(self.pad_px, self.pad_px + self.N)
         if inverse:
             return matrix_y[..., patch, :], matrix_x[..., patch, :]

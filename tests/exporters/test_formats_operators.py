@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import io
+import re
 from collections.abc import Callable
 
 import onnx
@@ -97,10 +99,24 @@ def prepared(name: str) -> Prepared:
     return prepare(dict.fromkeys(artifacts, model), model.spec, telling_batches((1, 3)))
 
 
+def devices_named(torchscript: bytes) -> set[str]:
+    """Return the devices that a file makes tensors on, wherever it is loaded: another device's tensors do not go with them."""
+    module = torch.jit.load(io.BytesIO(torchscript))
+    return set(re.findall(r'Device = prim::Constant\[value="([^"]*)"\]', str(module.inlined_graph)))
+
+
+def test_a_device_that_a_trace_keeps_is_seen() -> None:
+    traced = torch.jit.trace(lambda x: x + torch.arange(3, device=x.device), torch.zeros(3))
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    assert devices_named(buffer.getvalue()) == {"cpu"}
+
+
 def check(name: str) -> None:
     artifacts = built(name)[1]
     for files in artifacts.values():
         assert left_to_the_cpu(onnx.load_from_string(files["onnx"])) == []
+        assert devices_named(files["torchscript"]) == set()
     report = judge_files(prepared(name), artifacts, devices=("cpu",))
     assert report.passed, report.summary()
 
