@@ -19,6 +19,7 @@ REWRITE_NAMES = (
 )  # of exporters.formats.optimize, which is not to be imported in every process
 WITHOUT = "without "  # an exact rewrite, or all of them
 WHOLE, CENTRE, VARIANT, VARIANT_CENTRE = "onnx", "centre", "variant", "variant centre"
+VARIANT_GPU = "variant for cuda"
 
 
 class CannotRun(RuntimeError):
@@ -32,7 +33,7 @@ class Case:
     bundle: str  # the exported bundle
     params: dict[str, Any] | None  # for a checkpoint, which has none of its own
     architecture: dict[str, Any]
-    files: dict[str, str]  # stored ONNX files, looked through and written out: WHOLE, CENTRE, VARIANT, VARIANT_CENTRE
+    files: dict[str, str]  # stored ONNX files, looked through and written out, by the names above
     precisions: dict[str, str]  # of the variants, by the same names
     torchscript: str
     inputs: list[str]

@@ -16,6 +16,7 @@ from exporters.bench.case import (
     REWRITE_NAMES,
     VARIANT,
     VARIANT_CENTRE,
+    VARIANT_GPU,
     WHOLE,
     WITHOUT,
     CannotRun,
@@ -65,6 +66,9 @@ class TorchEngine:
         """Put the feed on the device."""
         import torch
 
+        if self.device == "cuda":
+            # What the batch before took: a GPU has no room for every contender's largest batches, all at a time.
+            torch.cuda.empty_cache()
         tensors = [torch.from_numpy(feed[name]).to(self.device) for name in self.case.inputs]
 
         def call() -> Any:
@@ -181,6 +185,15 @@ CONTENDERS: tuple[Contender, ...] = (
     Contender("ONNX", "tf32", partial(BoundEngine, tf32=True), WHOLE, _GPU),
     Contender("ONNX with copies", "float32", CopyingEngine, WHOLE, _GPU),
     Contender("ONNX CUDA graph", "float32", partial(BoundEngine, cuda_graph=True), WHOLE, _GPU),
+    Contender("ONNX CUDA graph", "tf32", partial(BoundEngine, tf32=True, cuda_graph=True), WHOLE, _GPU),
+    Contender("stored variant", "float16", partial(BoundEngine, which=VARIANT_GPU), VARIANT_GPU, _GPU),
+    Contender(
+        "stored variant CUDA graph",
+        "float16",
+        partial(BoundEngine, which=VARIANT_GPU, cuda_graph=True),
+        VARIANT_GPU,
+        _GPU,
+    ),
     # One cold start: it builds its engine anew.
     Contender("ONNX TensorRT", "float32", open_tensorrt, WHOLE, _GPU, cold_starts=1, environment=_NO_TF32),
     Contender("ONNX TensorRT", "tf32", partial(open_tensorrt, tf32=True), WHOLE, _GPU, cold_starts=1),

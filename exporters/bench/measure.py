@@ -38,6 +38,7 @@ class Measured:
     def run(self, batch: int, calls: int) -> dict[str, Any]:
         """Return the seconds that `calls` runs of one batch took together."""
         if batch not in self.calls:
+            self.calls.clear()  # a size is never gone back to, and what it holds is a GPU's memory
             self.calls[batch] = self.engine.prepare(self.slice("timed.", 0, batch))
         call = self.calls[batch]
         start = time.perf_counter()
@@ -49,6 +50,7 @@ class Measured:
         """Run the whole pool in batches and write the outputs."""
         groups = len(next(value for key, value in self.feed.items() if key.startswith("pool.")))
         parts = []
+        self.calls.clear()
         for start in range(0, groups, batch):
             parts.append(self.engine.arrays(self.engine.prepare(self.slice("pool.", start, start + batch))()))
         arrays = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -61,15 +61,25 @@ class RuntimeEngine:
 
 
 class CopyingEngine:
-    """The runtime's own sessions on a GPU, one for each batch size: patterns come from host memory, and patches go back there."""
+    """The runtime's own session on a GPU, for one batch size at a time: patterns come from host memory, and patches go back there."""
 
-    def __init__(self, case: Case, device: str, threads: int, *, tf32: bool = False, cuda_graph: bool = False) -> None:
-        """Open the stored ONNX file for batch 1, to find out whether it can be.
+    def __init__(
+        self,
+        case: Case,
+        device: str,
+        threads: int,
+        which: str = WHOLE,
+        *,
+        tf32: bool = False,
+        cuda_graph: bool = False,
+    ) -> None:
+        """Open a stored ONNX file for batch 1, to find out whether it can be.
 
         Args:
             case: whose ONNX file is opened.
             device: `cuda` or `tensorrt`; or `cpu`, where host memory stands in for a GPU's.
             threads: of the process.
+            which: of the case's files.
             tf32: whether factors are rounded.
             cuda_graph: whether runs are replayed as a CUDA graph.
         """
@@ -79,23 +89,29 @@ class CopyingEngine:
             raise CannotRun(f"{TF32_SWITCH}=0 in the environment forbids TF32")
         self.case, self.device, self.threads = case, device, threads
         self.tf32, self.cuda_graph = tf32, cuda_graph
-        self.model = case.stored(WHOLE)
-        self.sessions: dict[int, OnnxSession] = {}
-        self.session(1)
+        self.model = case.stored(which)
+        self.batch, self.opened = 1, self._open(1)
 
     def session(self, batch: int) -> OnnxSession:
-        """Return the session of a batch size; raises `CannotRun`."""
+        """Return the session of a batch size; raises `CannotRun`.
+
+        The one of the size before is closed: a GPU has no room for what each contender's largest batches need, all at a time.
+        """
+        if batch != self.batch:
+            self.opened.close()
+            self.batch, self.opened = batch, self._open(batch)
+        return self.opened
+
+    def _open(self, batch: int) -> OnnxSession:
         from ptycho_runtime.engine.opening import open_session
         from ptycho_runtime.engine.options import RunOptions
         from ptycho_runtime.errors import DeviceUnavailableError
 
-        if batch not in self.sessions:
-            try:
-                options = RunOptions(self.device, batch, self.threads, tf32=self.tf32, cuda_graph=self.cuda_graph)
-                self.sessions[batch] = open_session(self.model, options)
-            except DeviceUnavailableError as error:
-                raise CannotRun(str(error)) from error
-        return self.sessions[batch]
+        try:
+            options = RunOptions(self.device, batch, self.threads, tf32=self.tf32, cuda_graph=self.cuda_graph)
+            return open_session(self.model, options)
+        except DeviceUnavailableError as error:
+            raise CannotRun(str(error)) from error
 
     def prepare(self, feed: Feed) -> Callable[[], Any]:
         """Return the run of the session of the feed's batch size."""
@@ -110,17 +126,20 @@ class CopyingEngine:
 class BoundEngine(CopyingEngine):
     """The same sessions with their buffers alone: copies to and from the GPU do not count, as they do not for PyTorch."""
 
-    def __init__(self, case: Case, device: str, threads: int, *, tf32: bool = False, cuda_graph: bool = False) -> None:
-        """Open the stored ONNX file; see `CopyingEngine`."""
-        super().__init__(case, device, threads, tf32=tf32, cuda_graph=cuda_graph)
-        self.bindings: dict[int, FixedBinding] = {}
+    bound: tuple[OnnxSession, FixedBinding] | None = None
+
+    def session(self, batch: int) -> OnnxSession:
+        """See `CopyingEngine.session`; buffers go before the session that they are bound to."""
+        if batch != self.batch:
+            self.bound = None
+        return super().session(batch)
 
     def prepare(self, feed: Feed) -> Callable[[], Any]:
-        """Copy the feed into the buffers of its batch size, which stay the same: a captured graph knows their addresses."""
-        groups = len(feed[self.case.inputs[0]])
-        if groups not in self.bindings:
-            self.bindings[groups] = self.session(groups).bind(feed)
-        binding = self.bindings[groups]
+        """Copy the feed into buffers, which stay where they are: a captured graph knows their addresses."""
+        session = self.session(len(feed[self.case.inputs[0]]))
+        if self.bound is None or self.bound[0] is not session:
+            self.bound = session, session.bind(feed)
+        binding = self.bound[1]
         binding.fill(feed)
 
         def call() -> FixedBinding:

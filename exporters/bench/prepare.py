@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, WHOLE, WITHOUT, Case
+from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, VARIANT_GPU, WHOLE, WITHOUT, Case
 from exporters.bench.contenders import GRAPH
 from exporters.bench.race import Arena
 from exporters.bench.report import TARGET_BATCH
@@ -48,7 +48,8 @@ class BenchOptions:
     scan: str | Path | None = None
     """Whose patterns are run, in place of simulated ones."""
     budget: Budget | None = None
-    """Export with the fastest variant in reduced precision that keeps it on the scan."""
+    """Export with the fastest variant in reduced precision that keeps it on the scan: of the CPU, or where only CUDA is measured
+    in float16."""
     compile: bool = False
     """Measure `torch.compile` too, which takes minutes to compile; it is measured as well where `only` names it."""
     cold_starts: int = 3
@@ -99,7 +100,8 @@ def prepare(given: BundleRecord, folder: Path, options: BenchOptions) -> Prepare
         path = export_bundle(given.path, folder / "plain").bundle
         export_s = time.perf_counter() - start
         if options.budget is not None:
-            reduced = ExportOptions(scan=options.scan, precision="auto", budget=options.budget)
+            precision = "float16" if tuple(options.devices) == ("cuda",) else "auto"
+            reduced = ExportOptions(scan=options.scan, precision=precision, budget=options.budget)
             path = export_bundle(given.path, folder / "exported", reduced).bundle
         bundle = read_bundle(path)
     exports = StoredExports.open(bundle)
@@ -153,12 +155,14 @@ def _variants(exports: StoredExports, stored: dict[str, bytes]) -> tuple[dict[st
     precisions: dict[str, str] = {}
     words: dict[str, str] = {}
     for entry in exports.variants:
-        which = VARIANT_CENTRE if entry.graph == c.CENTRE else VARIANT
+        if entry.device == "cuda" and entry.graph == c.CENTRE:
+            continue  # no contender runs it
+        which = VARIANT_CENTRE if entry.graph == c.CENTRE else VARIANT if entry.device == "cpu" else VARIANT_GPU
         stored[which] = exports.variant(entry)
         precisions[which] = entry.precision
         words[which] = variant_precision(entry.precision, len(entry.int8_layers))
         if entry.int8_layers:
-            counts = multiply_adds_by_node(stored[WHOLE if which == VARIANT else CENTRE])
+            counts = multiply_adds_by_node(stored[CENTRE if which == VARIANT_CENTRE else WHOLE])
             share = sum(counts[layer] for layer in entry.int8_layers if layer in counts) / sum(counts.values())
             words[which] += f", {share:.0%} of the multiply-adds in int8"
     return precisions, words

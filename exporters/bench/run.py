@@ -207,8 +207,10 @@ def _race_device(
     rates: list[float] = []
     try:
         for contender in (*taking_part, *limits):
-            steps.begin(f"opening {contender.key} on {device}")
+            # All at once: each spends its first seconds on importing its runtime.
             children[contender.key] = Child(ready.arena, contender, device)
+        for contender in (*taking_part, *limits):
+            steps.begin(f"opening {contender.key} on {device}")
             try:
                 children[contender.key].ask(do="open")
             except CannotRun as error:

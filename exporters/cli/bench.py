@@ -14,7 +14,7 @@ from exporters.cli.terminal import Say, echo, guarded, output
 from ptycho_torch.build import require_torch
 
 # What --quick takes in place of the usual, where these are not given.
-QUICK = {"batches": "1,16", "rounds": "3"}
+QUICK = {"batches": "1,16", "rounds": "3", "cold_starts": "1"}
 
 if TYPE_CHECKING:
     from exporters.bench.report import BenchReport
@@ -39,12 +39,21 @@ if TYPE_CHECKING:
 )
 @click.option("--rewrites", is_flag=True, help="Measure ONNX files without the exact rewrites too.")
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(1, 1000), help="Turns of each contender.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Measure on this device only  [default: on the CPU, and on CUDA where there is a GPU].",
+)
+@click.option(
+    "--cold-starts", default=3, show_default=True, type=click.IntRange(0, 100), help="Fresh starts of each contender."
+)
 @click.option("--only", multiple=True, help="Measure only this contender; may be given several times.")
 @click.option(
     "--scan", type=click.Path(path_type=Path), help="PtychoPINN .npz whose patterns are run in place of simulated ones."
 )
 @click.option(
-    "--budget", help="Export with the fastest variant in reduced precision that keeps it, such as phase=0.01rad,amp=1%."
+    "--budget",
+    help="Export with the fastest variant in reduced precision that keeps it, such as phase=0.01rad,amp=1%; with --device cuda in float16.",
 )
 @options.as_json
 def bench(bundle: str, out: Path | None, batches: str, budget: str | None, as_json: bool, **chosen: Any) -> None:
@@ -54,9 +63,11 @@ def bench(bundle: str, out: Path | None, batches: str, budget: str | None, as_js
     """
     if chosen.pop("quick"):
         given = click.get_current_context().get_parameter_source
-        usual = {name for name in ("batches", "rounds") if given(name) == ParameterSource.DEFAULT}
-        batches = QUICK["batches"] if "batches" in usual else batches
-        chosen |= {"cold_starts": 1} | ({"rounds": int(QUICK["rounds"])} if "rounds" in usual else {})
+        usual = {name: QUICK[name] for name in QUICK if given(name) == ParameterSource.DEFAULT}
+        batches = usual.pop("batches", batches)
+        chosen |= {name: int(value) for name, value in usual.items()}
+    device = chosen.pop("device")
+    chosen |= {} if device is None else {"devices": (device,)}
     sizes = options.batch_sizes(batches)
     from exporters.bench.contenders import CONTENDERS
 

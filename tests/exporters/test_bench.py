@@ -20,7 +20,7 @@ import onnx  # noqa: E402
 from onnx import TensorProto, helper  # noqa: E402
 from rich.console import Console  # noqa: E402
 
-from exporters.bench.case import WHOLE, CannotRun, Case  # noqa: E402
+from exporters.bench.case import VARIANT_GPU, WHOLE, CannotRun, Case  # noqa: E402
 from exporters.bench.contenders import CONTENDERS, EAGER, FROZEN, GRAPH, ONNX, REWRITTEN, Contender, find  # noqa: E402
 from exporters.bench.disturbance import busy_s, disturbance  # noqa: E402
 from exporters.bench.loading import Loading  # noqa: E402
@@ -38,6 +38,7 @@ from exporters.formats.optimize import REWRITES  # noqa: E402
 from exporters.graph.cost import multiply_adds, multiply_adds_by_node  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.engine.devices import why_not  # noqa: E402
+from ptycho_runtime.errors import ReconstructionError  # noqa: E402
 
 if TYPE_CHECKING:
     from exporters import ExportResult
@@ -379,7 +380,8 @@ class TestGpuContenders:
     def case(self, tmp_path: Path) -> Case:
         model = graph([helper.make_node("Relu", ["x"], ["y"])], ["batch", 3], output_shape=["batch", 3])
         (tmp_path / "model.onnx").write_bytes(model)
-        return Case("b", None, {}, {WHOLE: str(tmp_path / "model.onnx")}, {}, "t", ["x"], ["y"])
+        files = dict.fromkeys((WHOLE, VARIANT_GPU), str(tmp_path / "model.onnx"))
+        return Case("b", None, {}, files, {}, "t", ["x"], ["y"])
 
     @pytest.mark.parametrize("kind", [BoundEngine, CopyingEngine])
     def test_answers_to_new_numbers_of_a_batch_size_it_knows(self, kind: type[CopyingEngine], case: Case) -> None:
@@ -390,12 +392,16 @@ class TestGpuContenders:
                 found = engine.arrays(engine.prepare({c.DIFFRACTION: x, "x": x})())
                 np.testing.assert_array_equal(found["y"], np.maximum(x, 0.0))
 
-    def test_buffers_of_a_batch_size_stay(self, case: Case) -> None:
+    def test_buffers_of_a_batch_size_stay_until_another_comes_and_so_does_its_session(self, case: Case) -> None:
         engine = BoundEngine(case, "cpu", 1)
-        used = []
-        for groups in (2, 5, 2):
+        used, sessions = [], []
+        for groups in (2, 2, 5):
             used.append(engine.prepare({"x": np.zeros((groups, 3), np.float32)})())
-        assert used[0] is used[2] and used[0] is not used[1]
+            sessions.append(engine.opened)
+        assert used[0] is used[1] and used[0] is not used[2]
+        assert sessions[0] is sessions[1]
+        with pytest.raises(ReconstructionError, match="closed"):
+            sessions[0].run({"x": np.zeros((2, 3), np.float32)})
 
     def test_tf32_that_the_environment_forbids_is_no_tf32_row(
         self, case: Case, monkeypatch: pytest.MonkeyPatch
@@ -407,7 +413,16 @@ class TestGpuContenders:
     @needs_no_gpu
     @pytest.mark.parametrize(
         "key",
-        ["ONNX float32", "ONNX tf32", "ONNX with copies float32", "ONNX CUDA graph float32", "ONNX TensorRT float32"],
+        [
+            "ONNX float32",
+            "ONNX tf32",
+            "ONNX with copies float32",
+            "ONNX CUDA graph float32",
+            "ONNX CUDA graph tf32",
+            "stored variant float16",
+            "stored variant CUDA graph float16",
+            "ONNX TensorRT float32",
+        ],  # fmt: skip
     )
     def test_without_a_gpu_it_says_so_and_runs_nowhere_else(self, key: str, case: Case) -> None:
         with pytest.raises(CannotRun, match=r"cannot be used: no NVIDIA driver is loaded"):
