@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--budget",
-    help="Export with the fastest variant in reduced precision that keeps it, such as phase=0.01rad,amp=1%; with --device cuda in float16.",
+    help="Export with the fastest variant in reduced precision that keeps it, such as phase=0.01rad,amp=1%; --device cuda: in float16.",
 )
 @options.as_json
 def bench(bundle: str, out: Path | None, batches: str, budget: str | None, as_json: bool, **chosen: Any) -> None:

@@ -422,7 +422,7 @@ class TestGpuContenders:
             "stored variant float16",
             "stored variant CUDA graph float16",
             "ONNX TensorRT float32",
-        ],  # fmt: skip
+        ],
     )
     def test_without_a_gpu_it_says_so_and_runs_nowhere_else(self, key: str, case: Case) -> None:
         with pytest.raises(CannotRun, match=r"cannot be used: no NVIDIA driver is loaded"):
