@@ -155,9 +155,10 @@ def _variants(exports: StoredExports, stored: dict[str, bytes]) -> tuple[dict[st
     precisions: dict[str, str] = {}
     words: dict[str, str] = {}
     for entry in exports.variants:
-        if entry.device == "cuda" and entry.graph == c.CENTRE:
+        on_gpu = entry.engine == "onnxruntime"
+        if on_gpu and entry.graph == c.CENTRE:
             continue  # no contender runs it
-        which = VARIANT_CENTRE if entry.graph == c.CENTRE else VARIANT if entry.device == "cpu" else VARIANT_GPU
+        which = VARIANT_GPU if on_gpu else VARIANT_CENTRE if entry.graph == c.CENTRE else VARIANT
         stored[which] = exports.variant(entry)
         precisions[which] = entry.precision
         words[which] = variant_precision(entry.precision, len(entry.int8_layers))
