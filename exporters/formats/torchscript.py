@@ -7,6 +7,8 @@ import io
 import re
 import warnings
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -47,13 +49,27 @@ def export_torchscript(graph: nn.Module, inputs: list[c.TensorInfo]) -> bytes:
 
 
 def _trace(graph: nn.Module, inputs: list[c.TensorInfo]) -> bytes:
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _float32_convolutions():
         warnings.simplefilter("ignore")
         example = tuple(example_inputs(inputs))
         traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer)
     return buffer.getvalue()
+
+
+@contextmanager
+def _float32_convolutions() -> Iterator[None]:
+    """Forbid TF32 meanwhile: a trace writes into each convolution what was allowed then, and the file keeps to it on every GPU.
+
+    PyTorch allows it by default, and a file traced so errs a thousand times as much on CUDA, whatever its user asks for there.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def reproducible(data: bytes) -> bytes:

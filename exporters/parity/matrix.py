@@ -336,6 +336,8 @@ def judge(
             )
             return
         allowed = budget(name, eager32, reference, MOST_TF32 if row.precision == "tf32" else MOST)
+        if (row.device, row.precision) == ("cuda", "float32"):
+            allowed = allowed.on_gpu()
         if allowed.objection:
             row.verdict, row.reason = "failed", f"{name}: {allowed.objection}"
             return

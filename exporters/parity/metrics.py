@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.metrics import difference, phase_weight
+from ptycho_runtime.metrics import ON_GPU, difference, phase_weight
 
 FACTOR = 4.0  # a float32 runtime may err this many times as much as eager float32 does
 CREST = 8.0  # largest over root mean square that rounding errors have
@@ -26,7 +26,8 @@ RULE = (
     f"{FLOOR_ULPS:g} float32 ulps of the signal's largest magnitude "
     f"({DETECTOR_ULPS:g} × √(N/{DETECTOR_PX}) for predicted diffraction, which sums twice over N pixels and squares, "
     f"{ALONE_ULPS:g} for a layer by itself), "
-    f"at most {MOST:g} of it ({MOST_TF32:g} where products are rounded to TF32). The signal of real and imaginary part is the "
+    f"at most {MOST:g} of it ({MOST_TF32:g} where products are rounded to TF32); {ON_GPU:g} times all that on a GPU in float32. "
+    "The signal of real and imaginary part is the "
     "object's magnitude; phase is weighted by amplitude over the group's largest, and its signal is 1 rad or more."
 )
 
@@ -62,6 +63,10 @@ class Budget:
     max_abs: np.ndarray  # (groups,)
     rel_l2: np.ndarray  # (groups,) of the signal
     objection: str = ""  # why no result can be judged by it; empty where it can
+
+    def on_gpu(self) -> Budget:
+        """Return what a float32 runtime may err on a GPU, see `ptycho_runtime.metrics.ON_GPU`."""
+        return Budget(self.max_abs * ON_GPU, self.rel_l2 * ON_GPU, self.objection)
 
 
 @dataclass(frozen=True)

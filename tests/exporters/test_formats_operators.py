@@ -112,6 +112,23 @@ def test_a_device_that_a_trace_keeps_is_seen() -> None:
     assert devices_named(buffer.getvalue()) == {"cpu"}
 
 
+def test_convolutions_of_a_torchscript_file_stay_float32_whatever_was_allowed_when_it_was_traced() -> None:
+    before = torch.backends.cudnn.allow_tf32
+    example: c.TensorInfo = {"name": "x", "dtype": "float32", "shape": ["batch", 1, 8, 8]}
+    files = []
+    for allowed in (True, False):
+        torch.backends.cudnn.allow_tf32 = allowed
+        try:
+            files.append(export_torchscript(torch.nn.Conv2d(1, 2, 3).eval().requires_grad_(False), [example]))
+            assert torch.backends.cudnn.allow_tf32 is allowed
+        finally:
+            torch.backends.cudnn.allow_tf32 = before
+        module = torch.jit.load(io.BytesIO(files[-1]))
+        graph = module.inlined_graph  # owns its nodes
+        (convolution,) = graph.findAllNodes("aten::_convolution")
+        assert list(convolution.inputs())[-1].toIValue() is False  # allow_tf32
+
+
 def check(name: str) -> None:
     artifacts = built(name)[1]
     for files in artifacts.values():

@@ -108,6 +108,25 @@ class TestJudge:
             == "object_real: the eager model's own rounding is a relative L2 of 5.0e-01, which proves nothing"
         )
 
+    @pytest.mark.parametrize(
+        ("device", "precision", "allowed"), [("cpu", "float32", 1.0), ("cuda", "float32", 2.0), ("cuda", "tf32", 1.0)]
+    )
+    def test_a_gpu_may_err_twice_as_much_in_float32(self, device: str, precision: str, allowed: float) -> None:
+        wanted = {"object_real": np.ones((2, 1)), "object_imag": np.zeros((2, 1))}
+        eager32 = {name: value.astype(np.float32) for name, value in wanted.items()}
+        for share, verdict in ((0.75, "passed"), (1.25, "failed")):
+            made = row()
+            made.device, made.precision = device, precision
+            judge(
+                made,
+                eager32 | {"object_real": np.full((2, 1), 1.0 + share * allowed * 8 * 2.0**-23, np.float32)},
+                wanted,
+                eager32,
+                SHAPES,
+            )
+            assert made.verdict == verdict
+            assert made.worst()[1] == pytest.approx(share)
+
     def test_error_beyond_the_budget_fails(self) -> None:
         made = judged(object_real=np.full((2, 1), 1.0 + 3e-6, np.float32))
         assert made.verdict == "failed"

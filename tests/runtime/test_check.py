@@ -13,7 +13,7 @@ from sample_bundles import changed, members
 
 from ptycho_runtime import CheckFailedError, RunOptions, open_export
 from ptycho_runtime import contract as c
-from ptycho_runtime.check import check_host, raise_unless_passed
+from ptycho_runtime.check import check_host, output_row, raise_unless_passed
 from ptycho_runtime.errors import DamagedExportError
 
 CPU = RunOptions("cpu")
@@ -41,6 +41,14 @@ def with_golden(demo: Path, path: Path, factors: dict[str, float]) -> Path:
     info = json.loads(stored[c.EXPORTS_JSON])
     info["golden"] |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "size_bytes": len(buffer.getvalue())}
     return changed(demo, path, {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()})
+
+
+@pytest.mark.parametrize(("device", "passes"), [("cpu", False), ("cuda", True), ("tensorrt", True)])
+def test_a_gpu_may_err_twice_as_much(device: str, passes: bool) -> None:
+    reference = {"object_real": np.ones((1, 1))}
+    found = np.full((1, 1), 1.0 + 1.5e-6, np.float32)
+    row = output_row("diffraction_to_obj", "object_real", device, found, reference, np.array([1e-6, 1e-6]))
+    assert row.passed is passes
 
 
 def test_other_reference_fails_and_names_the_figure(demo: Path, tmp_path: Path) -> None:
