@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from exporters.bench.case import CENTRE, WHOLE, CannotRun
+from exporters.bench.case import CENTRE, VARIANT_GPU, WHOLE, CannotRun
 from exporters.bench.contenders import CONTENDERS, GRAPH, LIMITS, REWRITTEN, Contender, matrix_multiply_adds
 from exporters.bench.loading import compare_loading
 from exporters.bench.plot import plot_png
@@ -76,7 +76,8 @@ def run_bench(
             _measure(report, ready, chosen, options)
             options.progress("reading the weights")
             report.loading = compare_loading(given, given.path, ready.arena.threads)
-            if any(contender.name == "ONNX" for contender in chosen):
+            # onnxruntime's own record knows when a GPU was given its work, not how long that took.
+            if "cpu" in options.devices and any(contender.name == "ONNX" for contender in chosen):
                 options.progress("profile")
                 report.layers = profile(ready.arena, TARGET_BATCH)
         except KeyboardInterrupt:
@@ -151,8 +152,9 @@ def _begun(ready: Prepared, name: str) -> BenchReport:
 def _measure(report: BenchReport, ready: Prepared, chosen: Sequence[Contender], options: BenchOptions) -> None:
     import torch
 
-    report.notes += [f"{which}: openvino {precision}" for which, precision in ready.variants.items()]
-    if ready.variants and (arithmetic := reduced_arithmetic()):
+    engines = {which: "onnxruntime" if which == VARIANT_GPU else "openvino" for which in ready.variants}
+    report.notes += [f"{which}: {engines[which]} {precision}" for which, precision in ready.variants.items()]
+    if "openvino" in engines.values() and (arithmetic := reduced_arithmetic()):
         report.notes.append(arithmetic)
     pool = {key.removeprefix("pool."): value for key, value in ready.feed.items() if key.startswith("pool.")}
     with EagerRunner(ready.model, GRAPH, dtype=torch.float64) as eager:
