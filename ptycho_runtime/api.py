@@ -11,10 +11,10 @@ import numpy as np
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.closing import Closing
-from ptycho_runtime.engine.opening import open_session
+from ptycho_runtime.engine.chosen import Opened, open_graph, tuned_variant
 from ptycho_runtime.engine.options import DEFAULTS, RunOptions
 from ptycho_runtime.engine.session import Session
-from ptycho_runtime.engine.tune import Setting, remembered
+from ptycho_runtime.engine.tuned import Setting
 from ptycho_runtime.engine.variants import OpenedVariant, open_variant
 from ptycho_runtime.errors import DeviceUnavailableError, NotExportedError, ReconstructionError, VariantRefusedError
 from ptycho_runtime.export.bundle import Export, open_export
@@ -39,6 +39,7 @@ class RunFields(TypedDict, total=False):
     tf32: bool
     cuda_graph: bool
     precision: str
+    engine: str | None
 
 
 class Reconstructor(Closing):
@@ -59,30 +60,28 @@ class Reconstructor(Closing):
 
         Args:
             export: whose graphs are run.
-            options: how; where it leaves batch and threads open, what was tuned for the model on this host's device.
+            options: how; where it leaves engine, batch and threads open, what was tuned for each graph on this host's device.
 
         Raises:
             NotExportedError: the export has no such graph.
             DamagedExportError: onnxruntime refuses the graph.
-            DeviceUnavailableError: the device cannot be used.
+            DeviceUnavailableError: a device or an engine that was asked for by name cannot be used.
+            CheckFailedError: an engine that was asked for by name computes something else than was exported.
         """
         if "diffraction_to_obj" not in export.graphs:
             raise NotExportedError(
                 f"{export.path.name}: holds no diffraction_to_obj graph, which object patches come from"
             )
         self.export = export
-        self.tuned: Setting | None = None
-        self._free = options.batch is None and options.threads is None
-        self.patches: Session = open_session(export.graphs["diffraction_to_obj"], options, adapt=self._adapt)
+        patches = open_graph(export, "diffraction_to_obj", options)
+        self.patches: Session = patches.session
         self.options = self.patches.options
-        """How graphs are run, with the device, batch and threads that they truly have."""
-        self._graphs: dict[str, Session] = {"diffraction_to_obj": self.patches}
+        """How object patches are made, with the device, engine, batch and threads that they truly have."""
+        # Of the other graphs each is tuned by itself; the device is settled.
+        self._asked = replace(options, device=self.options.device)
+        self._graphs: dict[str, Opened] = {"diffraction_to_obj": patches}
         self._closed = False
         self._variants: dict[str, OpenedVariant | str] = {}  # by graph; in place of one that cannot be used, why
-
-    def _adapt(self, options: RunOptions) -> RunOptions:
-        self.tuned = remembered(self.export, options.device) if self._free else None
-        return options if self.tuned is None else replace(options, batch=self.tuned.batch, threads=self.tuned.threads)
 
     def __repr__(self) -> str:
         """Return what it is in one line."""
@@ -111,16 +110,21 @@ class Reconstructor(Closing):
             >>> model.close()
         """
         self._closed = True
-        for session in self._graphs.values():
-            session.close()
+        for graph in self._graphs.values():
+            graph.session.close()
         for variant in self._variants.values():
             if isinstance(variant, OpenedVariant):
                 variant.session.close()
 
     @property
     def batch(self) -> int:
-        """Groups a run."""
+        """Groups a run of object patches."""
         return self.options.groups
+
+    @property
+    def tuned(self) -> Setting | None:
+        """What was tuned on this host for object patches and is used; None where nothing was, or it was left nothing."""
+        return self._graphs["diffraction_to_obj"].tuned
 
     @property
     def precision(self) -> str:
@@ -146,8 +150,8 @@ class Reconstructor(Closing):
         model = self.export.graphs.get(name)
         if name not in self._graphs and model is not None:
             self._refuse_if_closed()
-            self._graphs[name] = open_session(model, self.options)
-        return self._graphs.get(name)
+            self._graphs[name] = open_graph(self.export, name, self._asked)
+        return self._graphs[name].session if name in self._graphs else None
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -171,8 +175,10 @@ class Reconstructor(Closing):
             return None, ""
         if graph not in self._variants:
             self._refuse_if_closed()
+            asked = replace(self._asked, device=self.options.device)
+            options, slower = tuned_variant(self.export, graph, asked)
             try:
-                self._variants[graph] = open_variant(self.export, graph, self.options)
+                self._variants[graph] = slower if options is None else open_variant(self.export, graph, options)
             except (VariantRefusedError, DeviceUnavailableError) as error:
                 self._variants[graph] = f"float32 in place of reduced precision: {error}"
         found = self._variants[graph]
@@ -302,7 +308,10 @@ class Reconstructor(Closing):
         middle = self.centre if autoencoder is None and fits and not open_scales else None
         graph = c.CENTRE if middle is not None else "diffraction_to_obj"
         variant, note = self.variant(graph) if autoencoder is None else (None, "")
-        return Graphs(middle or self.patches, autoencoder, variant, note, self.batch)
+        graphs = Graphs(middle or self.patches, autoencoder, variant, note)
+        led = graph if autoencoder is None else c.AUTOENCODER
+        tuned = self._graphs[led].tuned is not None
+        return replace(graphs, batch=graphs.leading.options.groups, tuned=tuned)
 
 
 def open(
@@ -317,16 +326,19 @@ def open(
 
     Args:
         path: `.zip` that ptycho-export wrote, or one of its `.onnx` files.
-        options: how graphs are run; a device's name stands for options with that device. Where batch and threads are left open,
-            what `ptycho-runtime tune` found for this model and host, else 16 groups and all threads.
+        options: how graphs are run; a device's name stands for options with that device. Where engine, batch and threads are left
+            open, what `ptycho-runtime tune` found for this model and host, else onnxruntime, 16 groups and all threads.
         model_domain: `amplitude` or `counts`, in place of what the export's record says of the patterns that are fed.
         sha256: what the file has to have, 64 hexadecimal digits; any where None.
-        fields: of `RunOptions`, in place of those in `options`: `device`, `batch`, `threads`, `tf32`, `cuda_graph`, `precision`.
+        fields: of `RunOptions`, in place of those in `options`: `device`, `batch`, `threads`, `tf32`, `cuda_graph`, `precision`,
+            `engine`.
 
     Raises:
         FileNotFoundError: nothing is there.
         ReconstructionError: the file is not what an export is, or an option has a value that it cannot have.
-        DeviceUnavailableError: the device was asked for by name and cannot be used, or there is no CUDA for a CUDA graph.
+        DeviceUnavailableError: the device or the engine was asked for by name and cannot be used, or there is no CUDA for a CUDA
+            graph.
+        CheckFailedError: the engine was asked for by name and computes something else than was exported.
 
     Examples:
         >>> import ptycho_runtime

@@ -38,7 +38,10 @@ def report() -> dict[str, str]:
         ("PIL", "pictures"),
         ("matplotlib", "figures as SVG and PDF (pip install 'ptycho-export[figure]')"),
         ("tqdm", "progress bars"),
-        ("openvino", "variants in reduced precision"),
+        (
+            "openvino",
+            "variants in reduced precision, and float32 where it is faster (pip install 'ptycho-export[openvino]')",
+        ),
     ):
         facts[package] = _installed(package, use)
     return facts

@@ -13,7 +13,7 @@ from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.cli.time_limit import timeout_option
 
 if TYPE_CHECKING:
-    from ptycho_runtime.check import CheckRow
+    from ptycho_runtime.engine.judging import CheckRow
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,7 +36,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
-    from ptycho_runtime.check import check_host, raise_unless_passed
+    from ptycho_runtime.check import check_host
+    from ptycho_runtime.engine.judging import raise_unless_passed
     from ptycho_runtime.engine.options import RunOptions
     from ptycho_runtime.export.bundle import open_export
 
@@ -52,11 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def table(rows: list[CheckRow]) -> list[str]:
-    """Return the rows as lines of at most 80 columns: graph and device once, then each output with its errors and what is allowed."""
+    """Return the rows as lines of at most 80 columns: graph, device and engine once, then each output with its errors and what is allowed."""
     lines = [f"{'  output':26s}{'max abs of allowed':20s}{'rel. L2 of allowed':20s}verdict"]
     head = ""
     for row in rows:
-        if (where := f"{row.graph} on {row.device}") != head:
+        engine = "" if row.engine == "onnxruntime" or row.engine in row.device else f", {row.engine}"
+        used = "" if row.runs else ", not used"
+        if (where := f"{row.graph} on {row.device}{engine}{used}") != head:
             head = where
             lines.append(head)
         if row.not_run:

@@ -18,6 +18,7 @@ from ptycho_runtime.cli.options import (
     cuda_graph_option,
     device_options,
     domain_options,
+    engine_option,
     examples,
     fit_options,
     image_options,
@@ -90,6 +91,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     scale.add_argument("--scale-window", type=positive, default=64, help="else of so many first frames (64)")
     device_options(command)
+    engine_option(command)
     cuda_graph_option(command)
     sha256_option(command)
     timeout_option(command)
@@ -126,7 +128,11 @@ def run(arguments: argparse.Namespace) -> int:
     inputs |= {"scan": Path(arguments.source)} if arguments.follow else {}
     target = check_target(arguments.out, inputs, force=arguments.force)
     how = RunOptions(
-        device=arguments.device, batch=arguments.batch, threads=arguments.threads, cuda_graph=arguments.cuda_graph
+        device=arguments.device,
+        batch=arguments.batch,
+        threads=arguments.threads,
+        cuda_graph=arguments.cuda_graph,
+        engine=arguments.engine,
     )
     with ptycho_runtime.open(
         arguments.bundle, how, model_domain=arguments.model_domain, sha256=arguments.sha256

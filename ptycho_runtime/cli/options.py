@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Final, Literal
 
-from ptycho_runtime.engine.options import RunOptions
+from ptycho_runtime.engine.options import ENGINES, RunOptions
 from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.scan.options import ReadOptions, Sign
@@ -74,6 +74,14 @@ def model_domain_option(command: argparse.ArgumentParser) -> None:
     )
 
 
+def engine_option(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--engine",
+        choices=ENGINES,
+        help="what runs float32, openvino on the CPU alone (as tuned, else onnxruntime); by name, an error where it cannot",
+    )
+
+
 def precision_option(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--precision",
@@ -88,6 +96,7 @@ def run_options(command: argparse.ArgumentParser) -> None:
     device_options(command)
     cuda_graph_option(command)
     command.add_argument("--batch", type=positive, help="groups of patterns per run (as tuned, else 16)")
+    engine_option(command)
     precision_option(command)
 
 
@@ -99,6 +108,7 @@ def chosen_run(arguments: argparse.Namespace) -> RunOptions:
         threads=arguments.threads,
         cuda_graph=arguments.cuda_graph,
         precision=arguments.precision,
+        engine=arguments.engine,
     )
 
 

@@ -113,6 +113,7 @@ def _refuse_other_options(arguments: argparse.Namespace, plan: Plan) -> None:
         "how the image is made": (chosen_image(arguments), plan.image, ReconstructOptions()),
         "--batch": (run_as.batch, plan.run.batch, None),
         "--threads": (run_as.threads, plan.run.threads, None),
+        "--engine": (run_as.engine, plan.run.engine, None),
         "--precision": (run_as.precision, plan.run.precision, RunOptions().precision),
         "--model-domain": (arguments.model_domain, plan.model_domain, None),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from ptycho_runtime.cli.options import cuda_graph_option, device_options, examples, precision_option, sha256_option
 from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.cli.time_limit import timeout_option
+from ptycho_runtime.engine.options import ENGINES
 
 
 def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,6 +27,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     )
     command.add_argument("--json", action="store_true", help="print JSON for machines")
     precision_option(command)
+    # A few patterns are done before another engine has compiled the graph.
+    command.add_argument("--engine", choices=ENGINES, default="onnxruntime", help="what runs float32 (onnxruntime)")
     device_options(command)
     cuda_graph_option(command)
     sha256_option(command)
@@ -60,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         threads=arguments.threads,
         cuda_graph=arguments.cuda_graph,
         precision=arguments.precision,
+        engine=arguments.engine,
     ) as model:
         patches = model.predict(diffraction, arguments.input_scale)
         device = model.patches.device

@@ -17,7 +17,7 @@ from ptycho_runtime.cli.options import (
     scan_options,
     sha256_option,
 )
-from ptycho_runtime.cli.terminal import show, warn
+from ptycho_runtime.cli.terminal import say, show, warn
 from ptycho_runtime.cli.time_limit import timeout_option
 from ptycho_runtime.errors import ReconstructionError
 
@@ -75,10 +75,14 @@ def run(arguments: argparse.Namespace) -> int:
             warn(f"{scan.name}: {warning}")
         for reason, frames in scan.skipped.items():
             warn(f"skipped {len(frames)}: {reason}")
+        for line in model.graphs(image, has_probe=scan.probe is not None).said:
+            say(line)
         plan = prepare(model, scan, image, arguments.out)
     if arguments.json:
         facts = {"written": str(plan.path), "groups": plan.groups, "input_scale_factor": plan.factor}
-        show(json.dumps({**facts, "batch": plan.run.groups}, indent=1))
+        show(json.dumps({**facts, "batch": plan.run.groups, "engine": plan.run.engine}, indent=1))
         return 0
-    show(f"{plan.path}: {plan.groups} groups, input_scale_factor {plan.factor:.6g}, batch {plan.run.groups}")
+    show(
+        f"{plan.path}: {plan.groups} groups, input_scale_factor {plan.factor:.6g}, batch {plan.run.groups}, {plan.run.engine}"
+    )
     return 0

@@ -113,10 +113,8 @@ def _reconstruct(
     say(
         f"{scan.name}: {len(scan)} patterns of {scan.size_px} px, {scan.domain}, fed as {model.export.domain}; device {model.patches.device}"
     )
-    if model.patches.note:
-        say(model.patches.note)
-    if model.tuned is not None:
-        say(f"batch {model.tuned.batch}, {model.tuned.threads} threads, as tuned on this host")
+    for line in model.graphs(how, has_probe=scan.probe is not None).said:
+        say(line)
     for warning in scan.warnings:
         warn(f"{scan.name}: {warning}")
     for reason, frames in scan.skipped.items():

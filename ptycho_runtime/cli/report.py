@@ -30,6 +30,8 @@ def lines(result: Reconstruction, written: list[Path]) -> list[str]:
         f"{100 * timing.session_seconds / max(timing.seconds, 1e-9):.0f} % in the session); first run {timing.first_run_seconds:.3f} s; "
         f"input_scale_factor {result.input_scale_factor:.6g}"
     )
+    if result.engine:
+        found.append(f"  {result.engine}")
     if result.object_scales is not None:
         found.append(
             "  real and imaginary part are multiplied by {:.6g} and {:.6g}, fitted to the counts".format(
@@ -72,6 +74,7 @@ def document(result: Reconstruction, written: list[Path]) -> dict[str, Any]:
         "skipped": {reason: list(map(int, frames)) for reason, frames in result.scan.skipped.items()},
         "input_scale_factor": result.input_scale_factor,
         "device": result.device,
+        "engine": result.engine or None,
         "half_period_px": result.resolution_px or None,
         "object_scales": result.object_scales,
         "seconds": timing.seconds,

@@ -1,4 +1,4 @@
-"""Open a graph under onnxruntime: the one place that does, so that what is proven is what runs."""
+"""Open a graph under its engine: the one place that does, so that what is proven is what runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from ptycho_runtime.engine.devices import GPU_WHEEL, ORT_ERRORS, instead, provid
 from ptycho_runtime.engine.gpu import GpuSession
 from ptycho_runtime.engine.hardware import capped_threads
 from ptycho_runtime.engine.onnx_session import OnnxSession, Profile, in_a_line
+from ptycho_runtime.engine.openvino import OpenVinoSession
 from ptycho_runtime.engine.options import DEFAULTS, PROVIDERS, RunOptions
+from ptycho_runtime.engine.session import Session
 from ptycho_runtime.errors import DamagedExportError
 from ptycho_runtime.export.onnx_file import CheckedModel
 
@@ -26,19 +28,13 @@ class _RefusedError(Exception):
 
 
 def open_session(
-    model: bytes,
-    options: RunOptions = DEFAULTS,
-    *,
-    adapt: Adapt | None = None,
-    profile: bool = False,
-    whole: bool = False,
+    model: bytes, options: RunOptions = DEFAULTS, *, profile: bool = False, whole: bool = False
 ) -> OnnxSession:
-    """Return a session on a device on which every node of the graph runs.
+    """Return a session under onnxruntime, on a device on which every node of the graph runs.
 
     Args:
         model: an ONNX file's content.
         options: how it is run; `precision` plays no part, see `variants`.
-        adapt: called with the options for the device that is opened next; returns them with the batch and threads that suit it.
         profile: record each node's runs, for `facts` and `node_runs`; on the CPU each feed then is one run.
         whole: make each feed one run as it is, for graphs that are looked into; see `OnnxSession`.
 
@@ -47,21 +43,55 @@ def open_session(
             that was asked for cannot be had.
         DamagedExportError, UnsafeGraphError: the file does not pass the gate (`CheckedModel`), or the CPU, which every host has,
             cannot take the graph.
+        ValueError: the options ask for another engine.
     """
+    if options.engine == "openvino":
+        raise ValueError("the options ask for openvino; open_engine opens it")
     # What was looked through is what is opened.
     model = CheckedModel(model)
     resolved = resolve(options)
     note = resolved.note
     if resolved.device != "cpu":
         try:
-            return _on_gpu(model, _fitted(options, resolved.device, adapt), profile=profile, whole=whole)
+            return _on_gpu(model, replace(options, device=resolved.device), profile=profile, whole=whole)
         except _RefusedError as error:
             note = instead(options, str(error))
-    return _on_cpu(model, _fitted(options, "cpu", adapt), note, profile=profile, whole=whole)
+    # A CUDA graph that was asked for never turns into a run on the CPU, so the two do not meet here.
+    return _on_cpu(model, replace(options, device="cpu"), note, profile=profile, whole=whole)
+
+
+def open_engine(model: bytes, options: RunOptions = DEFAULTS, adapt: Adapt | None = None) -> Session:
+    """Return a session under the engine that the options name; onnxruntime where they name none.
+
+    Args:
+        model: an ONNX file's content.
+        options: how it is run; `precision` plays no part, see `variants`.
+        adapt: called with the options for the device that is opened next; returns them with the engine, batch and threads that
+            suit it.
+
+    Nothing here decides that the numbers of another engine than onnxruntime are good enough; see `chosen`.
+
+    Raises:
+        DeviceUnavailableError: a device or an engine that was asked for by name cannot be used.
+        DamagedExportError, UnsafeGraphError: see `open_session`.
+    """
+    model = CheckedModel(model)
+    resolved = resolve(options)
+    note = resolved.note
+    if resolved.device != "cpu":
+        try:
+            return _on_gpu(model, _fitted(options, resolved.device, adapt), profile=False, whole=False)
+        except _RefusedError as error:
+            note = instead(options, str(error))
+    fitted = _fitted(options, "cpu", adapt)
+    if fitted.engine != "openvino":
+        return _on_cpu(model, fitted, note, profile=False, whole=False)
+    session = OpenVinoSession(model, fitted)
+    session.note = "; ".join(filter(None, (note, session.note)))
+    return session
 
 
 def _fitted(options: RunOptions, device: str, adapt: Adapt | None) -> RunOptions:
-    # A CUDA graph that was asked for never turns into a run on the CPU, so the two do not meet here.
     options = replace(options, device=device)
     return options if adapt is None else adapt(options)
 
@@ -79,7 +109,7 @@ def _on_cpu(model: bytes, options: RunOptions, note: str, *, profile: bool, whol
             ) from error
 
     note = "; ".join(filter(None, (note, capped)))
-    options = replace(options, threads=threads)
+    options = replace(options, threads=threads, engine="onnxruntime")
     try:
         if whole or profile:
             return OnnxSession(opened(threads), options, note=note, profile=record)
@@ -92,7 +122,7 @@ def _on_cpu(model: bytes, options: RunOptions, note: str, *, profile: bool, whol
 
 def _on_gpu(model: bytes, options: RunOptions, *, profile: bool, whole: bool) -> OnnxSession:
     threads, capped = capped_threads(options.threads)
-    options = replace(options, threads=threads)
+    options = replace(options, threads=threads, engine="onnxruntime")
     # Finds the CUDA libraries of pip packages without importing torch.
     onnxruntime.preload_dlls()
     record = Profile() if profile else None

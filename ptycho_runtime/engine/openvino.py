@@ -1,7 +1,7 @@
 """Run one graph under OpenVINO on the CPU: the optional second engine, which reads the same ONNX files.
 
-It has kernels for bfloat16 and int8 that onnxruntime lacks. Nothing here decides that its numbers are good enough; see
-`variants`.
+It has kernels for bfloat16 and int8 that onnxruntime lacks, and on some hosts its float32 is faster. Nothing here decides that
+its numbers are good enough; see `variants` and `chosen`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ class OpenVinoSession(BaseSession):
         self.inputs: dict[str, InputInfo] = {info["name"]: TensorInput(info) for info in found.inputs}
         self.outputs: list[str] = [info["name"] for info in found.outputs]
         self.threads, self.note = capped_threads(options.threads)
-        self.options = replace(options, device="cpu", threads=self.threads, cuda_graph=False)
+        self.options = replace(options, device="cpu", threads=self.threads, cuda_graph=False, engine=self.engine)
         self.precision = precision
         self._model = model
         self._lock = threading.Lock()
@@ -132,6 +133,14 @@ class OpenVinoSession(BaseSession):
     def _result(self, request: Any, groups: int) -> dict[str, np.ndarray]:
         request.wait()
         return {name: np.array(request.get_tensor(name).data[:groups]) for name in self.outputs}
+
+
+def installed_version() -> str:
+    """Return the version of the package, without importing it; empty where it is not installed."""
+    try:
+        return version("openvino")
+    except PackageNotFoundError:
+        return ""
 
 
 def has_bfloat16() -> bool:

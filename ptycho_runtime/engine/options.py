@@ -10,6 +10,7 @@ from ptycho_runtime.export.precision import PRECISIONS
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider", "tensorrt": "TensorrtExecutionProvider"}
 DEVICES = ("auto", *PROVIDERS)
+ENGINES = ("onnxruntime", "openvino")
 DEFAULT_BATCH = 16
 _MOST = 4096  # groups a run, threads: more is a slip of the pen
 
@@ -39,6 +40,8 @@ class RunOptions:
     """Run each batch as one CUDA graph, captured in the first run; every run then has the shapes of the first."""
     precision: str = "float32"
     """`float32`, or `auto`: the variant that an export brings where its budget is kept on this host, else float32."""
+    engine: str | None = None
+    """What runs graphs in float32: `onnxruntime`, or `openvino`, which means the CPU; what was tuned, else onnxruntime, where None."""
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -50,6 +53,15 @@ class RunOptions:
                 object.__setattr__(self, name, _whole(name, value))
         if self.precision not in PRECISIONS:
             raise ReconstructionError(f"precision {self.precision!r}; expected {' or '.join(PRECISIONS)}")
+        if self.engine not in (None, *ENGINES):
+            raise ReconstructionError(f"engine {self.engine!r}; expected {' or '.join(ENGINES)}")
+        if self.engine == "openvino":
+            if self.device not in ("auto", "cpu") or self.cuda_graph:
+                asked = "with CUDA graphs" if self.cuda_graph else f"on {self.device}"
+                raise DeviceUnavailableError(
+                    f"openvino runs on the CPU here, not {asked}; ask for cpu, or for onnxruntime"
+                )
+            object.__setattr__(self, "device", "cpu")
         if self.cuda_graph and self.device not in ("auto", "cuda"):
             raise DeviceUnavailableError(
                 f"CUDA graphs run on cuda, not on {self.device}; ask for cuda, or for no CUDA graph"

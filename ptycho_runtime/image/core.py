@@ -45,6 +45,23 @@ class Graphs:
     """What is to be said beside the result."""
     batch: int = 16
     """Groups a run."""
+    tuned: bool = False
+    """Engine, groups a run or threads are those that were tuned on this host."""
+
+    @property
+    def leading(self) -> Session:
+        """The session that patterns go through, where they have a probe to be compared by and reduced precision proves right."""
+        if self.autoencoder is not None:
+            return self.autoencoder
+        return self.patches if self.variant is None else self.variant.session
+
+    @property
+    def said(self) -> list[str]:
+        """What is to be said of the sessions before patterns go through them, a line each."""
+        session = self.leading
+        text = f"{session.engine} on {session.device}, batch {self.batch}, {session.options.threads or 'all'} threads"
+        notes = (self.patches.note, session.note, self.note)
+        return [*dict.fromkeys(filter(None, notes)), text + ", as tuned on this host" * self.tuned]
 
 
 @dataclass(frozen=True)
@@ -144,6 +161,15 @@ class Core(Closing):
     def session(self) -> Session:
         """The one that patterns go through."""
         return self.graphs.patches if self._whole is None else self._whole
+
+    @property
+    def engine(self) -> str:
+        """What patterns go through, in words: `onnxruntime float32, batch 16, 2 threads`."""
+        session, variant = self.session, self.graphs.variant
+        label = (
+            f"{session.engine} float32" if variant is None or session is not variant.session else variant.variant.label
+        )
+        return f"{label}, batch {self.graphs.batch}, {session.options.threads or 'all'} threads"
 
     def run(self, ids: np.ndarray, patterns: np.ndarray, positions_px: np.ndarray) -> Batch:
         """Put groups through the session.

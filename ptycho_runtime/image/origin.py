@@ -34,6 +34,8 @@ class Origin:
     """None for a scan that was built in Python."""
     options: Mapping[str, Any] = field(default_factory=dict)
     """What differs from the defaults: of reading the scan (`scan`), and of the image (`image`)."""
+    engine: str = ""
+    """Engine, precision, groups a run, threads and device that patterns went through."""
     finished: str = ""
     """Time at which the image was done, ISO 8601 in UTC."""
 
@@ -57,6 +59,7 @@ class Origin:
             "scan": self.scan,
             "scan_sha256": self.scan_sha256,
             "options": json.dumps(self.options, sort_keys=True),
+            "engine": self.engine,
             "versions": "; ".join(f"{name} {number}" for name, number in versions().items()),
             "host": platform.node(),
             "finished": self.finished,
@@ -64,7 +67,7 @@ class Origin:
         return {name: text for name, text in known.items() if text}
 
 
-def origin_of(export: Export, scan: Scan, options: ReconstructOptions) -> Origin:
+def origin_of(export: Export, scan: Scan, options: ReconstructOptions, engine: str) -> Origin:
     """Return where an image that is done now comes from."""
     return Origin(
         bundle=export.path.name,
@@ -73,6 +76,7 @@ def origin_of(export: Export, scan: Scan, options: ReconstructOptions) -> Origin
         scan=scan.name,
         scan_path=scan.path,
         options={"scan": changed(scan.options), "image": changed(options)},
+        engine=engine,
         finished=now(),
     )
 

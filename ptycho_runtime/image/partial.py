@@ -48,7 +48,8 @@ def made_with(core: Core) -> dict[str, Any]:
     setup, export = core.setup, core.export
     return {
         "model": export.sha256,
-        "engine_device": core.graphs.patches.device,
+        "engine": core.session.engine,
+        "engine_device": core.session.device,
         "outputs": sorted(core.session.outputs),
         "domain": export.domain,
         "N": export.N,

@@ -81,13 +81,14 @@ def reconstruct(
         input_scale_factor=factor,
         groups=len(groups),
         done=core.groups,
-        device=patches.device,
-        note="; ".join(filter(None, (note or patches.note, export.domain_note, core.note))),
+        device=core.session.device,
+        note="; ".join(filter(None, (note or core.session.note, export.domain_note, core.note))),
+        engine=core.engine,
         timing=timing,
         trust=assembled.trust,
         object_scales=assembled.object_scales,
         ring_correlation=assembled.rings,
-        origin=origin_of(export, scan, options),
+        origin=origin_of(export, scan, options, f"{core.engine} on {core.session.device}"),
     )
 
 

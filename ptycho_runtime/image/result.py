@@ -59,6 +59,8 @@ class Reconstruction:
     trust: Trust
     ring_correlation: RingCorrelation | None = None
     """Of the even and the odd patterns, where it was asked for."""
+    engine: str = ""
+    """Engine and precision, groups a run and threads: `onnxruntime float32, batch 16, 2 threads`."""
     object_scales: tuple[float, float] | None = None
     """Factors of real and imaginary part that the object was multiplied by; None where nothing was left open."""
     origin: Origin = field(default_factory=Origin)

@@ -128,6 +128,9 @@ class Series:
                 core = self.core = self._core()
                 if self.journal is not None and remembered is not None:
                     self.journal.go_on(core, remembered)
+                say(f"{core.engine} on {core.session.device}")
+                if core.session.note:
+                    say(core.session.note)
                 say(str(self.scale))
                 if self.options.probe is None:
                     say(
@@ -323,20 +326,20 @@ class Series:
             source=options.name,
             energy_of_row={},
         )
-        graphs = core.graphs
         return Reconstruction(
             canvas=assembled.canvas,
             scan=scan,
             input_scale_factor=core.setup.factor,
             groups=max(ledger.seen + ledger.missing, core.groups),
             done=core.groups,
-            device=graphs.patches.device,
-            note="; ".join(filter(None, (graphs.note or graphs.patches.note, export.domain_note, core.note))),
+            device=core.session.device,
+            note="; ".join(filter(None, (core.graphs.note or core.session.note, export.domain_note, core.note))),
+            engine=core.engine,
             timing=Timing(now - start, core.clock.seconds, core.clock.first_seconds, now - before),
             trust=assembled.trust,
             ring_correlation=assembled.rings,
             object_scales=assembled.object_scales,
-            origin=origin_of(export, scan, options.image),
+            origin=origin_of(export, scan, options.image, f"{core.engine} on {core.session.device}"),
         )
 
     def _missing(self) -> list[int]:

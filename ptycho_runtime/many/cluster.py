@@ -200,6 +200,7 @@ class PartsWork:
             self.run,
             batch=self.run.batch or plan.run.batch,
             threads=self.run.threads or plan.run.threads,
+            engine=self.run.engine or plan.run.engine,
             device=plan.run.device,
         )
         asked = (

@@ -81,6 +81,10 @@ def gathered(paths: Sequence[Path], plan: Path | None = None) -> Parts:
             raise ReconstructionError(
                 f"{header.path}: is a part of another plan than {known.path}; leave it out, or give its own with --plan"
             )
+        if header.engine != known.run.engine:
+            raise ReconstructionError(
+                f"{header.path}: was made under {header.engine}, and {known.path} is for {known.run.engine}; make it again"
+            )
         if header.which.count != first.which.count:
             raise ReconstructionError(
                 f"{header.path}: is one of {header.which.count} parts, and {first.path} one of {first.which.count}; give parts of one division"
@@ -151,6 +155,7 @@ def merge(parts: Parts) -> Reconstruction:
         done=plan.groups,
         device=", ".join(sorted({header.device for header in headers})),
         note="; ".join(filter(None, notes)),
+        engine="; ".join(ways),
         timing=Timing(
             seconds + sum(header.seconds for header in headers),
             sum(header.session_seconds for header in headers),
@@ -166,6 +171,7 @@ def merge(parts: Parts) -> Reconstruction:
             scan=scan.name,
             scan_path=plan.scan_path,
             options={"scan": changed(plan.read), "image": changed(plan.image)},
+            engine="; ".join(ways),
             finished=now(),
         ),
     )

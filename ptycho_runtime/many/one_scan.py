@@ -46,8 +46,8 @@ class Work:
         """Digest of all that decides what comes out; files that are read beside the scans count as they lie there now."""
         beside = [path for path in (self.read.positions_file, self.read.mask_file) if path is not None]
         marks = [str(Fingerprint.of(path)) if path.exists() else "absent" for path in beside]
-        # How a run is shared among threads changes rounding alone.
-        run = replace(self.run, batch=None, threads=None)
+        # How a run is shared among threads, and under which of the engines that are proven alike, changes rounding alone.
+        run = replace(self.run, batch=None, threads=None, engine=None)
         asked = (self.suffix, self.model_domain, run, self.read, self.image, self.exclude_flagged, marks)
         return hashlib.sha256(repr(asked).encode()).hexdigest()
 

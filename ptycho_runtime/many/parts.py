@@ -70,8 +70,9 @@ class PartHeader:
     stop: int
     """Groups that are in it, as `Which.groups` has them."""
     device: str
+    engine: str
     how: str
-    """Device, batch, threads and versions on which the last bits depend."""
+    """Engine, device, batch, threads and versions on which the last bits depend."""
     seconds: float
     session_seconds: float
     first_run_seconds: float
@@ -92,7 +93,7 @@ def run_part(
     Args:
         plan: of the scan.
         which: part of it.
-        model: the exported model, opened with `plan.run`.
+        model: the exported model, opened with `plan.run`, on whatever device.
         out: the part's file.
         scan: the scan's file on this host; where the plan says it is where None.
         progress: called with (groups done, groups of this part).
@@ -100,7 +101,7 @@ def run_part(
     Memory does not grow with the length of the scan, nor with that of the part, but for a hundred bytes a pattern.
 
     Raises:
-        ReconstructionError: bundle or scan is not the one that was planned for.
+        ReconstructionError: bundle, scan or engine is not the one that was planned for.
         ScanError: the scan cannot be read.
         OutputError: the part, or the temporary files beside it, cannot be written.
     """
@@ -113,11 +114,11 @@ def run_part(
         setup = Setup(plan.factor, part.probe, image.weighting, image.crop_px, image.object_scales)
         graphs = model.graphs(image, has_probe=part.probe is not None)
         with Core(model.export, graphs, setup) as core:
+            plan.refuse_other_engine(core.session.engine)
             put_through(core, part, cut.groups, cut.ids, progress)
             if core.evidence.lost:
                 raise OutputError(core.evidence.lost)
             seconds = time.perf_counter() - start
-            options = model.options
             attributes = {
                 "plan": str(plan.path),
                 "plan_sha256": plan.sha256,
@@ -128,7 +129,8 @@ def run_part(
                 "first": first,
                 "stop": stop,
                 "device": graphs.patches.device,
-                "how": f"{core.session.device}, batch {graphs.batch}, {options.threads or 'all'} threads, {_versions()}",
+                "engine": core.session.engine,
+                "how": f"{core.engine} on {core.session.device}, {_versions(core.session.engine)}",
                 "seconds": seconds,
                 "session_seconds": core.clock.seconds,
                 "first_run_seconds": core.clock.first_seconds,
@@ -138,10 +140,8 @@ def run_part(
     return read_header(out)
 
 
-def _versions() -> str:
-    return ", ".join(
-        f"{name} {number}" for name, number in versions().items() if name.startswith(("onnxruntime", "numpy"))
-    )
+def _versions(engine: str) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions().items() if name.startswith((engine, "numpy")))
 
 
 def _write(core: Core, first: int, stop: int, attributes: Mapping[str, Any], out: Path) -> None:
@@ -184,6 +184,7 @@ def read_header(path: Path) -> PartHeader:
             first=int(said["first"]),
             stop=int(said["stop"]),
             device=str(said["device"]),
+            engine=str(said.get("engine", "onnxruntime")),
             how=str(said["how"]),
             seconds=float(said["seconds"]),
             session_seconds=float(said["session_seconds"]),

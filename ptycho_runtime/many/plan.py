@@ -56,7 +56,7 @@ class Plan:
     """`input_scale_factor`."""
     groups: int
     run: RunOptions
-    """Batch and threads that every part takes: a run's size shows in the last bits."""
+    """Engine, batch and threads that every part takes: what runs, and how much at a time, shows in the last bits."""
     read: ReadOptions
     image: ReconstructOptions
     baseline: TrustBaseline | None
@@ -69,6 +69,13 @@ class Plan:
             raise ReconstructionError(
                 f"{path}: is not the bundle that {self.path.name} was made for ({self.bundle}, sha256 {self.bundle_sha256[:12]}…); "
                 "give that one, or prepare anew"
+            )
+
+    def refuse_other_engine(self, engine: str) -> None:
+        """Raise `ReconstructionError` where patterns do not go through the engine that was planned: parts would differ in the last bits."""
+        if engine != self.run.engine:
+            raise ReconstructionError(
+                f"{self.path.name} was made for {self.run.engine}, and {engine} is what runs; open the bundle with the plan's own options"
             )
 
     def refuse_other_scan(self, path: Path) -> None:
@@ -129,7 +136,7 @@ def prepare(model: Reconstructor, scan: Scan, image: ReconstructOptions, path: P
         "scan_path": str(scan_path),
         "scan_fingerprint": asdict(Fingerprint.of(scan_path)),
         "factor": factor,
-        "run": asdict(replace(model.options, batch=graphs.batch)),
+        "run": asdict(replace(graphs.leading.options, batch=graphs.batch)),
         "read": asdict(read),
         "image": asdict(image),
         "baseline": None if baseline is None else asdict(baseline),
@@ -184,7 +191,8 @@ def open_plan(path: Path) -> Plan:
             scan_fingerprint=Fingerprint(**document["scan_fingerprint"]),
             factor=float(document["factor"]),
             groups=int(groups[0]),
-            run=RunOptions(**document["run"]),
+            # Plans of before there was a choice are of onnxruntime.
+            run=RunOptions(**{"engine": "onnxruntime", **document["run"]}),
             read=_read_options(document["read"]),
             image=ReconstructOptions(**document["image"]),
             baseline=None if baseline is None else TrustBaseline(**baseline),

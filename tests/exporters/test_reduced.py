@@ -31,7 +31,8 @@ from exporters.reduced.layers import Sensitivity, plan_layers  # noqa: E402
 from exporters.reduced.patterns import scan_patterns  # noqa: E402
 from exporters.reduced.quantize import Range, calibrate, candidates, quantized, run  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
-from ptycho_runtime.check import check_host, raise_unless_passed  # noqa: E402
+from ptycho_runtime.check import check_host  # noqa: E402
+from ptycho_runtime.engine.judging import raise_unless_passed  # noqa: E402
 from ptycho_runtime.export.precision import Budget, PrecisionErrors  # noqa: E402
 from ptycho_runtime.export.record import InputScale  # noqa: E402
 from ptycho_runtime.image.options import ReconstructOptions  # noqa: E402

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ptycho_runtime import contract as c
+from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.core import Graphs
 from ptycho_runtime.image.reconstruct import reconstruct
@@ -22,7 +23,7 @@ FRAMES = np.array([3, 4, 7, 8, 11, 12, 20, 21, 30])  # the detector's own number
 class Session:
     """Object patches made of the patterns."""
 
-    device, note = "cpu", ""
+    engine, device, note, options = "onnxruntime", "cpu", "", RunOptions()
 
     def __init__(self) -> None:
         self.inputs = {c.DIFFRACTION: SimpleNamespace(shape=["batch", 1, N, N])}

@@ -13,7 +13,8 @@ from sample_bundles import changed, members
 
 from ptycho_runtime import CheckFailedError, RunOptions, open_export
 from ptycho_runtime import contract as c
-from ptycho_runtime.check import check_host, output_row, raise_unless_passed
+from ptycho_runtime.check import check_host
+from ptycho_runtime.engine.judging import output_row, raise_unless_passed
 from ptycho_runtime.errors import DamagedExportError
 
 CPU = RunOptions("cpu")

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from ptycho_runtime import demo
-from ptycho_runtime.check import CheckRow
 from ptycho_runtime.cli import check, main
 from ptycho_runtime.cli.log import FIRST_LINE
 from ptycho_runtime.cli.terminal import ProgressBar, duration
+from ptycho_runtime.engine.judging import CheckRow
 
 COMMANDS = next(
     action for action in main.parser()._actions if isinstance(action, argparse._SubParsersAction)
@@ -149,11 +149,16 @@ def test_table_of_a_check_fits_80_columns() -> None:
     rows = [
         CheckRow("autoencoder", "predicted_diffraction", "cuda", 1.2e-4, 7.3e-4, 1e-6, 5.5e-6),
         CheckRow("autoencoder", "phase", "cuda", 1e-3, 7.3e-4, 1e-6, 5.5e-6),
+        CheckRow("autoencoder", "phase", "cpu", 1e-3, 7.3e-4, 1e-6, 5.5e-6, engine="openvino", runs=False),
         CheckRow("autoencoder", "object", "int8 cpu", 0, 1, 0, 1, not_run="OpenVINO is not installed"),
     ]
     lines = check.table(rows)
     assert max(map(len, lines)) <= 80
-    assert [line for line in lines if not line.startswith(" ")] == ["autoencoder on cuda", "autoencoder on int8 cpu"]
+    assert [line for line in lines if not line.startswith(" ")] == [
+        "autoencoder on cuda",
+        "autoencoder on cpu, openvino, not used",
+        "autoencoder on int8 cpu",
+    ]
     assert lines[3].endswith("FAILED")
     assert lines[-1] == "  not run: OpenVINO is not installed"
 

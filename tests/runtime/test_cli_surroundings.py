@@ -13,7 +13,7 @@ import pytest
 from sample_bundles import ROOT
 
 from ptycho_runtime.cli import main as cli
-from ptycho_runtime.engine.tune import Setting, remember, remembered
+from ptycho_runtime.engine.tuned import Setting, Trial, Tuned, remember, remembered
 from ptycho_runtime.errors import OutputError
 from ptycho_runtime.export.bundle import open_export
 
@@ -83,11 +83,11 @@ class TestUserWithoutHome:
         monkeypatch.setattr(Path, "home", unknown)
 
     def test_nothing_was_tuned(self, demo: Path) -> None:
-        assert remembered(open_export(demo), "cpu") is None
+        assert remembered(open_export(demo), "diffraction_to_obj", "cpu") is None
 
     def test_a_setting_to_be_kept_names_the_way_out(self, demo: Path) -> None:
         with pytest.raises(OutputError, match=r"^this user has no home; set XDG_CACHE_HOME to a folder that can be"):
-            remember(open_export(demo), "cpu", Setting(4, 1))
+            remember(open_export(demo), "diffraction_to_obj", "cpu", Tuned((Trial(Setting(4, 1), 1.0, 0.0),)))
 
 
 def test_threads_beyond_the_host_are_capped_and_said(

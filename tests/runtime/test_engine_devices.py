@@ -15,7 +15,7 @@ from ptycho_runtime import DeviceUnavailableError, ReconstructionError, RunOptio
 from ptycho_runtime.engine import devices, hardware
 from ptycho_runtime.engine.opening import open_session
 from ptycho_runtime.engine.options import PROVIDERS
-from ptycho_runtime.engine.tune import Setting, remember
+from ptycho_runtime.engine.tuned import Setting, Trial, Tuned, remember
 
 GRAPH = "diffraction_to_obj"
 no_gpu = pytest.mark.skipif(not devices.why_not("cuda"), reason="this host has a GPU")
@@ -102,8 +102,8 @@ class TestGpuThatOnlySeemsToBeThere:
         assert opened == [PROVIDERS["cuda"]]
 
     def test_auto_goes_on_with_the_cpu_and_what_was_tuned_for_it(self, demo: Path, opened: list[str]) -> None:
-        remember(open_export(demo), "cuda", Setting(64, 1))
-        remember(open_export(demo), "cpu", Setting(5, 1))
+        for device, batch in (("cuda", 64), ("cpu", 5)):
+            remember(open_export(demo), GRAPH, device, Tuned((Trial(Setting(batch, 1), 1.0, 0.0),)))
         with ptycho_runtime.open(demo) as model:
             assert (model.options.device, model.batch, model.tuned) == ("cpu", 5, Setting(5, 1))
             assert model.patches.note.startswith("running on the CPU: onnxruntime refused the session: libcudnn")

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
+from proven_layer import tuned_for
 
 import ptycho_runtime
 from ptycho_runtime import DamagedExportError, ReconstructionError, RunOptions, open_export
@@ -22,6 +23,7 @@ from ptycho_runtime.engine.gpu import GpuSession
 from ptycho_runtime.engine.opening import open_session
 from ptycho_runtime.engine.openvino import OpenVinoSession
 from ptycho_runtime.engine.session import Session
+from ptycho_runtime.engine.tuned import Setting
 
 GRAPH = "diffraction_to_obj"
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="OpenVINO is not installed")
@@ -194,9 +196,7 @@ class TestFacts:
 
 class TestReconstructor:
     def test_a_tuned_host_opens_one_session(self, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from ptycho_runtime.engine.tune import Setting, remember
-
-        remember(open_export(demo), "cpu", Setting(5, 1))
+        tuned_for(open_export(demo), (Setting(5, 1), 10.0))
         watched = Watched(monkeypatch)
         with ptycho_runtime.open(demo, device="cpu") as model:
             assert (model.batch, model.options.threads) == (5, 1)
@@ -218,7 +218,7 @@ class TestReconstructor:
             assert model.autoencoder
 
     def test_options_and_keywords_mean_the_same(self, demo: Path) -> None:
-        options = RunOptions("cpu", 3, 1, precision="auto")
+        options = RunOptions("cpu", 3, 1, precision="auto", engine="onnxruntime")
         for model in (
             ptycho_runtime.open(demo, options),
             ptycho_runtime.open(demo, "cpu", batch=3, threads=1, precision="auto"),

@@ -13,6 +13,7 @@ from simulated import N, Simulated, simulated
 
 from ptycho_runtime import ReconstructionError
 from ptycho_runtime import contract as c
+from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.core import Assembled, Core, Graphs, Setup
 from ptycho_runtime.image.partial import absorb, made_with, resume, state_of
@@ -24,7 +25,8 @@ EXPORT = Export(Path("stand-in"), {}, N, 1, "amplitude", "half_n_over_rms", None
 class Session:
     """A session whose patch of a pattern is made of that pattern alone."""
 
-    device, note, outputs = "cpu", "", [c.OBJECT_REAL, c.OBJECT_IMAG]
+    engine, device, note, options = "onnxruntime", "cpu", "", RunOptions()
+    outputs = (c.OBJECT_REAL, c.OBJECT_IMAG)
 
     def __init__(self, C: int = 1) -> None:
         self.sizes: set[int] = set()

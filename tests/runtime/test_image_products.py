@@ -12,6 +12,7 @@ import pytest
 
 from ptycho_runtime import OutputError
 from ptycho_runtime import contract as c
+from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.core import Graphs
 from ptycho_runtime.image.products import ptychodus
@@ -29,7 +30,7 @@ SUFFIXES = (".h5", ".npz", ".cxi", ".tif", ".png")
 class Session:
     """Object patches made of the patterns; stops as Ctrl-C would after `runs`."""
 
-    device, note = "cpu", ""
+    engine, device, note, options = "onnxruntime", "cpu", "", RunOptions()
 
     def __init__(self, runs: int = 100) -> None:
         self.runs = runs

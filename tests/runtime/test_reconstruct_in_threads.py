@@ -15,6 +15,7 @@ import pytest
 
 from ptycho_runtime import ReconstructionError
 from ptycho_runtime import contract as c
+from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.core import Graphs
 from ptycho_runtime.image.options import ReconstructOptions
@@ -32,7 +33,7 @@ Hook = Callable[[int], object]
 class Session:
     """A session whose object patches are made of the patterns; `hook` is called with the number of each run."""
 
-    device, note = "cpu", ""
+    engine, device, note, options = "onnxruntime", "cpu", "", RunOptions()
 
     def __init__(self, hook: Hook = lambda run: None, side_px: int = N) -> None:
         self.hook, self.side_px, self.runs = hook, side_px, 0

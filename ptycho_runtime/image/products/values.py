@@ -22,6 +22,7 @@ def facts(result: Reconstruction) -> dict[str, Fact]:
         "groups": result.groups,
         "groups_done": result.done,
         "device": result.device,
+        "engine": result.engine,
         **scales,
         **{f"frc_{name}_half_period_px": figure for name, figure in result.resolution_px.items()},
         "verdict": trust.verdict,
@@ -76,6 +77,7 @@ def comments(result: Reconstruction) -> str:
     """Return in words what a reader of the file must know."""
     lines = [
         f"input_scale_factor {result.input_scale_factor:.9g}; {result.done} of {result.groups} groups on {result.device}"
+        + f" under {result.engine}" * bool(result.engine)
     ]
     lines.append(f"{result.trust.verdict}{': ' * bool(result.trust.reasons)}{'; '.join(result.trust.reasons)}")
     if result.partial:
