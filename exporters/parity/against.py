@@ -17,6 +17,7 @@ from exporters.graph.graphs import graph_io
 from exporters.parity.inputs import Pool
 from exporters.parity.metrics import budget, figures
 from exporters.parity.reference import Outputs, eager_results
+from exporters.parity.rounding import rounded_results
 from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, OnnxRunner
 from ptycho_runtime import contract as c
@@ -67,7 +68,7 @@ def against_rows(
             continue
         pool = _pool(arrays, models[graph], graph, path)
         reference = eager_results(models, [graph], pool, torch.float64)[graph]
-        eager32 = eager_results(models, [graph], pool, torch.float32)[graph]
+        eager32 = rounded_results(models, pool, {graph: reference})[graph]
         wanted = {name: value for name, value in reference.items() if name in theirs}
         row = ParityRow(graph, RUNTIME, "cpu", "float32", len(pool), label, "passed")
         _judge(row, theirs, wanted, {name: eager32[name] for name in wanted})

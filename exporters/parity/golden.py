@@ -11,6 +11,7 @@ from exporters.graph.graphs import graph_io
 from exporters.parity.inputs import Pool, Source, make_pool
 from exporters.parity.metrics import allowed_over_all, budget
 from exporters.parity.reference import eager_results
+from exporters.parity.rounding import rounded_results
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import DamagedExportError
 from ptycho_runtime.export.npz import read_npz
@@ -51,7 +52,7 @@ def _golden(models: Mapping[str, PtychoModel], spec: ModelSpec, chosen: Pool) ->
     arrays: dict[str, np.ndarray] = {}
     feed = chosen.feed
     references = eager_results(models, models, chosen, torch.float64)
-    eagers32 = eager_results(models, models, chosen, torch.float32)
+    eagers32 = rounded_results(models, chosen, references)
     for graph, reference in references.items():
         names = [info["name"] for info in graph_io(spec, graph)[0]]
         arrays |= {f"{graph}.input.{name}": feed[name] for name in names}

@@ -119,11 +119,11 @@ def judge_files(
     for graph, files in artifacts.items():
         inputs, outputs = graph_io(spec, graph)
         graph_pool = pool.only({info["name"] for info in inputs})
-        reference, eager32 = prepared.references[graph], prepared.eagers32[graph]
+        reference = prepared.references[graph]
         shapes = {info["name"]: (list(info["shape"]), info["dtype"]) for info in outputs}
-        limits = {"float32": eager32}
+        limits = {"float32": prepared.rounded[graph]}
         case = GraphCase(graph, graph_pool, reference, limits, shapes)
-        for trial in _trials(models[graph], graph, files, devices, eager32):
+        for trial in _trials(models[graph], graph, files, devices, prepared.eagers32[graph]):
             planned += [(graph, trial.runtime, trial.device, trial.precision, batch) for batch in batches]
             options.progress(f"{graph}: {trial.runtime} on {trial.device}")
             rows += trial_rows(case, trial, batches, evidence)

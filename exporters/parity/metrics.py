@@ -11,6 +11,7 @@ from ptycho_runtime import contract as c
 from ptycho_runtime.metrics import ON_GPU, difference, phase_weight
 
 FACTOR = 4.0  # a float32 runtime may err this many times as much as eager float32 does
+DRAWS = 3  # of eager float32, see `rounding`
 CREST = 8.0  # largest over root mean square that rounding errors have
 FLOOR_ULPS = 8.0  # of the signal's largest magnitude
 ALONE_ULPS = 32.0  # of a layer by itself, which may have but few numbers, on inputs far beyond ordinary ones
@@ -21,8 +22,9 @@ SOUND = 5e-6  # of the signal: where eager float32 errs more, luck decides what 
 ALONE = "layer by itself"
 MOST_TF32 = 0.1  # factors of 11 significant bits leave no more certainty
 RULE = (
-    f"In every group of patterns by itself, error ≤ {FACTOR:g} × eager float32's own against float64 (its largest error counts as at "
-    f"least {CREST:g} × its root mean square, and that of real and imaginary part as the larger of the two); at least "
+    f"In every group of patterns by itself, error ≤ {FACTOR:g} × eager float32's own against float64 (of a whole file the most of "
+    f"{DRAWS} runs whose pixels differ by one unit in the last place; its largest error counts as at least "
+    f"{CREST:g} × its root mean square, and that of real and imaginary part as the larger of the two); at least "
     f"{FLOOR_ULPS:g} float32 ulps of the signal's largest magnitude "
     f"({DETECTOR_ULPS:g} × √(N/{DETECTOR_PX}) for predicted diffraction, which sums twice over N pixels and squares, "
     f"{ALONE_ULPS:g} for a layer by itself), "

@@ -15,6 +15,7 @@ from exporters.parity.independent.rows import independent_rows
 from exporters.parity.inputs import EDGES, Pool, Source, make_pool
 from exporters.parity.metrics import sound_groups
 from exporters.parity.reference import Outputs, eager_results, families
+from exporters.parity.rounding import rounded_results
 from exporters.parity.rows import ParityRow
 from ptycho_torch.models.module import PtychoModel
 from ptycho_torch.spec import ModelSpec
@@ -40,6 +41,8 @@ class Prepared:
     """Eager float64's outputs for the whole pool, by graph."""
     eagers32: Mapping[str, Outputs]
     """Eager float32's."""
+    rounded: Mapping[str, Outputs]
+    """The worst of several runs of it, see `rounded_results`: what budgets are made of."""
     independent: tuple[ParityRow, ...]
     """Rows that hold the reference against the independent evaluation."""
     layers: Mapping[str, Alone]
@@ -73,14 +76,15 @@ def prepare(
     progress("float64 references")
     references = eager_results(models, models, pool, torch.float64)
     eagers32 = eager_results(models, models, pool, torch.float32)
+    rounded = rounded_results(models, pool, references, eagers32)
     # Of groups that were looked for, those that float32 cannot compute prove nothing.
-    sound = [sound_groups(eagers32[graph], references[graph]) for graph in references]
+    sound = [sound_groups(rounded[graph], references[graph]) for graph in references]
     kept = np.flatnonzero(np.all(sound, 0) | (np.arange(len(pool)) < ordinary)) if sound else np.arange(len(pool))
     if len(kept) < len(pool):
         pool = pool.take(kept)
-        references, eagers32 = (
+        references, eagers32, rounded = (
             {graph: {name: value[kept] for name, value in outputs.items()} for graph, outputs in results.items()}
-            for results in (references, eagers32)
+            for results in (references, eagers32, rounded)
         )
     # The largest batch holds every group, the first ones a second time.
     batches = (*batches[:-1], max(batches[-1], len(pool) + 1))
@@ -89,7 +93,7 @@ def prepare(
     layers: dict[str, Alone] = {}
     for family in families(models, models):
         layers |= dict.fromkeys(family, Alone(models[family[0]], pool))
-    return Prepared(models, spec, batches, pool, reach, references, eagers32, independent, layers)
+    return Prepared(models, spec, batches, pool, reach, references, eagers32, rounded, independent, layers)
 
 
 def telling_batches(batches: Iterable[int], stored: Iterable[int] = ()) -> tuple[int, ...]:
