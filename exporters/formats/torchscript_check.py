@@ -23,7 +23,7 @@ MAX_CODE_BYTES = 4 << 20
 OPERATORS = frozenset({
     "_convolution", "abs", "adaptive_avg_pool2d", "add", "amax", "amin", "arange", "atan2", "avg_pool2d",
     "batch_norm", "bitwise_and", "bitwise_not", "broadcast_tensors", "cat", "ceil", "chunk", "clamp", "clamp_max",
-    "clamp_min", "contiguous", "conv1d", "conv2d", "cos", "cumsum", "detach", "device", "div", "embedding",
+    "clamp_min", "clone", "contiguous", "conv1d", "conv2d", "cos", "cumsum", "detach", "device", "div", "embedding",
     "eq", "exp", "expand", "expand_as", "flatten", "floor", "floor_divide", "full", "full_like", "gather", "ge",
     "gelu", "gt", "index_select", "instance_norm", "layer_norm", "le", "leaky_relu", "linear", "log", "log1p",
     "logical_and", "logical_not", "logical_or", "lt", "matmul", "max", "max_pool2d", "maximum", "mean", "min",
