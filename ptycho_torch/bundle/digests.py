@@ -43,6 +43,10 @@ class HashedMembers:
         self._digests[name] = hashed.hexdigest()
         return memoryview(grown).toreadonly()
 
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of a member that was taken."""
+        return self._digests[name]
+
     def all_digests(self) -> dict[str, str]:
         """Return every own member's digest, after hashing those that nothing was taken from."""
         for name in self.content:

@@ -127,8 +127,9 @@ def _read_members(path: Path, kind: str, content: Members, sha256: str | None) -
         metadata = _dictionary(load_tensors(own.take(METADATA, limits.MAX_MEMBER_BYTES), where), where)
         check_numbers(metadata, where)
     weights, notices = {}, []
+    loaded: dict[str, tuple[TensorFile, Any]] = {}
     for role in ROLES:
-        weights[role], said = _weights(own, weights_member(role), label)
+        weights[role], said = _weights(own, weights_member(role), label, loaded)
         notices += said
     digests = own.all_digests()
     digest = digest_of(digests)
@@ -175,10 +176,18 @@ def _require(params: dict[str, Any], where: str) -> None:
         )
 
 
-def _weights(own: HashedMembers, name: str, label: str) -> tuple[StateDict | Sentinel, list[str]]:
+def _weights(
+    own: HashedMembers, name: str, label: str, loaded: dict[str, tuple[TensorFile, Any]]
+) -> tuple[StateDict | Sentinel, list[str]]:
+    """Return what a member holds as weights, and what is to be said of it; `loaded` keeps files by their content's digest."""
     where = f"{label}: {name}"
-    file = TensorFile(own.take(name, limits.MAX_MEMBER_BYTES), where)
-    value = file.load()
+    content = own.take(name, limits.MAX_MEMBER_BYTES)
+    digest = own.digest(name)
+    # Both models usually hold the same weights: the same bytes are followed once, and their arrays are in memory once.
+    if digest not in loaded:
+        file = TensorFile(content, where)
+        loaded[digest] = file, file.load()
+    file, value = loaded[digest]
     if isinstance(value, dict) and set(value) == {SENTINEL_KEY}:
         return Sentinel(printable(value[SENTINEL_KEY])), []
     return usable_weights(value, where, file)

@@ -7,6 +7,7 @@ The format (`torch.save` since 1.6): a zip with `NAME/data.pkl`, a pickle whose 
 from __future__ import annotations
 
 import bisect
+import math
 import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -105,8 +106,11 @@ class _Tensor:
 
     def array(self) -> np.ndarray:
         """Return the values, read-only; tensors of one storage share its memory."""
-        itemsize = self._storage.dtype.itemsize
         if 0 not in self._shape:
+            if self._stride == _contiguous(self._shape):
+                end = self._offset + math.prod(self._shape)
+                return self._storage.values()[self._offset : end].reshape(self._shape)
+            itemsize = self._storage.dtype.itemsize
             return np.lib.stride_tricks.as_strided(
                 self._storage.values()[self._offset :],
                 shape=self._shape,
@@ -117,6 +121,14 @@ class _Tensor:
             return np.zeros(self._shape, self._storage.dtype)
         except ValueError as error:
             raise DamagedBundleError(f"a tensor of shape {self._shape}, which no machine can hold") from error
+
+
+def _contiguous(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the strides, in values, of an array whose last axis varies fastest."""
+    strides = [1] * len(shape)
+    for axis in range(len(shape) - 1, 0, -1):
+        strides[axis - 1] = strides[axis] * shape[axis]
+    return tuple(strides)
 
 
 def _rebuild_tensor(
@@ -220,6 +232,7 @@ class TensorFile:
             raise DamagedBundleError(f"{where}: holds {len(pickles)} data.pkl; a PyTorch file has one")
         self._prefix = pickles[0].removesuffix("data.pkl")
         self._storages: dict[str, _Storage] = {}
+        self._bfloat16: list[_Storage] = []
         self.findings = Findings()  # what `load` came across
         self._reader = Reader(
             extra={**TENSOR_GLOBALS, **CONFIGURATION_GLOBALS},
@@ -243,7 +256,7 @@ class TensorFile:
 
     def is_bfloat16(self, array: np.ndarray) -> bool:
         """Say whether an array that `load` returned was stored in bfloat16, which numpy does not have."""
-        return any(storage.kind.bfloat16 and storage.holds(array) for storage in self._storages.values())
+        return any(storage.holds(array) for storage in self._bfloat16)
 
     def _small(self, name: str, default: bytes) -> bytes:
         name = self._prefix + name
@@ -273,6 +286,8 @@ class TensorFile:
             if said != there:
                 raise DamagedBundleError(f"a storage {printable(ascii(key))} of {there} bytes where {said} are said")
             self._storages[key] = _Storage(self._parts, name, kind, size)
+            if kind.bfloat16:
+                self._bfloat16.append(self._storages[key])
         storage = self._storages[key]
         if storage.kind is not kind or storage.size != size:
             raise UnsafeContentError(f"a storage {printable(ascii(key))} used with two dtypes or sizes")

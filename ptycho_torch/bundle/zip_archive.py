@@ -196,7 +196,6 @@ def _check_entries(infos: list[zipfile.ZipInfo], label: str, *, plain: bool) -> 
 
 
 def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str, budget: _Budget) -> Iterator[bytes]:
-    name = printable(ascii(info.filename))
     total = 0
     try:
         with archive.open(info) as member:
@@ -208,20 +207,19 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, label: str, bu
         raise
     except _UNREADABLE as error:
         raise DamagedBundleError(
-            f"{label}: member {name} is cut short or corrupt ({printable(error)}); copy it again"
+            f"{label}: member {printable(ascii(info.filename))} is cut short or corrupt ({printable(error)}); copy it again"
         ) from error
     if total != info.file_size:
         raise DamagedBundleError(
-            f"{label}: member {name} has {total} bytes, its header says {info.file_size}; copy it again"
+            f"{label}: member {printable(ascii(info.filename))} has {total} bytes, its header says {info.file_size}; copy it again"
         )
 
 
 def _view_member(data: memoryview, info: zipfile.ZipInfo, label: str) -> memoryview:
     """Return a plainly stored member as a part of the archive's bytes, checked as zipfile would."""
-    name = printable(ascii(info.filename))
     header = data[info.header_offset : info.header_offset + _LOCAL_HEADER.size]
     if len(header) < _LOCAL_HEADER.size:
-        raise DamagedBundleError(f"{label}: member {name} is cut short; copy it again")
+        raise DamagedBundleError(f"{label}: member {printable(ascii(info.filename))} is cut short; copy it again")
     magic, *_, name_length, extra_length = _LOCAL_HEADER.unpack(header)
     named_from = info.header_offset + _LOCAL_HEADER.size
     start = named_from + name_length + extra_length
@@ -229,7 +227,11 @@ def _view_member(data: memoryview, info: zipfile.ZipInfo, label: str) -> memoryv
     local_name = bytes(data[named_from : named_from + name_length])
     encoding = "utf-8" if info.flag_bits & 0x800 else "cp437"
     if magic != b"PK\x03\x04" or local_name != info.orig_filename.encode(encoding, "replace"):
-        raise DamagedBundleError(f"{label}: member {name} has two different names; copy it again")
+        raise DamagedBundleError(
+            f"{label}: member {printable(ascii(info.filename))} has two different names; copy it again"
+        )
     if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
-        raise DamagedBundleError(f"{label}: member {name} is cut short or corrupt (wrong checksum); copy it again")
+        raise DamagedBundleError(
+            f"{label}: member {printable(ascii(info.filename))} is cut short or corrupt (wrong checksum); copy it again"
+        )
     return content

@@ -272,6 +272,14 @@ def test_exports_json_must_be_an_object(tmp_path: Path) -> None:
             read_bundle(path)
 
 
+def test_equal_weights_of_both_models_are_in_memory_once() -> None:
+    weights = read_bundle(SMALL).weights
+    assert weights["autoencoder"] is not weights["diffraction_to_obj"]
+    for key, value in weights["autoencoder"].items():
+        assert np.shares_memory(value, weights["diffraction_to_obj"][key]), key
+        assert not value.flags.writeable
+
+
 _MEASURE = """
 import json, resource, sys
 import numpy
@@ -287,19 +295,22 @@ print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) *
 def test_reading_takes_at_most_one_and_a_half_times_the_weights(kind: str, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     generator = torch.Generator().manual_seed(0)
-    weights = {f"layer{n}.weight": torch.randn(1 << 20, generator=generator) for n in range(16)}
-    weights_bytes = 16 * 4 << 20
+    layers = 8
+    weights = {f"layer{n}.weight": torch.randn(1 << 20, generator=generator) for n in range(layers)}
+    weights_bytes = layers * 4 << 20
     buffer = io.BytesIO()
     if kind == "checkpoint with optimiser":
         path = tmp_path / "last.ckpt"
-        states = [{"state": {n: {"exp_avg": torch.zeros(1 << 20)} for n in range(16)}}]
+        states = [{"state": {n: {"exp_avg": torch.zeros(1 << 20)} for n in range(layers)}}]
         torch.save({"state_dict": weights, "optimizer_states": states, "hyper_parameters": {}}, path)
     else:
         path = tmp_path / "wts.h5.zip"
         torch.save(weights, buffer)
         changes = {"diffraction_to_obj/model.pth": buffer.getvalue()}
         if kind == "both roles":
-            changes["autoencoder/model.pth"] = buffer.getvalue()
+            other = io.BytesIO()
+            torch.save({name: -value for name, value in weights.items()}, other)
+            changes["autoencoder/model.pth"] = other.getvalue()
             weights_bytes *= 2
         contents = {**members(DEMO), **changes}
         with zipfile.ZipFile(path, "w") as archive:

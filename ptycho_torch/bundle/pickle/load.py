@@ -107,7 +107,10 @@ class _Settling:
             return value
         if isinstance(value, dict):
             for key in value:
-                self.settle(key, depth + 1)
+                if type(key) is str:
+                    self._count(1 + len(key) // 16)
+                else:
+                    self.settle(key, depth + 1)
             return {key: self.settle(item, depth + 1) for key, item in value.items()}
         if isinstance(value, (list, tuple, set, frozenset)):
             return type(value)(self.settle(item, depth + 1) for item in value)

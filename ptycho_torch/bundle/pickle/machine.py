@@ -63,25 +63,29 @@ class Machine(Operands):
             raise LimitExceededError(
                 f"a pickle of {len(self.data)} bytes; a bundle's has at most {limits.MAX_PICKLE_BYTES}"
             )
-        data, size, opcodes, count = self.data, len(self.data), _OPCODES, self.findings.opcodes
-        name = "the start"
+        data, size, steps, counts = self.data, len(self.data), _STEP_OF, [0] * 256
+        code = None
         try:
             for _ in range(limits.MAX_PICKLE_OPS):
-                if self.at >= size:
+                at = self.at
+                if at >= size:
                     raise DamagedBundleError("bytes that are no pickle (it ends in the middle)")
-                code = data[self.at]
-                self.at += 1
-                if code not in opcodes:
+                code = data[at]
+                step = steps[code]
+                if step is None:
                     raise DamagedBundleError(f"bytes that are no pickle (byte {code:#04x} where an opcode is due)")
-                name, step = opcodes[code]
-                count[name] = count.get(name, 0) + 1
-                if name in _REFUSED:
-                    self._refuse(UnsafeContentError(f"the pickle opcode {name}, which no model needs"))
-                if name == "STOP":
+                self.at = at + 1
+                counts[code] += 1
+                if code in _REFUSED:
+                    self._refuse(UnsafeContentError(f"the pickle opcode {_NAMES[code]}, which no model needs"))
+                if code == _STOP:
                     return self._stop()
                 step(self)
         except (IndexError, KeyError, struct.error) as error:
+            name = "the start" if code is None else _NAMES[code]
             raise DamagedBundleError(f"bytes that are no pickle ({name} without its operands)") from error
+        finally:
+            self.findings.opcodes |= {_NAMES[code]: count for code, count in enumerate(counts) if count}
         raise LimitExceededError(f"more than {limits.MAX_PICKLE_OPS} pickle opcodes")
 
     def _stop(self) -> Any:
@@ -112,10 +116,6 @@ class Machine(Operands):
         items = self._stack
         self._stack = self._marks.pop()
         return items
-
-    def _mark(self) -> None:
-        self._marks.append(self._stack)
-        self._stack = []
 
     def _drop(self) -> None:
         if self._stack:
@@ -196,10 +196,12 @@ class Machine(Operands):
         if type(target) is not dict or len(items) % 2:
             raise UnsafeContentError(f"items set on {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if isinstance(key, Nothing):
-                self._refuse_unmade(key, "a dictionary key")
-                continue
-            self._count_key(key)
+            # Nearly all keys are short texts; what is said of others is not needed for them.
+            if type(key) is not str or len(key) > limits.MAX_KEY_LENGTH:
+                if isinstance(key, Nothing):
+                    self._refuse_unmade(key, "a dictionary key")
+                    continue
+                self._count_key(key)
             target[key] = value
 
     def _count_key(self, key: Any) -> None:
@@ -281,14 +283,17 @@ class Machine(Operands):
     def _call(self, function: Any, arguments: Any) -> Any:
         if isinstance(function, Function) and isinstance(arguments, tuple):
             # Some calls copy what they are given: bounded together, because a pickle can give one big value many times.
-            self._work_bytes += sum(
-                len(a) * (1 if isinstance(a, (str, bytes)) else 16)
-                for a in arguments
-                if isinstance(a, (str, bytes, list, tuple))
-            ) + 16 * len(arguments)
+            self._work_bytes += 16 * len(arguments)
+            unmade = None
+            for argument in arguments:
+                if isinstance(argument, (str, bytes)):
+                    self._work_bytes += len(argument)
+                elif isinstance(argument, (list, tuple)):
+                    self._work_bytes += 16 * len(argument)
+                elif unmade is None and isinstance(argument, Nothing):
+                    unmade = argument
             if self._work_bytes > limits.MAX_PICKLE_WORK_BYTES:
                 raise LimitExceededError("values copied over and over")
-            unmade = next((a for a in arguments if isinstance(a, Nothing)), None)
             if unmade is not None:
                 return Nothing(unmade.name, skipped=unmade.skipped)
             try:
@@ -357,6 +362,36 @@ class Machine(Operands):
     def _get(self, index: int) -> None:
         self._push(self._memo[index])
 
+    # The opcodes of which a file of weights has most, each without a call of another step.
+
+    def _mark(self) -> None:
+        self._marks.append(self._stack)
+        self._stack = []
+
+    def _binput(self) -> None:
+        self._memo[self.data[self.at]] = self._stack[-1]
+        self.at += 1
+
+    def _binget(self) -> None:
+        self._stack.append(self._memo[self.data[self.at]])
+        self.at += 1
+
+    def _memoize(self) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def _binint1(self) -> None:
+        self._stack.append(self.data[self.at])
+        self.at += 1
+
+    def _binunicode(self) -> None:
+        self._text(int.from_bytes(self.take(4), "little"))
+
+    def _long_binput(self) -> None:
+        self._memo[int.from_bytes(self.take(4), "little")] = self._stack[-1]
+
+    def _long_binget(self) -> None:
+        self._stack.append(self._memo[int.from_bytes(self.take(4), "little")])
+
 
 _Step = Callable[[Machine], None]
 _STEPS: dict[bytes, tuple[str, _Step]] = {
@@ -373,14 +408,14 @@ _STEPS: dict[bytes, tuple[str, _Step]] = {
     b"I": ("INT", Machine._decimal),
     b"L": ("LONG", Machine._decimal),
     b"J": ("BININT", lambda m: m._push(m.number(4, True))),
-    b"K": ("BININT1", lambda m: m._stack.append(m.byte())),
+    b"K": ("BININT1", Machine._binint1),
     b"M": ("BININT2", lambda m: m._push(m.number(2))),
     b"\x8a": ("LONG1", lambda m: m._long(m.byte())),
     b"\x8b": ("LONG4", lambda m: m._long(m.number(4, True))),
     b"F": ("FLOAT", Machine._float_text),
     b"G": ("BINFLOAT", lambda m: m._push(struct.unpack(">d", m.take(8))[0])),
     b"V": ("UNICODE", Machine._unicode_text),
-    b"X": ("BINUNICODE", lambda m: m._text(m.number(4))),
+    b"X": ("BINUNICODE", Machine._binunicode),
     b"\x8c": ("SHORT_BINUNICODE", lambda m: m._text(m.byte())),
     b"\x8d": ("BINUNICODE8", lambda m: m._text(m.number(8))),
     b"B": ("BINBYTES", lambda m: m._push(m.take(m.number(4)))),
@@ -404,12 +439,12 @@ _STEPS: dict[bytes, tuple[str, _Step]] = {
     b"\x90": ("ADDITEMS", Machine._add_items),
     b"\x91": ("FROZENSET", Machine._frozenset),
     b"p": ("PUT", lambda m: m._put(m.line_number())),
-    b"q": ("BINPUT", lambda m: m._put(m.byte())),
-    b"r": ("LONG_BINPUT", lambda m: m._put(m.number(4))),
-    b"\x94": ("MEMOIZE", lambda m: m._put(len(m._memo))),
+    b"q": ("BINPUT", Machine._binput),
+    b"r": ("LONG_BINPUT", Machine._long_binput),
+    b"\x94": ("MEMOIZE", Machine._memoize),
     b"g": ("GET", lambda m: m._get(m.line_number())),
-    b"h": ("BINGET", lambda m: m._stack.append(m._memo[m.byte()])),
-    b"j": ("LONG_BINGET", lambda m: m._get(m.number(4))),
+    b"h": ("BINGET", Machine._binget),
+    b"j": ("LONG_BINGET", Machine._long_binget),
     b"c": ("GLOBAL", lambda m: m._global(m.line(), m.line())),
     b"\x93": ("STACK_GLOBAL", Machine._stack_global),
     b"R": ("REDUCE", Machine._reduce),
@@ -432,5 +467,9 @@ _REFUSED_STEPS: dict[bytes, tuple[str, _Step]] = {
     b"\x97": ("NEXT_BUFFER", Machine._buffer),
     b"\x98": ("READONLY_BUFFER", lambda m: None),
 }
-_OPCODES = {code[0]: known for code, known in {**_STEPS, **_REFUSED_STEPS}.items()}
-_REFUSED = frozenset(name for name, _ in _REFUSED_STEPS.values())
+_NAMES = {code[0]: name for code, (name, _) in {**_STEPS, **_REFUSED_STEPS}.items()}
+_STEP_OF: list[_Step | None] = [None] * 256
+for _code, (_, _step) in {**_STEPS, **_REFUSED_STEPS}.items():
+    _STEP_OF[_code[0]] = _step
+_REFUSED = frozenset(code[0] for code in _REFUSED_STEPS)
+_STOP = ord(".")
