@@ -60,7 +60,7 @@ class ExportOptions(ProofOptions):
     precision: str | None = None
     """Store a variant in reduced precision too: `auto` (the fastest on this host), `bfloat16`, `int8` or `float16`; needs scan and budget."""
     trace: Tracer | None = None
-    """What makes the files of a graph; `exporters.formats.trace.trace_graph` where None. A cache of its results is given here."""
+    """What makes the files of graphs; `exporters.formats.trace.trace_family` where None. A cache of its results is given here."""
 
 
 @dataclass(frozen=True, kw_only=True)

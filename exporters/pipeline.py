@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from exporters.errors import DeviceRequiredError, ParityError
-from exporters.formats.trace import trace_graph
-from exporters.graph.graphs import Graph, make_graph
+from exporters.formats.trace import Files, trace_family
+from exporters.graph.family import families, make_family
+from exporters.graph.graphs import Graph
 from exporters.loading import Loaded, load_for_export
 from exporters.options import ExportOptions, ProofOptions, VerifyOptions
 from exporters.parity.against import against_rows
@@ -36,7 +37,6 @@ from ptycho_torch.build import require_torch, with_params
 from ptycho_torch.bundle import BundleRecord, read_bundle
 from ptycho_torch.spec import ModelSpec
 
-Files = Mapping[str, Mapping[str, bytes]]  # by graph and format
 _NO_BASELINE = (
     "exports.json keeps no baseline of trust, so hosts judge images by limits for any model; --store-baseline puts there what the "
     "model leaves unexplained on this scan"
@@ -143,14 +143,16 @@ def _trace(bundle: BundleRecord, options: ExportOptions) -> Made:
     options.progress("rebuilding the models")
     loaded = load_for_export(bundle, options.architecture)
     known = exports_json.conventions(loaded.spec, bundle, bundle_name(bundle))
-    trace = options.trace or trace_graph
+    trace = options.trace or trace_family
     graphs: dict[str, Graph] = {}
     files: dict[str, Mapping[str, bytes]] = {}
-    for name, model in loaded.models.items():
-        options.progress(f"{name}: TorchScript and ONNX")
-        graphs[name] = make_graph(model, name)
-        files[name] = trace(graphs[name], known.metadata(name))
-    return Made(loaded, known, files, graphs)
+    for names in families(loaded.models, loaded.models):
+        options.progress(f"{', '.join(names)}: TorchScript and ONNX")
+        family = make_family(loaded.models, names)
+        graphs |= {graph.name: graph for graph in family.graphs}
+        files |= trace(family, {name: known.metadata(name) for name in names})
+    order = list(loaded.models)
+    return Made(loaded, known, {name: files[name] for name in order}, {name: graphs[name] for name in order})
 
 
 def _prove(

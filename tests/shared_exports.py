@@ -14,7 +14,8 @@ from sample_bundles import bundle_path, members
 
 if TYPE_CHECKING:
     from exporters import ExportResult
-    from exporters.formats.trace import Tracer
+    from exporters.formats.trace import Files, Tracer
+    from exporters.graph.family import Family
     from exporters.graph.graphs import Graph
 
 PROVEN_BY = {
@@ -67,7 +68,10 @@ def traced_before(result: ExportResult) -> Tracer:
 
     stored = members(result.bundle)
 
-    def trace(graph: Graph, metadata: Mapping[str, str]) -> Mapping[str, bytes]:
+    def trace(family: Family, metadata: Mapping[str, Mapping[str, str]]) -> Files:
+        return {graph.name: again(graph, metadata[graph.name]) for graph in family.graphs}
+
+    def again(graph: Graph, metadata: Mapping[str, str]) -> Mapping[str, bytes]:
         model = onnx.load_from_string(stored[contract.onnx_member(graph.name)])
         settle(model, list(graph.inputs), list(graph.outputs), metadata)
         return {

@@ -13,9 +13,10 @@ from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, VARIANT_GPU, W
 from exporters.bench.contenders import GRAPH
 from exporters.bench.race import Arena
 from exporters.bench.report import TARGET_BATCH
-from exporters.formats.onnx import export_onnx
+from exporters.formats.onnx import OnnxFamily
 from exporters.formats.optimize import REWRITES
 from exporters.graph.cost import multiply_adds, multiply_adds_by_node
+from exporters.graph.family import Family
 from exporters.graph.graphs import make_graph
 from exporters.loading import load_for_export
 from exporters.options import ExportOptions, Progress, ProofOptions, silent
@@ -186,7 +187,5 @@ def _unwritten(model: PtychoModel) -> dict[str, bytes]:
     metadata = dict.fromkeys(c.META_KEYS, "bench") | {"graph": GRAPH}
     kept: dict[str, list[str]] = {WITHOUT + "rewrites": []}
     kept |= {WITHOUT + left_out: [name for name in REWRITES if name != left_out] for left_out in REWRITES}
-    return {
-        which: export_onnx(graph.module, list(graph.inputs), list(graph.outputs), metadata, names)
-        for which, names in kept.items()
-    }
+    traced = OnnxFamily(Family((graph,), graph.module))
+    return {which: traced.file(graph, metadata, names) for which, names in kept.items()}

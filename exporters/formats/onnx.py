@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import ast
 import gc
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import onnx
+import onnx_ir as ir
 import torch
 from torch import Tensor, nn
+from torch.onnx import ONNXProgram
 
 from exporters.errors import ExportError
 from exporters.formats.optimize import REWRITES, optimize
+from exporters.graph.centre import as_alone
+from exporters.graph.family import Family
+from exporters.graph.graphs import Graph
 from ptycho_runtime import contract as c
 
 OPSET = 20  # the newest for which onnxruntime's CUDA provider has every operator used here (MaxPool ends at 21)
 MAX_IR_VERSION = 10  # read by onnxruntime 1.18 and later
+SCOPES = "pkg.torch.onnx.name_scopes"  # which layer a node belongs to: parity's bisection matches by it
 _TRACE_BATCH = 2  # one would be baked in
 
 
-def example_inputs(inputs: list[c.TensorInfo], batch: int = _TRACE_BATCH, modes: int = 2) -> list[Tensor]:
+def example_inputs(inputs: Sequence[c.TensorInfo], batch: int = _TRACE_BATCH, modes: int = 2) -> list[Tensor]:
     """Return harmless inputs of a graph for tracing, in order, float32."""
     sizes = {c.BATCH_AXIS: batch, c.MODES_AXIS: modes}
     tensors = []
@@ -37,26 +44,70 @@ def example_inputs(inputs: list[c.TensorInfo], batch: int = _TRACE_BATCH, modes:
     return tensors
 
 
-def export_onnx(
-    graph: nn.Module,
-    inputs: list[c.TensorInfo],
-    outputs: list[c.TensorInfo],
-    metadata: Mapping[str, str],
-    rewrites: Iterable[str] = REWRITES,
-) -> bytes:
-    """Return a graph as the bytes of one ONNX file.
+def export_onnx(graph: Graph, metadata: Mapping[str, str], rewrites: Iterable[str] = REWRITES) -> bytes:
+    """Return a graph as the bytes of one ONNX file; arguments and errors are those of `OnnxFamily`."""
+    return OnnxFamily(Family((graph,), graph.module)).file(graph, metadata, rewrites)
 
-    Args:
-        graph: module from `build_graph`, float32 on the CPU.
-        inputs: its inputs, in order.
-        outputs: its outputs, in order.
-        metadata: written to `metadata_props`, one entry per key of `contract.META_KEYS`.
-        rewrites: exact rewrites to apply, names of `optimize.REWRITES`.
 
-    Raises:
-        ExportError: the exporter wrote something other than the contract: another opset, other names or shapes,
-            custom operators, external data.
-    """
+class OnnxFamily:
+    """Graphs of one network, traced as one; each graph's file is cut out of that."""
+
+    def __init__(self, family: Family) -> None:
+        """Trace the graphs.
+
+        Args:
+            family: its module is float32 on the CPU.
+
+        Raises:
+            ExportError: PyTorch's exporter returned nothing.
+        """
+        self._whole = _traced(family.module, family.inputs)
+        outputs = iter(self._whole.graph.outputs)
+        self._outputs = {graph.name: [next(outputs) for _ in graph.outputs] for graph in family.graphs}
+
+    def file(self, graph: Graph, metadata: Mapping[str, str], rewrites: Iterable[str] = REWRITES) -> bytes:
+        """Return the bytes of one graph's ONNX file.
+
+        Args:
+            graph: one of the family.
+            metadata: written to `metadata_props`, one entry per key of `contract.META_KEYS`.
+            rewrites: exact rewrites to apply, names of `optimize.REWRITES`.
+
+        Raises:
+            ExportError: the exporter wrote something other than the contract: another opset, other names or shapes,
+                custom operators, external data.
+        """
+        inputs, outputs = list(graph.inputs), list(graph.outputs)
+        program = ONNXProgram(self._cut(graph), None)
+        program.optimize()
+        for value, info in zip(program.model.graph.outputs, outputs, strict=True):
+            value.name = info["name"]
+        optimize(program.model, rewrites)
+        model = program.model_proto
+        settle(model, inputs, outputs, metadata)
+        check(model, inputs, outputs)
+        return bytes(model.SerializeToString(deterministic=True))
+
+    def _cut(self, graph: Graph) -> ir.Model:
+        """Return a graph with nothing but what its outputs need, under the names that it has where it is traced alone."""
+        whole = self._whole.graph
+        inputs = {value.name: value for value in whole.inputs}
+        cut = ir.convenience.extract(whole, [inputs[info["name"]] for info in graph.inputs], self._outputs[graph.name])
+        # They come in no order, and the same graph gives the same bytes.
+        weights = [cut.initializers.pop(name) for name in whole.initializers if name in cut.initializers]
+        for weight in weights:
+            weight.name = as_alone(weight.name or "")
+            cut.register_initializer(weight)
+        for node in cut:
+            if scopes := node.metadata_props.get(SCOPES):
+                *modules, own = ast.literal_eval(scopes)
+                node.metadata_props[SCOPES] = repr([*dict.fromkeys(map(as_alone, modules)), own])
+        functions = [function.clone() for function in self._whole.functions.values()]
+        return ir.Model(cut, ir_version=self._whole.ir_version, functions=functions)
+
+
+def _traced(module: nn.Module, inputs: Sequence[c.TensorInfo]) -> ir.Model:
+    """Return what PyTorch's exporter makes of a module, before anything is made better."""
     axes = {name: torch.export.Dim(name, min=1, max=65536) for name in (c.BATCH_AXIS, c.MODES_AXIS)}
     dynamic = tuple({i: axes[d] for i, d in enumerate(info["shape"]) if isinstance(d, str)} for info in inputs)
     with warnings.catch_warnings(), torch.no_grad(), _without_collections():
@@ -67,14 +118,13 @@ def export_onnx(
             logger.setLevel(logging.ERROR)
         try:
             program = torch.onnx.export(
-                graph,
+                module,
                 tuple(example_inputs(inputs)),
                 dynamo=True,
                 opset_version=OPSET,
                 dynamic_shapes=dynamic,
                 input_names=[info["name"] for info in inputs],
-                output_names=[info["name"] for info in outputs],
-                optimize=True,
+                optimize=False,
                 verbose=False,
             )
         finally:
@@ -82,11 +132,7 @@ def export_onnx(
                 logger.setLevel(level)
     if program is None:
         raise ExportError("the ONNX exporter returned nothing; this is a bug, please report it")
-    optimize(program.model, rewrites)
-    model = program.model_proto
-    settle(model, inputs, outputs, metadata)
-    check(model, inputs, outputs)
-    return bytes(model.SerializeToString(deterministic=True))
+    return program.model
 
 
 @contextmanager
@@ -112,10 +158,9 @@ def settle(
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     model.graph.name = metadata["graph"]
     model.graph.doc_string = ""
-    keep = ("pkg.torch.onnx.name_scopes",)  # which layer a node belongs to: parity's bisection matches by it
     for node in model.graph.node:
         node.doc_string = ""
-        kept = [(p.key, p.value) for p in node.metadata_props if p.key in keep]
+        kept = [(p.key, p.value) for p in node.metadata_props if p.key == SCOPES]
         del node.metadata_props[:]
         for key, value in kept:
             node.metadata_props.add(key=key, value=value)

@@ -1,25 +1,30 @@
-"""A graph in both formats."""
+"""The graphs of one network in both formats."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from exporters.formats.onnx import export_onnx
+from exporters.formats.onnx import OnnxFamily
 from exporters.formats.torchscript import export_torchscript
-from exporters.graph.graphs import Graph
+from exporters.graph.family import Family
 
-# Takes a graph and the metadata of its ONNX file, returns file contents by format: `trace_graph`, or what remembers its results.
-Tracer = Callable[[Graph, Mapping[str, str]], Mapping[str, bytes]]
+Files = Mapping[str, Mapping[str, bytes]]  # by graph and format
+# Takes a family and the metadata of its ONNX files by graph, returns their contents: `trace_family`, or what remembers its results.
+Tracer = Callable[[Family, Mapping[str, Mapping[str, str]]], Files]
 
 
-def trace_graph(graph: Graph, metadata: Mapping[str, str]) -> Mapping[str, bytes]:
-    """Return a graph's files by format, `torchscript` and `onnx`; equal for equal weights, metadata and versions.
+def trace_family(family: Family, metadata: Mapping[str, Mapping[str, str]]) -> Files:
+    """Return graphs' files by graph and format, `torchscript` and `onnx`; equal for equal weights, metadata and versions.
 
     Args:
-        graph: what is traced.
-        metadata: of the ONNX file, by key of `contract.META_KEYS`.
+        family: what is traced.
+        metadata: of the ONNX files, by graph and key of `contract.META_KEYS`.
     """
+    together = OnnxFamily(family)
     return {
-        "torchscript": export_torchscript(graph.module, list(graph.inputs)),
-        "onnx": export_onnx(graph.module, list(graph.inputs), list(graph.outputs), metadata),
+        graph.name: {
+            "torchscript": export_torchscript(graph.module, list(graph.inputs)),
+            "onnx": together.file(graph, metadata[graph.name]),
+        }
+        for graph in family.graphs
     }

@@ -3,9 +3,15 @@
 The last stage of a CNN or UNet adds two paths: one fills the central half of the frame, the other reaches the whole frame. Where a
 mask keeps the second one out of the middle, its convolutions are left out; elsewhere they are computed on just the pixels
 that the middle depends on. The middle is what the whole graph gives there, to rounding.
+
+`keep_centre` makes a network of that kind; `add_centre` one that gives the whole and the middle in one run, for tracing both at once.
 """
 
 from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any, Self
 
 from torch import Tensor, nn
 
@@ -19,6 +25,56 @@ def keep_centre(network: nn.Module) -> None:
     for name, module in list(network.named_modules()):
         if isinstance(module, OutputHead):
             network.set_submodule(name, CentreHead(module))
+
+
+# The part of a path that tells the second form of a last stage from the first, see `as_alone`.
+MIDDLE = "in_the_middle"
+
+
+def add_centre(network: nn.Module) -> None:
+    """Let the last stages of a lowered CNN or UNet return both what they return and what `keep_centre` would have them return."""
+    for module in list(network.modules()):
+        if isinstance(module, OutputHead):
+            # Its layers are copied, what they hold is not: an exporter then writes each weight once.
+            held = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+            module.add_module(MIDDLE, CentreHead(copy.deepcopy(module, held)))
+            module.register_forward_hook(_with_middle)
+
+
+def as_alone(path: str) -> str:
+    """Return the path that a layer in the middle, or what it holds, has in a network where `keep_centre` put it."""
+    return ".".join(part for part in path.split(".") if part != MIDDLE)
+
+
+def _with_middle(stage: nn.Module, inputs: tuple[Tensor, ...], whole: Tensor) -> WholeAndMiddle:
+    return WholeAndMiddle(whole, stage.get_submodule(MIDDLE)(*inputs))
+
+
+class WholeAndMiddle:
+    """What a last stage gives over the whole frame and over its middle; what follows it is done to both.
+
+    That is one function of a tensor after the other, adding or multiplying by a number, and taking some of the channels.
+    """
+
+    def __init__(self, whole: Tensor, middle: Tensor) -> None:
+        """Take (B, channels, N, N) and (B, channels, N/2, N/2)."""
+        self.whole, self.middle = whole, middle
+
+    @classmethod
+    def __torch_function__(
+        cls, function: Callable[..., Tensor], types: Any, args: tuple[Self, ...] = (), kwargs: Any = None
+    ) -> Self:
+        (both,) = args
+        return cls(*(function(view, **(kwargs or {})) for view in (both.whole, both.middle)))
+
+    def __getitem__(self, channels: tuple[slice, slice]) -> Self:
+        return type(self)(self.whole[channels], self.middle[channels])
+
+    def __rmul__(self, factor: float) -> Self:
+        return type(self)(factor * self.whole, factor * self.middle)
+
+    def __radd__(self, offset: float) -> Self:
+        return type(self)(offset + self.whole, offset + self.middle)
 
 
 class CentreHead(nn.Module):

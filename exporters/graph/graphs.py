@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -206,6 +207,16 @@ class CentreGraph(PatchGraph):
         keep_centre(self.network)
 
 
+class Beside(NamedTuple):
+    """What the physics takes beside the patches; None where a model has no physics, or one dataset alone."""
+
+    positions: Tensor | None = None
+    probe_real: Tensor | None = None
+    probe_imag: Tensor | None = None
+    output_scale_factor: Tensor | None = None
+    experiment_id: Tensor | None = None
+
+
 class AutoencoderGraph(PatchGraph):
     """Diffraction to predicted diffraction, through the whole physics, and the object's amplitude and phase."""
 
@@ -226,20 +237,27 @@ class AutoencoderGraph(PatchGraph):
         experiment_id: Tensor | None = None,
     ) -> tuple[Tensor, ...]:
         """Return the outputs that `graph_io` lists."""
-        first, second = self.heads(diffraction, input_scale_factor)
+        beside = Beside(positions, probe_real, probe_imag, output_scale_factor, experiment_id)
+        return self.results(self.heads(diffraction, input_scale_factor), beside)
+
+    def results(self, heads: Pair, beside: Beside) -> tuple[Tensor, ...]:
+        """Return what the graph gives, of the network's two outputs."""
+        if self.physics is None and raw_heads(self.spec):
+            return heads
+        return self.outputs(heads, self.patches(*heads), beside)
+
+    def outputs(self, heads: Pair, patches: Pair, beside: Beside) -> tuple[Tensor, ...]:
+        """Return the outputs that `graph_io` lists, of the network's two outputs and the patches made of them."""
+        raw = raw_heads(self.spec)
         if self.physics is None:
-            return (first, second) if raw_heads(self.spec) else self.polar(self.patches(first, second))
-        assert (
-            positions is not None
-            and probe_real is not None
-            and probe_imag is not None
-            and output_scale_factor is not None
-        )
-        patches = self.patches(first, second)
-        predicted = self.physics(patches, positions, (probe_real, probe_imag), output_scale_factor, experiment_id)
-        if self.spec.generator == "unet" or raw_heads(self.spec):
-            return predicted, first, second
-        return predicted, *self.polar(patches)
+            return heads if raw else self.polar(patches)
+        positions, probe_real, probe_imag, output_scale, ids = beside
+        assert positions is not None
+        assert probe_real is not None
+        assert probe_imag is not None
+        assert output_scale is not None
+        predicted = self.physics(patches, positions, (probe_real, probe_imag), output_scale, ids)
+        return (predicted, *heads) if raw or self.spec.generator == "unet" else (predicted, *self.polar(patches))
 
     def polar(self, patches: Pair) -> Pair:
         """Return amplitude and phase (rad) of the object patches."""

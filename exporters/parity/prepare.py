@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from exporters.graph.family import families
 from exporters.options import Progress, silent
 from exporters.parity.alone import Alone
 from exporters.parity.awake import Reach, wake
 from exporters.parity.independent.rows import independent_rows
 from exporters.parity.inputs import EDGES, Pool, Source, make_pool
 from exporters.parity.metrics import sound_groups
-from exporters.parity.reference import Outputs, eager_results, families
+from exporters.parity.reference import Outputs, eager_results
 from exporters.parity.rounding import rounded_results
 from exporters.parity.rows import ParityRow
 from ptycho_torch.models.module import PtychoModel

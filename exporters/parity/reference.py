@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from exporters.graph.family import families
 from exporters.graph.graphs import all_eager_outputs
 from exporters.parity.double import DoubleConvolutions
 from exporters.parity.inputs import Pool
@@ -79,23 +80,3 @@ def _run(
     with torch.no_grad(), DoubleConvolutions():
         results = all_eager_outputs(model, graphs, tensors)
     return {graph: {name: value.numpy() for name, value in outputs.items()} for graph, outputs in results.items()}
-
-
-def families(models: Mapping[str, PtychoModel], graphs: Iterable[str]) -> list[list[str]]:
-    """Return graphs that have equal models together; the first of each is the one whose model is run."""
-    families: list[list[str]] = []
-    for graph in sorted(graphs, key=lambda graph: graph != "autoencoder"):
-        for family in families:
-            if _equal(models[family[0]], models[graph]):
-                family.append(graph)
-                break
-        else:
-            families.append([graph])
-    return families
-
-
-def _equal(first: PtychoModel, second: PtychoModel) -> bool:
-    if first is second:
-        return True
-    a, b = first.state_dict(), second.state_dict()
-    return first.spec == second.spec and a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)

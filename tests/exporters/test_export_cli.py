@@ -36,7 +36,7 @@ def last_line(result: Result) -> str:
 
 class TestExport:
     def test_one_bundle(self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(pipeline, "trace_graph", traced_before(exported(TINY)))
+        monkeypatch.setattr(pipeline, "trace_family", traced_before(exported(TINY)))
         source, out = tiny_bundle(tmp_path / "run"), tmp_path / "out"
         result = run("export", source, "--out", out, "--batches", "1", "--triton", tmp_path / "models")
         assert result.exit_code == 0, result.output
@@ -50,7 +50,7 @@ class TestExport:
     def test_several_bundles_one_of_them_bad(
         self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(pipeline, "trace_graph", traced_before(exported(TINY)))
+        monkeypatch.setattr(pipeline, "trace_family", traced_before(exported(TINY)))
         source = tmp_path / "in"
         tiny_bundle(source).rename(source / "good.zip")
         (source / "bad.zip").write_bytes(b"nothing")

@@ -16,9 +16,9 @@ from tampering import weighted_layers, with_scaled_weight
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
-from exporters.formats.onnx import export_onnx  # noqa: E402
-from exporters.formats.torchscript import export_torchscript  # noqa: E402
-from exporters.graph.graphs import build_graph, graph_io, has_centre  # noqa: E402
+from exporters.formats.trace import Files, trace_family  # noqa: E402
+from exporters.graph.family import make_family  # noqa: E402
+from exporters.graph.graphs import has_centre  # noqa: E402
 from exporters.parity.matrix import judge_files  # noqa: E402
 from exporters.parity.prepare import Prepared, prepare, telling_batches  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
@@ -75,21 +75,14 @@ SHARED = [pytest.param(name, marks=pytest.mark.long) if GOLDEN[name] in LONG_NAM
 
 
 @functools.cache
-def built(name: str) -> tuple[PtychoModel, dict[str, dict[str, bytes]]]:
+def built(name: str) -> tuple[PtychoModel, Files]:
     """Return a model with random weights and both its exports."""
     spec = {**BUILT, **MORE}[name]
     torch.manual_seed(3)
     model = PtychoModel(spec).eval().requires_grad_(False)
-    artifacts = {}
-    for graph in c.ALL_GRAPHS if has_centre(spec) else c.GRAPHS:
-        inputs, outputs = graph_io(spec, graph)
-        module = build_graph(model, graph)
-        metadata = dict.fromkeys(c.META_KEYS, "x") | {"graph": graph}
-        artifacts[graph] = {
-            "onnx": export_onnx(module, inputs, outputs, metadata),
-            "torchscript": export_torchscript(module, inputs),
-        }
-    return model, artifacts
+    graphs = c.ALL_GRAPHS if has_centre(spec) else c.GRAPHS
+    metadata = {graph: dict.fromkeys(c.META_KEYS, "x") | {"graph": graph} for graph in graphs}
+    return model, trace_family(make_family(dict.fromkeys(graphs, model), graphs), metadata)
 
 
 @functools.cache

@@ -50,6 +50,9 @@ ALL_FREQUENCIES = {
     for generator in ("ffno", "fno_vanilla")
 }
 
+# Families of which whole graphs are looked at in every run, see `test_formats_operators.py`.
+WHOLE_GRAPHS_TRACED = ("cnn-n256", "unet", "ffno", "fno")
+
 
 def network(case: ModelSpec) -> torch.nn.Module:
     """Return a float32 network with reproducible weights whose Fourier layers matter."""
@@ -89,7 +92,9 @@ def test_lowered_network_equals_the_original(name: str) -> None:
     assert relative_error(lowered_single, exact) <= 3 * relative_error(single, exact)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in WHOLE_GRAPHS_TRACED else name for name in CASES]
+)
 def test_exported_operators_all_have_cuda_kernels(name: str) -> None:
     case = CASES[name]
     with warnings.catch_warnings():

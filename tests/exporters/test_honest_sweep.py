@@ -13,7 +13,7 @@ from sample_bundles import NAMES, bundle_path
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters.formats.onnx import export_onnx  # noqa: E402
-from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
+from exporters.graph.graphs import make_graph  # noqa: E402
 from exporters.parity.awake import wake  # noqa: E402
 from exporters.parity.inputs import Pool, make_pool  # noqa: E402
 from exporters.parity.metrics import budget, figures, sound_groups  # noqa: E402
@@ -100,9 +100,7 @@ def test_an_honest_export_never_comes_near_its_limits(name: str) -> None:
         wanted, own = ({k: v[kept] for k, v in results[graph].items()} for results in (reference, rounded))
         limits = {output: budget(output, own, wanted) for output in wanted}
         assert not [limit.objection for limit in limits.values() if limit.objection]
-        inputs, outputs = graph_io(model.spec, graph)
-        metadata = dict.fromkeys(c.META_KEYS, "x") | {"graph": graph}
-        data = export_onnx(build_graph(model, graph), inputs, outputs, metadata)
+        data = export_onnx(make_graph(model, graph), dict.fromkeys(c.META_KEYS, "x") | {"graph": graph})
         for level in LEVELS:
             for threads in (1, 2):
                 options = onnxruntime.SessionOptions()

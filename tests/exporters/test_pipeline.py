@@ -23,7 +23,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters import ExportResult, export_bundle, verify_bundle  # noqa: E402
 from exporters.errors import DeviceRequiredError, ParityError  # noqa: E402
 from exporters.formats.torchscript import reproducible  # noqa: E402
-from exporters.graph.graphs import Graph  # noqa: E402
+from exporters.formats.trace import Files  # noqa: E402
+from exporters.graph.family import Family  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_runtime.errors import NotExportedError, OutputError  # noqa: E402
 from ptycho_torch.bundle.write import npz_bytes  # noqa: E402
@@ -118,9 +119,11 @@ class TestFailedParity:
     ) -> None:
         honest = traced_before(exported(TINY))
 
-        def sabotaged(graph: Graph, metadata: Mapping[str, str]) -> Mapping[str, bytes]:
-            files = honest(graph, metadata)
-            return {**files, "onnx": with_flipped_weight(files["onnx"])}
+        def sabotaged(family: Family, metadata: Mapping[str, Mapping[str, str]]) -> Files:
+            return {
+                name: {**files, "onnx": with_flipped_weight(files["onnx"])}
+                for name, files in honest(family, metadata).items()
+            }
 
         before = dict(params_cfg)
         with pytest.raises(
@@ -145,7 +148,7 @@ class TestFailedParity:
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
     def test_required_device_that_is_absent(self, tmp_path: Path) -> None:
-        def never(graph: Graph, metadata: Mapping[str, str]) -> Mapping[str, bytes]:
+        def never(family: Family, metadata: Mapping[str, Mapping[str, str]]) -> Files:
             raise AssertionError("a graph was traced")
 
         with pytest.raises(

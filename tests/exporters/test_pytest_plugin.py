@@ -103,11 +103,11 @@ def test_no_choice_among_tests_takes_the_verdict_out(exported: Exported, tmp_pat
 @pytest.mark.long
 def test_a_refused_export_shows_its_rows(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text(
-        "import exporters.pipeline as pipeline\nfrom tampering import with_flipped_weight\nhonest = pipeline.trace_graph\n"
-        "def sabotaged(graph, metadata):\n"
-        "    files = honest(graph, metadata)\n"
-        "    return {**files, 'onnx': with_flipped_weight(files['onnx'])}\n"
-        "pipeline.trace_graph = sabotaged\n"
+        "import exporters.pipeline as pipeline\nfrom tampering import with_flipped_weight\nhonest = pipeline.trace_family\n"
+        "def sabotaged(family, metadata):\n"
+        "    made = honest(family, metadata).items()\n"
+        "    return {name: {**files, 'onnx': with_flipped_weight(files['onnx'])} for name, files in made}\n"
+        "pipeline.trace_family = sabotaged\n"
     )
     done = run_alone(tmp_path, "--ptycho-bundle", tiny_bundle(tmp_path))
     assert done.returncode == 1

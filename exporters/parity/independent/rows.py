@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from exporters.graph.family import families
 from exporters.parity.independent.evaluate import independent_outputs
 from exporters.parity.inputs import Pool
 from exporters.parity.metrics import Budget, Signal, figures
-from exporters.parity.reference import families
 from exporters.parity.rows import ParityRow
 from ptycho_torch.models.module import PtychoModel
 
