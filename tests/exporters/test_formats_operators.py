@@ -16,6 +16,7 @@ from tampering import weighted_layers, with_scaled_weight
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
+from exporters.formats.torchscript import export_torchscript  # noqa: E402
 from exporters.formats.trace import Files, trace_family  # noqa: E402
 from exporters.graph.family import make_family  # noqa: E402
 from exporters.graph.graphs import has_centre  # noqa: E402
