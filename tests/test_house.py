@@ -24,7 +24,7 @@ ALLOWED_HOUSES = {
 # Rooms of the runtime from the ground up; a room may use those of the lines before its own.
 FLOORS = (
     {"contract", "errors", "files"},
-    {"closing", "metrics", "demo", "drawing"},
+    {"closing", "metrics", "demo", "drawing", "threads"},
     {"export"},
     {"scan", "engine"},
     {"image"},

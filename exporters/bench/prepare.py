@@ -11,6 +11,7 @@ import numpy as np
 
 from exporters.bench.case import CENTRE, VARIANT, VARIANT_CENTRE, VARIANT_GPU, WHOLE, WITHOUT, Case
 from exporters.bench.contenders import GRAPH
+from exporters.bench.end_to_end import PATTERNS
 from exporters.bench.race import Arena
 from exporters.bench.report import TARGET_BATCH
 from exporters.formats.onnx import OnnxFamily
@@ -55,6 +56,8 @@ class BenchOptions:
     """Measure `torch.compile` too, which takes minutes to compile; it is measured as well where `only` names it."""
     cold_starts: int = 3
     """How often at most a contender is started anew."""
+    end_to_end_patterns: int = PATTERNS
+    """Of the scan, repeated, that is reconstructed from compressed HDF5 where a scan is given."""
     rewrites: bool = False
     """Measure ONNX files without the exact rewrites too, all and one at a time."""
     progress: Progress = silent
@@ -78,6 +81,8 @@ class Prepared:
     file_bytes: dict[str, int]
     variants: dict[str, str]
     """Precision in words, by file."""
+    bundle: str
+    """The exported one."""
     export_s: float | None
     """What the export took, parity included; None where the bundle came exported."""
 
@@ -148,7 +153,7 @@ def prepare(given: BundleRecord, folder: Path, options: BenchOptions) -> Prepare
     sizes = {"bundle": own_bytes, "torchscript": len(torchscript), **{kind: len(data) for kind, data in stored.items()}}
     arena = Arena(folder / "case.json", folder / "feed.npz", usable_threads())
     counts = {which: multiply_adds(data) for which, data in stored.items() if which in (WHOLE, CENTRE)}
-    return Prepared(arena, loaded.models[GRAPH], counts, feed, sizes, words, export_s)
+    return Prepared(arena, loaded.models[GRAPH], counts, feed, sizes, words, case.bundle, export_s)
 
 
 def _variants(exports: StoredExports, stored: dict[str, bytes]) -> tuple[dict[str, str], dict[str, str]]:

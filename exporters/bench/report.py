@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from exporters.bench.contenders import EAGER, FROZEN, ONNX, ONNX_CENTRE, REDUCED
+from exporters.bench.end_to_end import END_TO_END, EndToEnd
 from exporters.bench.loading import Loading
 from exporters.bench.profile import LayerTime
 from exporters.bench.race import Turns
@@ -99,6 +100,7 @@ class BenchReport:
     disturbance: dict[str, list[float]] = field(default_factory=dict)  # share of the cores others took, by device
     host: dict[str, Any] = field(default_factory=dict)
     loading: Loading | None = None
+    end_to_end: EndToEnd | None = None  # where a scan was given
     layers: list[LayerTime] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -185,6 +187,13 @@ class BenchReport:
         if self.centre_leaves_out:
             text = f"centre over the whole patches, ONNX float32, batch {TARGET_BATCH}"
             targets.append(Target(text, 1.15, centre.median if centre else None))
+        if self.end_to_end is not None:
+            whole = self.end_to_end
+            text = f"{END_TO_END}, {whole.patterns} patterns:"
+            targets += [
+                Target(f"{text} share of the time in the session", 0.85, None if whole.reason else whole.share),
+                Target(f"{text} rate over the session's alone", 0.9, None if whole.reason else whole.rate),
+            ]
         return [
             *targets,
             Target(
@@ -200,6 +209,8 @@ class BenchReport:
         """Return (contender, device, reason) of what did not run, once each."""
         found = [(row.contender, row.device, row.reason) for row in self.rows if row.reason]
         found += [(cost.contender, cost.device, cost.reason) for cost in self.costs if cost.reason]
+        if self.end_to_end is not None and self.end_to_end.reason:
+            found.append((END_TO_END, "cpu", self.end_to_end.reason))
         return list(dict.fromkeys(found))
 
     def contenders(self, device: str = "cpu") -> list[str]:
@@ -237,10 +248,17 @@ class BenchReport:
         rows = [Row(**{**row, "turns": Turns(**row["turns"])}) for row in document.pop("rows")]
         costs = [Cost(**cost) for cost in document.pop("costs")]
         layers = [LayerTime(**layer) for layer in document.pop("layers")]
-        loading = document.pop("loading")
+        loading, whole = document.pop("loading"), document.pop("end_to_end", None)
         for computed in ("schema", "schema_version", "targets", "over_eager"):
             document.pop(computed)
-        return cls(**document, rows=rows, costs=costs, layers=layers, loading=loading and Loading(**loading))
+        return cls(
+            **document,
+            rows=rows,
+            costs=costs,
+            layers=layers,
+            loading=loading and Loading(**loading),
+            end_to_end=whole and EndToEnd(**whole),
+        )
 
 
 def spread(values: Sequence[float]) -> Ratio:

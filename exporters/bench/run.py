@@ -14,6 +14,7 @@ import numpy as np
 
 from exporters.bench.case import CENTRE, VARIANT_GPU, WHOLE, CannotRun
 from exporters.bench.contenders import CONTENDERS, GRAPH, LIMITS, REWRITTEN, Contender, matrix_multiply_adds
+from exporters.bench.end_to_end import END_TO_END, end_to_end
 from exporters.bench.loading import compare_loading
 from exporters.bench.plot import plot_png
 from exporters.bench.prepare import BenchOptions, Prepared, prepare
@@ -73,6 +74,16 @@ def run_bench(
             ready = prepare(given, Path(name), options)
         report = _begun(ready, places.bundle_name(given))
         try:
+            # First: a contender's process that stays open beside it would take memory from it.
+            if (
+                options.scan is not None
+                and "cpu" in options.devices
+                and (not options.only or END_TO_END in options.only)
+            ):
+                options.progress(f"{options.end_to_end_patterns} patterns end to end")
+                report.end_to_end = end_to_end(
+                    ready.bundle, options.scan, options.end_to_end_patterns, ready.arena.threads
+                )
             _measure(report, ready, chosen, options)
             options.progress("reading the weights")
             report.loading = compare_loading(given, given.path, ready.arena.threads)
@@ -96,7 +107,7 @@ def keep_what_is_there(report: BenchReport) -> bool:
         if (key, device) not in known:
             report.costs.append(Cost(key, device, file_bytes=0, reason=STOPPED))
     report.notes.append(STOPPED)
-    return any(row.turns.seconds for row in report.rows)
+    return any(row.turns.seconds for row in report.rows) or report.end_to_end is not None
 
 
 def _write(report: BenchReport, folder: Path) -> None:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from exporters.bench.contenders import EAGER, ONNX
+from exporters.bench.end_to_end import EndToEnd
 from exporters.bench.profile import LayerTime
 from exporters.bench.race import QUIET
 from exporters.bench.report import TARGET_BATCH, BenchReport, Row, spread
@@ -49,6 +50,8 @@ def sheets(report: BenchReport) -> list[Sheet]:
     for device in report.devices():
         costs, absolute = _costs(report, device)
         found += [_over_eager(report, device), _limit(report, device), costs, _absolute(report, device), absolute]
+    if report.end_to_end is not None and not report.end_to_end.reason:
+        found.append(_end_to_end(report.end_to_end))
     if report.layers:
         found.append(_layers(report))
     if report.missing():
@@ -114,6 +117,19 @@ def _targets(report: BenchReport) -> Sheet:
         goal = f"{'≤' if target.at_most else '≥'} {target.goal:g}"
         rows.append([target.text, goal, _NONE if target.found is None else f"{target.found:.2f}", target.verdict])
     return Sheet("Targets (ratios)", ["target", "goal", "measured", "verdict"], rows)
+
+
+def _end_to_end(found: EndToEnd) -> Sheet:
+    """Return where the time of a whole reconstruction went."""
+    rows = [
+        ["share of the time in the session", f"{found.share:.2f}", f"{found.share_of_all:.2f}"],
+        ["rate over the session's alone", f"{found.rate:.2f}", f"{found.rate_of_all:.2f}"],
+        ["patterns/s", f"{found.rate * found.alone_per_s:.0f}", f"{found.rate_of_all * found.alone_per_s:.0f}"],
+        ["seconds", f"{found.reconstruct_s:.1f}", f"{found.reconstruct_s + found.look_s:.1f}"],
+        ["of these the verdict", f"{found.verdict_s:.1f}", f"{found.verdict_s:.1f}"],
+    ]
+    title = f"End to end: {found.patterns} patterns from gzip HDF5 to image and verdict, {found.engine}"
+    return Sheet(title, ["", "reconstruct", "with the pass that opens the scan"], rows)
 
 
 def _over_eager(report: BenchReport, device: str) -> Sheet:

@@ -14,7 +14,7 @@ from exporters.cli.terminal import Say, echo, guarded, output
 from ptycho_torch.build import require_torch
 
 # What --quick takes in place of the usual, where these are not given.
-QUICK = {"batches": "1,16", "rounds": "3", "cold_starts": "1"}
+QUICK = {"batches": "1,16", "rounds": "3", "cold_starts": "1", "end_to_end_patterns": "2000"}
 
 if TYPE_CHECKING:
     from exporters.bench.report import BenchReport
@@ -49,7 +49,16 @@ if TYPE_CHECKING:
 )
 @click.option("--only", multiple=True, help="Measure only this contender; may be given several times.")
 @click.option(
-    "--scan", type=click.Path(path_type=Path), help="PtychoPINN .npz whose patterns are run in place of simulated ones."
+    "--scan",
+    type=click.Path(path_type=Path),
+    help="Scan whose patterns are run in place of simulated ones, and that is reconstructed end to end.",
+)
+@click.option(
+    "--end-to-end-patterns",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(512, 1_000_000),
+    help="Patterns of --scan, repeated, that are reconstructed end to end.",
 )
 @click.option(
     "--budget",
@@ -70,8 +79,9 @@ def bench(bundle: str, out: Path | None, batches: str, budget: str | None, as_js
     chosen |= {} if device is None else {"devices": (device,)}
     sizes = options.batch_sizes(batches)
     from exporters.bench.contenders import CONTENDERS
+    from exporters.bench.end_to_end import END_TO_END
 
-    names = list(dict.fromkeys(contender.name for contender in CONTENDERS))
+    names = [*dict.fromkeys(contender.name for contender in CONTENDERS), END_TO_END]
     unknown = [name for name in chosen["only"] if name not in names]
     if unknown:
         raise click.BadParameter(f"{unknown[0]!r}; expected one of {', '.join(names)}", param_hint="--only")

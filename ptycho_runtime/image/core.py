@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.closing import Closing
+from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_runtime.engine.session import Session
 from ptycho_runtime.engine.variants import OpenedVariant
 from ptycho_runtime.errors import ReconstructionError
@@ -245,7 +246,8 @@ class Core(Closing):
             self.stitcher.scale_parts(*found)
             self.evidence.object_scales = found
         baseline = self.export.record.trust_baseline if self.export.record else None
-        known = self.evidence.in_order()
+        # The session is idle by now.
+        known = replace(self.evidence.in_order(), threads=self.session.options.threads or usable_threads())
         trust = assess_kept(known, baseline, partial=partial)
         rings = half_scans(known.placed(), self.stitcher.sums) if frc else None
         return Assembled(self.stitcher.result(), trust, found, rings)

@@ -16,11 +16,11 @@ from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.core import Core, Graphs, Setup
 from ptycho_runtime.image.options import Progress, ReconstructOptions
 from ptycho_runtime.image.origin import origin_of
-from ptycho_runtime.image.overlapping import Behind, ahead
 from ptycho_runtime.image.result import Reconstruction, Timing
 from ptycho_runtime.scan.grouping import grouped
 from ptycho_runtime.scan.scale import scale_of_energy
 from ptycho_runtime.scan.scan import Scan
+from ptycho_runtime.threads import Behind, ahead
 
 _READ_AHEAD = 4  # batches
 _STITCH_BEHIND = 2  # batches

@@ -17,7 +17,6 @@ from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.image.core import Core, Setup
 from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.image.origin import origin_of
-from ptycho_runtime.image.overlapping import Behind
 from ptycho_runtime.image.result import Reconstruction, Timing
 from ptycho_runtime.live.inbox import Inbox, Work
 from ptycho_runtime.live.journal import Journal
@@ -28,6 +27,7 @@ from ptycho_runtime.scan.detector import Detector
 from ptycho_runtime.scan.options import Domain, Fit
 from ptycho_runtime.scan.scale import pattern_energy, scale_of_energy
 from ptycho_runtime.scan.scan import Scan
+from ptycho_runtime.threads import Behind
 
 DEAD = "dead frames (all zero)"
 _BEHIND = 2  # batches that wait for the stitcher

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.image.core import Assembled
 from ptycho_runtime.image.frc import half_scans
@@ -230,6 +231,7 @@ def _assembled(
         patches=ScaledRecords(records[0], *(found or (1.0, 1.0))),
         amplitudes=records[1],
         lost="",
+        threads=usable_threads(),
     )
     trust = assess_kept(known, plan.baseline)
     rings = half_scans(known.placed(), stitcher.sums) if plan.image.frc else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from ptycho_runtime.scan.detector import Detector, overflown, saturated
 from ptycho_runtime.scan.layouts.numbers import check_type
 from ptycho_runtime.scan.options import Domain
 from ptycho_runtime.scan.scale import pattern_energy, scale_changes
+from ptycho_runtime.threads import ahead
 
 CHUNK_VALUES = 1 << 20  # pixels looked at in one go
 _SAMPLE_VALUES = 1 << 23
@@ -78,17 +80,23 @@ def look_at(frames: Frames, N: int) -> Seen:
     n, detector = len(frames.rows), frames.detector
     energy, peak = np.zeros(n), np.zeros(n)
     dead, full, over = np.zeros(n, bool), np.zeros(n, bool), np.zeros(n, bool)
-    for which in chunks(n, detector.shape):
-        order = which[np.argsort(frames.rows[which], kind="stable")]
-        stored = frames.read(frames.rows[order])
-        check_type(stored.dtype, f"{frames.label}: patterns")
-        dead[order] = _check_values(stored, frames, frames.numbers[order])
-        saturation, overflow = saturated(stored, detector.bad), overflown(stored, detector.bad)
-        full[order] = False if saturation is None else saturation
-        over[order] = False if overflow is None else overflow.any((1, 2))
-        fed = detector.as_fed(stored, N, frames.domain, "amplitude")
-        energy[order] = pattern_energy(fed)
-        peak[order] = np.square(fed.max((1, 2)), dtype=np.float64)
+
+    def read() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for which in chunks(n, detector.shape):
+            order = which[np.argsort(frames.rows[which], kind="stable")]
+            yield order, frames.read(frames.rows[order])
+
+    # The next chunk is read and decompressed while this one is looked at.
+    with closing(ahead(read(), 1, "scan reader")) as chunks_read:
+        for order, stored in chunks_read:
+            check_type(stored.dtype, f"{frames.label}: patterns")
+            dead[order] = _check_values(stored, frames, frames.numbers[order])
+            saturation, overflow = saturated(stored, detector.bad), overflown(stored, detector.bad)
+            full[order] = False if saturation is None else saturation
+            over[order] = False if overflow is None else overflow.any((1, 2))
+            fed = detector.as_fed(stored, N, frames.domain, "amplitude")
+            energy[order] = pattern_energy(fed)
+            peak[order] = np.square(fed.max((1, 2)), dtype=np.float64)
     warnings = []
     if over.any():
         warnings.append(

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from simulated import N, Simulated, assessed, simulated, with_shifted_patterns, with_wrong_positions
+from simulated import (
+    N,
+    Simulated,
+    assessed,
+    evidence_of,
+    simulated,
+    with_shifted_patterns,
+    with_wrong_positions,
+)
 
 from ptycho_runtime.export.record import TrustBaseline
 from ptycho_runtime.image.stitch import Stitcher, probe_weights
+from ptycho_runtime.image.trust.assess import assess_kept
+from ptycho_runtime.image.trust.frames import hot_pixels
 from ptycho_runtime.image.trust.pairs import agreeing_sets
 from ptycho_runtime.image.trust.spool import Spool
 from ptycho_runtime.image.trust.values import KINDS
@@ -181,3 +192,32 @@ def test_spool_adds_up_and_gives_back() -> None:
     assert found[:, 0, 0].tolist() == [0, 1, 5, 0, 2]
     assert spool.copies.tolist() == [0, 1, 1, 3, 0, 1]
     spool.close()
+
+
+@pytest.mark.parametrize("probe", [True, False])
+def test_threads_change_no_bit_of_a_verdict(probe: bool) -> None:
+    scan = with_wrong_positions(simulated(3), np.arange(0, 190, 9))
+    with closing(evidence_of(scan, probe=probe)) as evidence:
+        alone, shared = (assess_kept(replace(evidence.in_order(), threads=threads)) for threads in (1, 3))
+    np.testing.assert_equal(alone.figures, shared.figures)
+    for name, values in vars(alone.scores).items():
+        np.testing.assert_array_equal(values, getattr(shared.scores, name))
+    np.testing.assert_array_equal(alone.phase_deviation_rad, shared.phase_deviation_rad)
+    np.testing.assert_array_equal(alone.amplitude_deviation, shared.amplitude_deviation)
+
+
+def test_hot_pixels_are_looked_for_among_the_four_brightest() -> None:
+    rng = np.random.default_rng(0)
+    patterns = rng.permuted(np.arange(2 * 256, dtype=np.float32).reshape(2, 256), axis=1).reshape(2, 16, 16)
+    ratios = np.full((2, 16, 16), -1.0)
+    for pattern, row, column in np.ndindex(2, 16, 16):
+        around = [
+            patterns[pattern, (row + down) % 16, (column + right) % 16]
+            for down in (-1, 0, 1)
+            for right in (-1, 0, 1)
+            if down or right
+        ]
+        ratios[pattern, row, column] = patterns[pattern, row, column] / (max(around) + 10.0)
+    brightest = np.sort(patterns.reshape(2, -1))[:, -4]
+    expected = np.where(patterns >= brightest[:, None, None], ratios, -1.0).max((1, 2))
+    np.testing.assert_allclose(hot_pixels(patterns), expected, rtol=1e-6)

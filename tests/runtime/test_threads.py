@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ptycho_runtime.image.overlapping import Behind, ahead
+from ptycho_runtime.threads import Behind, ahead, shared
 
 NAME = "a thread of these tests"
 
@@ -130,3 +130,35 @@ def test_closing_drops_what_waits(monkeypatch: pytest.MonkeyPatch) -> None:
         assert started.wait(10)
     worker.close()
     assert done == [0]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_shared_work_comes_back_in_order(threads: int) -> None:
+    assert list(shared(lambda item: item * item, range(50), threads)) == [item * item for item in range(50)]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_shared_work_raises_in_its_items_place(threads: int) -> None:
+    def work(item: int) -> int:
+        if item == 3:
+            raise OSError("disk")
+        return item
+
+    done: list[int] = []
+    with pytest.raises(OSError, match="disk"):
+        done.extend(shared(work, range(50), threads))
+    assert done == [0, 1, 2]
+
+
+def test_shared_work_is_never_far_ahead() -> None:
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for item in range(50):
+            taken.append(item)
+            yield item
+
+    results = shared(lambda item: item, items(), 2)
+    assert next(results) == 0
+    assert len(taken) == 5
+    assert list(results) == list(range(1, 50))

@@ -82,7 +82,7 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
         lost=known.lost,
     )
     verdict, reasons = judge(findings, baseline)
-    amplitude, phase = deviations(placed, known.stitcher.sums)
+    amplitude, phase = deviations(placed, known.stitcher.sums, known.threads)
     figures = {
         "disagreement_median": findings.disagreement,
         "disagreement_limit": limits.disagreement,

@@ -41,6 +41,8 @@ class Kept:
     """(N, N) float16 each, divided by the peak; none without a probe."""
     lost: str
     """Why patches could not be kept; empty where they were."""
+    threads: int = 1
+    """That may look at them side by side; what they find does not depend on how many they are."""
 
     @property
     def centroids_px(self) -> np.ndarray:

@@ -9,6 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from ptycho_runtime.threads import shared
+
 _AT_ONCE = 32  # patches
 _SEEN = 0.05  # of the largest weight: where the others weigh less they are not asked
 
@@ -82,7 +84,7 @@ class Placed:
 
 
 def leave_one_out(
-    placed: Placed, sums: np.ndarray, used: np.ndarray, which: np.ndarray | None = None
+    placed: Placed, sums: np.ndarray, used: np.ndarray, which: np.ndarray | None = None, threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray]:
     """Compare each pattern's patch with the weighted mean of the others there.
 
@@ -91,6 +93,7 @@ def leave_one_out(
         sums: (rows, columns, 3) float64: weighted real and imaginary part and weight of those that are used.
         used: (n,) bool: whose patches are in the sums.
         which: (n,) bool: patterns to compare; all where None.
+        threads: that compare.
 
     Returns:
         (disagreement, phase): (n,) float64 each, NaN where no other patch is. The phase between a patch p and the mean o of the
@@ -101,7 +104,8 @@ def leave_one_out(
     mean = (sums[..., 0] + 1j * sums[..., 1]).astype(np.complex64)
     means, weighing = (sliding_window_view(values, (crop, crop)) for values in (mean, sums[..., 2].astype(np.float32)))
     weights = placed.weights.astype(np.float32)
-    for numbers in placed.numbers(np.ones(count, bool) if which is None else which):
+
+    def compare(numbers: np.ndarray) -> None:
         copies = placed.patches.copies[numbers].astype(np.float32)[:, None, None]
         patch = placed.patches.get(numbers)
         own = used[numbers].astype(np.float32)[:, None, None]
@@ -117,15 +121,19 @@ def leave_one_out(
         ratio = 2.0 - 4.0 * np.abs(product) / np.maximum(power, 1e-30)
         disagreement[numbers] = np.where(known, np.sqrt(np.maximum(ratio, 0.0)), np.nan)
         phase[numbers] = np.where(known, np.angle(product), np.nan)
+
+    for _ in shared(compare, placed.numbers(np.ones(count, bool) if which is None else which), threads):
+        pass
     return disagreement, phase
 
 
-def deviations(placed: Placed, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def deviations(placed: Placed, sums: np.ndarray, threads: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """Return the weighted standard deviations of amplitude and of phase (rad) of the patches that made each pixel.
 
     Args:
         placed: the patches.
         sums: (rows, columns, 3) float64 of all of them.
+        threads: that compare; what they find is added up in the patches' order.
 
     Returns:
         (rows, columns) float32 twice; 0 where one patch or none was.
@@ -135,15 +143,19 @@ def deviations(placed: Placed, sums: np.ndarray) -> tuple[np.ndarray, np.ndarray
     mean = ((sums[..., 0] + 1j * sums[..., 1]) / divisor).astype(np.complex64)
     windows = sliding_window_view(mean, (crop, crop))
     squares = np.zeros((*mean.shape, 2))
-    for numbers in placed.numbers(np.ones(len(placed.corners), bool)):
+
+    def off(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         copies = placed.patches.copies[numbers].astype(np.float32)[:, None, None]
         patch = placed.patches.get(numbers) / copies
         rows, columns = placed.corners[numbers].T
         there = windows[rows, columns]
-        off = np.stack([np.abs(patch) - np.abs(there), np.angle(patch * there.conj())], axis=-1)
-        off *= off
-        off *= (placed.weights * copies)[..., None]
-        for row, column, part in zip(rows, columns, off, strict=True):
+        found = np.stack([np.abs(patch) - np.abs(there), np.angle(patch * there.conj())], axis=-1)
+        found *= found
+        found *= (placed.weights * copies)[..., None]
+        return placed.corners[numbers], found
+
+    for corners, parts in shared(off, placed.numbers(np.ones(len(placed.corners), bool)), threads):
+        for (row, column), part in zip(corners.tolist(), parts, strict=True):
             region = squares[row : row + crop, column : column + crop]
             np.add(region, part, out=region)
     found = np.sqrt(squares / divisor[..., None]).astype(np.float32)

@@ -60,13 +60,12 @@ class Scoring:
     def _look(self, patches: np.ndarray, patterns: np.ndarray) -> None:
         """Compare the patches and the patterns of two masks (n,)."""
         known = self._known
-        disagreement, phase = leave_one_out(self._placed, self._sums, self.kept, patches)
+        disagreement, phase = leave_one_out(self._placed, self._sums, self.kept, patches, known.threads)
         self._disagreement[patches], self._phase[patches] = disagreement[patches], phase[patches]
         if known.probe is None or known.lost:
             return
         canvas = known.stitcher.canvas_of(self._sums)
-        amplitudes, peaks = known.amplitudes, known.peaks
-        residual, gain = stitched_residuals(amplitudes, peaks, known.probe, canvas, known.positions_px, patterns)
+        residual, gain = stitched_residuals(known, known.probe, canvas, patterns, known.threads)
         self._residual[patterns], self._gain[patterns] = residual[patterns], gain[patterns]
 
 

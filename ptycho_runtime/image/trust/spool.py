@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import threading
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Spool:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._copies = np.zeros(count, np.int64)
         self._count = count
+        self._at = threading.Lock()  # of the file's one position, for threads that read
         self._bytes = int(np.prod(shape)) * self.dtype.itemsize
         self._file: FileIO
         if path is None:
@@ -73,13 +75,14 @@ class Spool:
             self.copies[number] += 1
 
     def get(self, which: np.ndarray) -> np.ndarray:
-        """Return records (k, *shape); zeros where none was put."""
+        """Return records (k, *shape); zeros where none was put. Several threads may ask at a time."""
         found = np.zeros((len(which), *self.shape), self.dtype)
         breaks = np.flatnonzero(np.diff(which) != 1) + 1
         for run in np.split(np.arange(len(which)), breaks):
             if len(run):
-                self._file.seek(int(which[run[0]]) * self._bytes)
-                self._read(found[run[0] : run[-1] + 1].data.cast("B"))
+                with self._at:
+                    self._file.seek(int(which[run[0]]) * self._bytes)
+                    self._read(found[run[0] : run[-1] + 1].data.cast("B"))
         found[self.copies[which] == 0] = 0
         return found
 
@@ -88,10 +91,11 @@ class Spool:
         self._file.close()
 
     def _write(self, first: int, values: np.ndarray) -> None:
-        self._file.seek(first * self._bytes)
         rest = values.data.cast("B")
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        with self._at:
+            self._file.seek(first * self._bytes)
+            while rest:
+                rest = rest[self._file.write(rest) :]
 
     def _read(self, rest: memoryview) -> None:
         while rest:

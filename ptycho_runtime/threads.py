@@ -1,16 +1,19 @@
-"""Work beside the calling thread: one thread ahead of it that reads, one behind it that finishes, never far apart."""
+"""Work beside the calling thread: one thread ahead of it that reads, one behind it that finishes, or several that share what is to do."""
 
 from __future__ import annotations
 
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
 _POLL_S = 0.1  # how soon a thread that waits for room notices that it is no longer wanted
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def ahead(items: Iterable[T], depth: int, name: str) -> Generator[T, None, None]:
@@ -54,6 +57,29 @@ def ahead(items: Iterable[T], depth: int, name: str) -> Generator[T, None, None]
     finally:
         stop.set()
         thread.join()
+
+
+def shared(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """Yield what `work` gives for each item, in the items' order, worked out by several threads.
+
+    Args:
+        work: called with one item at a time, in any of the threads.
+        items: iterated in the calling thread, two a thread ahead of what was yielded.
+        threads: that work; with one all is done in the calling thread.
+
+    What `work` raises is raised here, in its item's place.
+    """
+    if threads == 1:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(threads, thread_name_prefix="shared work") as pool:
+        waiting: deque[Future[R]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > 2 * threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class Behind(Generic[T]):
