@@ -22,9 +22,11 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped] 
 from torch import Tensor, nn
 
 from exporters.formats.torchscript_run import StoredTorchScript
-from exporters.parity.cuts import Cut, cut_out, layer_cuts
+from exporters.parity.cuts import cut_out, layer_cuts
+from exporters.parity.entry import Entry
 from exporters.parity.inputs import Pool
 from exporters.parity.layers import (
+    ENTRY,
     NETWORK,
     aliases,
     leaving_values,
@@ -80,6 +82,7 @@ class Alone:
     """The layers of one eager network, judged once for each shape of input.
 
     Attributes:
+        entry: what the network is fed for pixels of every size.
         results: what files of cut-out layers gave: graphs of one network have the same.
         calls: how many tensors each layer returned in a run of the network.
         shared: other paths of layers that stand in several places, with the first.
@@ -87,6 +90,7 @@ class Alone:
 
     model: PtychoModel
     pool: Pool
+    entry: Entry = field(init=False)
     results: dict[bytes, Outputs] = field(default_factory=dict)
     calls: dict[str, int] = field(init=False)
     shared: dict[str, str] = field(init=False)
@@ -98,6 +102,7 @@ class Alone:
         self._single = dict(network.named_modules(remove_duplicate=False))
         self._double = dict(copy.deepcopy(network).double().named_modules(remove_duplicate=False))
         self.shared = aliases(network)
+        self.entry = Entry.of(self.model, self.pool)
         self.inputs: dict[str, tuple[int, ...]] = {}
         runner = EagerRunner(self.model, "diffraction_to_obj")
         inside = runner.model.model.autoencoder
@@ -186,29 +191,29 @@ class Tried(NamedTuple):
     """By the worst of them."""
     layers: list[LayerError]
 
-    def divergence(self, failed: ParityRow | None) -> Divergence:
+    def divergence(self, failed: ParityRow | None, steps: Iterable[LayerError] = ()) -> Divergence:
         """Return the layers with the outputs of a row that failed: where a file diverges that shows no values inside.
 
         Args:
             failed: a row of the file as a whole; None where none failed.
+            steps: of the physics, which follow the layers.
         """
-        found = Divergence(self.row.graph, "cpu", list(self.layers), self.row.reason, SCRIPT.split()[0])
+        found = Divergence(self.row.graph, "cpu", [*self.layers, *steps], self.row.reason, SCRIPT.split()[0])
         outputs = {} if failed is None else failed.outputs
         found.layers += [_layer(f"{OUTPUT} {name}", figures) for name, figures in outputs.items() if "share" in figures]
         return found
 
 
-def alone_rows(layers: Mapping[str, Alone], artifacts: Mapping[str, Mapping[str, bytes]], pool: Pool) -> list[Tried]:
+def alone_rows(layers: Mapping[str, Alone], artifacts: Mapping[str, Mapping[str, bytes]]) -> list[Tried]:
     """Return for each graph the layers of the ONNX file, and those of the TorchScript file, each by itself.
 
     Args:
         layers: of the eager networks, by graph.
         artifacts: the exported files by graph and format.
-        pool: whose first group shows what shapes the layers are fed.
     """
     tried = []
     for graph, files in artifacts.items():
-        tried.append(_tried(graph, ONNX, partial(_onnx, layers[graph], files["onnx"], pool)))
+        tried.append(_tried(graph, ONNX, partial(_onnx, layers[graph], files["onnx"])))
         tried.append(_tried(graph, SCRIPT, partial(_script, layers[graph], files["torchscript"])))
     return tried
 
@@ -244,10 +249,13 @@ def _layer(path: str, errors: Mapping[str, float]) -> LayerError:
     return LayerError(path, path, *limits, 0.0)
 
 
-def _onnx(layers: Alone, data: bytes, pool: Pool) -> Iterator[Found]:
+def _onnx(layers: Alone, data: bytes) -> Iterator[Found]:
     model = onnx.load_from_string(data)
-    cuts = layer_cuts(model, match_layers(model, layers.calls, layers.shared, every=True))
-    shapes = _shapes(model, cuts, pool)
+    matches = match_layers(model, layers.calls, layers.shared, every=True)
+    cuts = layer_cuts(model, matches)
+    fed = [value for path, _, value in matches if path == ENTRY]
+    entered = _values(model, [*fed, *(cut.entering for cut in cuts)], layers.entry.feed)
+    shapes = {name: value.shape[1:] for name, value in entered.items()}
     ends = leaving_values(model, NETWORK)
     tried = []
     for cut in cuts:
@@ -257,6 +265,8 @@ def _onnx(layers: Alone, data: bytes, pool: Pool) -> Iterator[Found]:
             tried.append((cut, judged))
     if not tried:
         return
+    for value in fed:
+        yield ENTRY, layers.entry.errors(entered[value])
     file = cut_out(model, {cut: judged.feed.shape for cut, judged in tried})
     if file not in layers.results:
         with OnnxRunner(file, whole=True) as runner:
@@ -287,9 +297,9 @@ def _script(layers: Alone, data: bytes) -> Iterator[Found]:
             yield path, judged.errors(value.numpy())
 
 
-def _shapes(model: onnx.ModelProto, cuts: list[Cut], pool: Pool) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of what enters the layers, without the axis of groups."""
-    names = list(dict.fromkeys(cut.entering for cut in cuts))
-    with OnnxRunner(with_outputs(model, names), whole=True) as runner:
-        found = runner.run(pool.slice(0, 1))
-    return {name: found[name].shape[1:] for name in names if name in found}
+def _values(model: onnx.ModelProto, names: Iterable[str], feed: Mapping[str, np.ndarray]) -> Outputs:
+    """Return values of a file by name; those that it does not compute are left out."""
+    wanted = list(dict.fromkeys(names))
+    with OnnxRunner(with_outputs(model, wanted), whole=True) as runner:
+        found = runner.run(feed)
+    return {name: found[name] for name in wanted if name in found}

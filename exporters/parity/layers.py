@@ -26,6 +26,7 @@ from ptycho_torch.models.module import PtychoModel
 SCOPES = "pkg.torch.onnx.name_scopes"  # node metadata: the modules around a node, outermost first
 LAYER = "layer"
 NETWORK = "network"  # what the graphs call the eager model's autoencoder
+ENTRY = f"{NETWORK} input"
 _ENDS: tuple[type[Exception], ...] = (NotRunnable, DecodeError, *FAILURES)
 
 
@@ -104,7 +105,7 @@ def record_layers(runner: EagerRunner, feed: Mapping[str, np.ndarray]) -> tuple[
     def keep(path: str, value: object) -> None:
         results[path] += [tensor.detach().cpu().numpy().copy() for tensor in _tensors(value)]
 
-    handles = [network.register_forward_pre_hook(lambda _, inputs: keep(f"{NETWORK} input", inputs[0]))]
+    handles = [network.register_forward_pre_hook(lambda _, inputs: keep(ENTRY, inputs[0]))]
     for name, module in network.named_modules():
         path = f"{NETWORK}.{name}" if name else NETWORK
         handles.append(module.register_forward_hook(lambda _, __, value, path=path: keep(path, value)))
@@ -148,7 +149,7 @@ def match_layers(
     leaving, entering = crossings(model)
     found: list[tuple[tuple[int, int], str, int, str]] = []
     if len({value for _, value in entering}) == 1:
-        found.append(((entering[0][0], 99), f"{NETWORK} input", 0, entering[0][1]))
+        found.append(((entering[0][0], 99), ENTRY, 0, entering[0][1]))
     together: dict[str, list[tuple[int, str, str]]] = defaultdict(list)
     for path, values in leaving.items():
         together[(shared or {}).get(path, path)] += [(position, value, path) for position, value in values]
@@ -160,7 +161,7 @@ def match_layers(
                 for call, (position, value, path) in enumerate(sorted(uses))
             ]
     # The network's input comes before its first node.
-    found.sort(key=lambda item: (item[0][0] - (item[1] == f"{NETWORK} input"), item[0][1]))
+    found.sort(key=lambda item: (item[0][0] - (item[1] == ENTRY), item[0][1]))
     seen: set[str] = set()
     unique = []
     for _, path, call, value in found:

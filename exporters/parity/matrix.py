@@ -26,6 +26,7 @@ from exporters.parity.prepare import Prepared, prepare, telling_batches
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import Divergence, ParityRow
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, TorchScriptRunner
+from exporters.parity.script_steps import script_steps
 from exporters.parity.sweep import sweep_rows
 from ptycho_runtime import contract as c
 from ptycho_runtime.engine.batching import Feed
@@ -112,7 +113,7 @@ def judge_files(
     options.progress("sweep behind the networks")
     rows += sweep_rows(models, artifacts, pool)
     options.progress("each layer by itself")
-    alone = alone_rows(prepared.layers, artifacts, pool)
+    alone = alone_rows(prepared.layers, artifacts)
     rows += [tried.row for tried in alone]
     scripts = {tried.row.graph: tried for tried in alone if tried.row.runtime == SCRIPT}
     planned = [row.cell for row in rows]
@@ -132,12 +133,14 @@ def judge_files(
         failed = [r for r in rows if r.graph == graph and r.runtime == "onnx" and r.verdict == "failed"]
         if failed or options.layers:
             options.progress(f"{graph}: layer by layer")
-            batch, device = (failed[0].batch, failed[0].device) if failed else (max(batches), "cpu")
-            groups = max(1, min(batch, _BISECT_VALUES // (spec.C * spec.N**2)))
+            device = failed[0].device if failed else "cpu"
+            groups = _bisected_groups(spec, failed, batches)
             divergence.append(bisect_graph(models[graph], graph, files["onnx"], graph_pool, groups, device))
         failed = [r for r in rows if r.graph == graph and r.runtime == "torchscript" and r.verdict == "failed"]
         if failed or options.layers:
-            divergence.append(scripts[graph].divergence(failed[0] if failed else None))
+            groups = _bisected_groups(spec, failed, batches)
+            steps = script_steps(models[graph], graph, files["torchscript"], graph_pool, groups)
+            divergence.append(scripts[graph].divergence(failed[0] if failed else None, steps))
     reach = prepared.reach
     return ParityReport(
         options.name,
@@ -159,6 +162,12 @@ def judge_files(
         notices=[reach.words()] if reach.unseen else [],
         evidence=evidence,
     )
+
+
+def _bisected_groups(spec: ModelSpec, failed: list[ParityRow], batches: tuple[int, ...]) -> int:
+    """Return how many groups are looked into: those of the first row that failed, as far as memory goes."""
+    batch = failed[0].batch if failed else max(batches)
+    return max(1, min(batch, _BISECT_VALUES // (spec.C * spec.N**2)))
 
 
 def digests(artifacts: Mapping[str, Mapping[str, bytes]]) -> dict[str, dict[str, str]]:

@@ -91,8 +91,12 @@ class PtychoModel(nn.Module):
 
     def network_output(self, x: Tensor, input_scale_factor: Tensor) -> tuple[Tensor, Tensor]:
         """Return the network's two real outputs, (B, C or 1, N, N), for amplitudes `x` (B, C, N, N)."""
-        first, second = self.model.autoencoder(x * self.input_factor(input_scale_factor))
+        first, second = self.model.autoencoder(self.network_input(x, input_scale_factor))
         return first, second
+
+    def network_input(self, x: Tensor, input_scale_factor: Tensor) -> Tensor:
+        """Return what the network is fed, (B, C, N, N), for amplitudes `x` of the same shape."""
+        return x * self.input_factor(input_scale_factor)
 
     def input_factor(self, input_scale_factor: Tensor) -> Tensor:
         """Return what the patterns are multiplied by, (B, 1, 1, 1)."""

@@ -19,10 +19,12 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
 from exporters.formats.torchscript_run import StoredTorchScript  # noqa: E402
+from exporters.graph.graphs import RealPhysics, build_graph, graph_io  # noqa: E402
 from exporters.parity.alone import ONNX, SCRIPT, Alone, Tried, alone_rows, middle  # noqa: E402
 from exporters.parity.inputs import Pool, make_pool  # noqa: E402
 from exporters.parity.layers import SCOPES  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
+from exporters.parity.script_steps import script_steps  # noqa: E402
 from exporters.stored.torchscript import whereabouts  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
@@ -45,7 +47,7 @@ def made(exported: Callable[[str], ExportResult]) -> Made:
 
 def tried(made: Made, **files: bytes) -> dict[str, Tried]:
     model, own, pool = made
-    return {one.row.runtime: one for one in alone_rows({GRAPH: Alone(model, pool)}, {GRAPH: {**own, **files}}, pool)}
+    return {one.row.runtime: one for one in alone_rows({GRAPH: Alone(model, pool)}, {GRAPH: {**own, **files}})}
 
 
 def with_fault(made: Made, fault: Fault) -> Tried:
@@ -85,6 +87,33 @@ def one_weight_by_five_percent_of_the_largest(file: onnx.ModelProto) -> None:
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
 
 
+def on_the_way_in(op: str, limit: float) -> Fault:
+    """Return the fault of a node between the patterns and everything that reads them."""
+
+    def fault(file: onnx.ModelProto) -> None:
+        for node in file.graph.node:
+            node.input[:] = ["changed__" if name == c.DIFFRACTION else name for name in node.input]
+        file.graph.initializer.append(numpy_helper.from_array(np.array(limit, np.float32), "limit__"))
+        file.graph.node.insert(0, helper.make_node(op, [c.DIFFRACTION, "limit__"], ["changed__"]))
+
+    return fault
+
+
+def without_faint_pixels(file: onnx.ModelProto) -> None:
+    """Set pixels below 1e-3 to zero: square roots of photons are none such."""
+    on_the_way_in("GreaterOrEqual", 1e-3)(file)
+    file.graph.node[0].output[0] = "kept__"
+    file.graph.node.insert(1, helper.make_node("Cast", ["kept__"], ["one__"], to=onnx.TensorProto.FLOAT))
+    file.graph.node.insert(2, helper.make_node("Mul", [c.DIFFRACTION, "one__"], ["changed__"]))
+
+
+def factor_of_at_most_10(file: onnx.ModelProto) -> None:
+    for node in file.graph.node:
+        node.input[:] = ["changed__" if name == c.INPUT_SCALE else name for name in node.input]
+    file.graph.initializer.append(numpy_helper.from_array(np.array(10.0, np.float32), "limit__"))
+    file.graph.node.insert(0, helper.make_node("Min", [c.INPUT_SCALE, "limit__"], ["changed__"]))
+
+
 def silent(file: onnx.ModelProto) -> None:
     for node in file.graph.node:
         kept = [entry for entry in node.metadata_props if entry.key != SCOPES]
@@ -100,6 +129,7 @@ def test_right_files_pass_and_say_how_many_layers_were_tried(made: Made) -> None
         assert one.row.facts["layers"] == len(one.layers)
         assert len(one.layers) >= 7
         assert one.row.worst()[1] < 0.7
+    assert next(layer for layer in found[ONNX].layers if layer.layer == "network input").share < 0.1
     assert {layer.layer for layer in found[ONNX].layers} >= {"network.lifter", "network.lifter.conv1"}
 
 
@@ -119,6 +149,24 @@ def test_a_fault_is_found_and_its_layer_named(made: Made, fault: Fault, layer: s
     assert all(layer.startswith(name) or name.startswith(layer) for name in wrong)
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        on_the_way_in("Max", 1e-3),
+        on_the_way_in("Max", 1e-6),
+        on_the_way_in("Min", 1e6),
+        on_the_way_in("Add", 1e-9),
+        without_faint_pixels,
+        factor_of_at_most_10,
+    ],
+    ids=["floor", "low floor", "ceiling", "offset", "faint pixels", "factor"],
+)
+def test_what_is_done_to_single_pixels_before_the_network_is_found(made: Made, fault: Fault) -> None:
+    found = with_fault(made, fault)
+    assert found.row.verdict == "failed"
+    assert [layer.layer for layer in found.layers if layer.share > 1.0] == ["network input"]
+
+
 def test_a_file_that_hides_its_layers_fails(made: Made) -> None:
     found = with_fault(made, silent)
     assert (found.row.verdict, found.row.reason) == ("failed", "nothing in it says which layer it belongs to")
@@ -132,7 +180,12 @@ def test_a_file_that_is_none_fails(made: Made) -> None:
 
 def script_with(data: bytes, model: PtychoModel) -> bytes:
     """Return a TorchScript file in which one convolution's weight is a hundredth larger."""
-    wanted = dict(model.model.autoencoder.named_parameters())["lifter.conv2.weight"].detach().numpy().tobytes()
+    return with_larger(data, dict(model.model.autoencoder.named_parameters())["lifter.conv2.weight"])
+
+
+def with_larger(data: bytes, constant: Any) -> bytes:
+    """Return a TorchScript file in which a constant is a hundredth larger."""
+    wanted = constant.detach().numpy().tobytes()
     source = zipfile.ZipFile(io.BytesIO(data))
     out = io.BytesIO()
     hits = 0
@@ -156,6 +209,29 @@ def test_the_layer_of_a_torchscript_file_is_named(made: Made) -> None:
     assert divergence.first is not None
     assert divergence.first.layer in ("network.lifter", "network.lifter.conv2")
     assert re.match(r"diffraction_to_obj, torchscript: diverges first at network\.lifter", divergence.summary())
+
+
+def test_the_step_of_a_torchscript_files_physics_is_named(exported: Callable[[str], ExportResult]) -> None:
+    bundle = exported(TINY).bundle
+    model, graph = load_torch_bundle(bundle)[0]["autoencoder"], "autoencoder"
+    own = members(bundle)[c.torchscript_member(graph)]
+    pool = make_pool(model.spec, 5).only({info["name"] for info in graph_io(model.spec, graph)[0]})
+    right = script_steps(model, graph, own, pool, 3)
+    assert [step.layer for step in right] == ["physics.exit_wave", "physics.far_field"]
+    assert max(step.share for step in right) < 0.7
+    physics = build_graph(model, graph).physics
+    assert isinstance(physics, RealPhysics)
+    steps = script_steps(model, graph, with_larger(own, physics.fourier_cos), pool, 3)
+    assert [step.layer for step in steps if step.share > 1.0] == ["physics.far_field"]
+    figures = {"max_abs": 1.0, "rel_l2": 1.0, "allowed_max_abs": 1e-6, "allowed_rel_l2": 1e-6, "share": 1e3}
+    whole = ParityRow(graph, "torchscript", "cpu", "float32", 1, "", "failed", "", {c.PREDICTED: figures})
+    layers = Tried(ParityRow(graph, SCRIPT, "cpu", "float32", 2, "", "passed"), [])
+    assert (
+        layers.divergence(whole, steps)
+        .summary()
+        .startswith("autoencoder, torchscript: diverges first at physics.far_field")
+    )
+    assert script_steps(model, graph, StoredTorchScript(own), pool, 3) == []
 
 
 def test_what_is_refused_unrun_is_named_too(made: Made) -> None:
