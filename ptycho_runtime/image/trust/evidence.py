@@ -15,6 +15,7 @@ from ptycho_runtime.image.trust.overlap import Placed, Records, ScaledRecords
 from ptycho_runtime.image.trust.spool import Spool
 
 _LEAST = 1024  # patterns that room is made for
+_FAINT = 2.0**-14  # of the peak: float16's smallest normal number
 _FIGURES = ("counts", "peaks", "hot", "residual")
 
 
@@ -195,7 +196,10 @@ class Evidence:
         amplitude = np.sqrt(patterns) if self.is_counts else patterns
         peaks = amplitude.max((1, 2))
         self.peaks[which] = peaks
-        self.keep_amplitudes(which, (amplitude / np.maximum(peaks, 1e-30)[:, None, None]).astype(np.float16))
+        share = amplitude / np.maximum(peaks, 1e-30)[:, None, None]
+        # Below float16's normal numbers NumPy needs thirty times as long for each, and a detector's dark pixels are many.
+        share[share < _FAINT] = 0.0
+        self.keep_amplitudes(which, share.astype(np.float16))
 
     def keep_amplitudes(self, which: np.ndarray, amplitudes: np.ndarray) -> None:
         """Keep amplitudes (k, N, N) float16, each divided by its peak."""
