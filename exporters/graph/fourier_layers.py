@@ -33,37 +33,37 @@ class AxisFilter(nn.Module):
         super().__init__()
         self.size_px, self.along_rows = size_px, along_rows
         self.inputs, self.outputs, self.bins = weights.shape
-        cos, sin = _cos_sin(np.arange(self.bins), np.arange(size_px), size_px)
-        analysis = np.concatenate((cos, -sin))
-        synthesis = _real_synthesis(self.bins, size_px) / size_px
+        # (frequency, re/im; pixel): parts lie beside their frequency, so that the product over both and the channels has them adjacent.
+        analysis = _parts_inside(_analysis(np.arange(self.bins), size_px))
+        synthesis = _parts_inside(_real_synthesis(self.bins, size_px) / size_px)
         like = weights.real
         self.register_buffer("forward_dft", constant(analysis.T if along_rows else analysis, like))
-        self.register_buffer("mixing", _mixing(weights))
+        self.register_buffer("mixing", _mixing(weights).transpose(1, 2).contiguous())
         self.register_buffer("inverse_dft", constant(synthesis if along_rows else synthesis.T, like))
 
     def forward(self, x: Tensor) -> Tensor:
         """Filter `x` (B, in, N, N) along the one axis; (B, out, N, N)."""
-        n, bins = self.size_px, self.bins
+        n, parts = self.size_px, 2 * self.bins
         if self.along_rows:
-            spectrum = (x @ self.forward_dft).reshape(-1, self.inputs, n, 2, bins).permute(4, 0, 2, 3, 1)
+            spectrum = (x @ self.forward_dft).reshape(-1, self.inputs * n, parts).transpose(1, 2)
         else:
-            spectrum = (self.forward_dft @ x).reshape(-1, self.inputs, 2, bins, n).permute(3, 0, 4, 2, 1)
-        # (frequency, image and line, re/im and channel)
-        mixed = spectrum.reshape(bins, -1, 2 * self.inputs) @ self.mixing
-        mixed = mixed.reshape(bins, -1, n, 2, self.outputs)
+            spectrum = (self.forward_dft @ x).transpose(1, 2)
+        # (image; frequency; re/im and channel; line of the other axis)
+        mixed = self.mixing @ spectrum.reshape(-1, self.bins, 2 * self.inputs, n)
         if self.along_rows:
-            return mixed.permute(1, 4, 2, 3, 0).reshape(-1, self.outputs, n, 2 * bins) @ self.inverse_dft
-        return self.inverse_dft @ mixed.permute(1, 4, 3, 0, 2).reshape(-1, self.outputs, 2 * bins, n)
+            lines = mixed.reshape(-1, parts, self.outputs * n).transpose(1, 2)
+            return lines.reshape(-1, self.outputs, n, parts) @ self.inverse_dft
+        return self.inverse_dft @ mixed.reshape(-1, parts, self.outputs, n).transpose(1, 2)
 
 
 class PlaneFilter(nn.Module):
     """A channel matrix for each of a few two-dimensional frequencies, all real, from one image size to another."""
 
-    column_dft: Tensor
     row_dft: Tensor
+    column_dft: Tensor
     mixing: Tensor
-    row_inverse: Tensor
     column_inverse: Tensor
+    row_inverse: Tensor
 
     def __init__(
         self, weights: Tensor, in_rows: list[int], out_rows: list[int], in_px: int, out_px: int, scale: float
@@ -82,27 +82,31 @@ class PlaneFilter(nn.Module):
         self.in_px, self.out_px = in_px, out_px
         self.inputs, self.outputs, self.rows, self.columns = weights.shape
         like = weights.real
+        # Rows first: parts of a row frequency lie before the pixels of its line, over which the next product sums with them.
+        self.register_buffer("row_dft", constant(_parts_inside(_analysis(np.asarray(in_rows), in_px)), like))
         cos, sin = _cos_sin(np.arange(self.columns), np.arange(in_px), in_px)
-        self.register_buffer("column_dft", constant(np.concatenate((cos, -sin)).T, like))
-        cos, sin = _cos_sin(np.asarray(in_rows), np.arange(in_px), in_px)
-        self.register_buffer("row_dft", constant(np.block([[cos, sin], [-sin, cos]]), like))
+        both = np.stack((np.concatenate((cos, sin), axis=1), np.concatenate((-sin, cos), axis=1)))
+        self.register_buffer("column_dft", constant(both.transpose(2, 1, 0).reshape(2 * in_px, -1), like))
         self.register_buffer("mixing", _mixing(weights))
-        cos, sin = _cos_sin(np.asarray(out_rows), np.arange(out_px), out_px)
-        self.register_buffer("row_inverse", constant(np.block([[cos.T, -sin.T], [sin.T, cos.T]]), like))
-        self.register_buffer("column_inverse", constant(_real_synthesis(self.columns, out_px) * scale, like))
+        count = _count(self.columns, out_px) * scale
+        cos, sin = (count * part for part in _cos_sin(np.arange(self.columns), np.arange(out_px), out_px))
+        both = np.stack((np.concatenate((cos, sin), axis=1), np.concatenate((-sin, cos), axis=1)))
+        self.register_buffer("column_inverse", constant(both.transpose(1, 0, 2).reshape(-1, 2 * out_px), like))
+        self.register_buffer("row_inverse", constant(_parts_inside(_analysis(np.asarray(out_rows), out_px)).T, like))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, in, in_px, in_px) to (B, out, out_px, out_px)."""
-        rows, columns = self.rows, self.columns
-        # Real and imaginary parts ride along the axis that the next product sums over.
-        spectrum = (x @ self.column_dft).reshape(-1, self.inputs, self.in_px, 2, columns).permute(0, 1, 3, 2, 4)
-        spectrum = self.row_dft @ spectrum.reshape(-1, self.inputs, 2 * self.in_px, columns)
-        spectrum = spectrum.reshape(-1, self.inputs, 2, rows, columns).permute(3, 4, 0, 2, 1)
-        mixed = spectrum.reshape(rows * columns, -1, 2 * self.inputs) @ self.mixing
-        mixed = mixed.reshape(rows, columns, -1, 2, self.outputs).permute(2, 4, 3, 0, 1)
-        mixed = self.row_inverse @ mixed.reshape(-1, self.outputs, 2 * rows, columns)
-        mixed = mixed.reshape(-1, self.outputs, 2, self.out_px, columns).permute(0, 1, 3, 2, 4)
-        return mixed.reshape(-1, self.outputs, self.out_px, 2 * columns) @ self.column_inverse
+        modes, parts = self.rows * self.columns, 2 * self.columns
+        spectrum = (self.row_dft @ x).reshape(-1, self.inputs, self.rows, 2 * self.in_px) @ self.column_dft
+        # Two plain transpositions in place of one of four axes, which runtimes do number by number.
+        spectrum = spectrum.reshape(-1, 2 * modes).transpose(0, 1)
+        spectrum = spectrum.reshape(modes, 2, -1, self.inputs).transpose(1, 2)
+        # (frequency; image; re/im and channel)
+        mixed = spectrum.reshape(modes, -1, 2 * self.inputs) @ self.mixing
+        mixed = mixed.reshape(modes, -1, 2, self.outputs).transpose(1, 2)
+        mixed = mixed.reshape(2 * modes, -1).transpose(0, 1)
+        lines = mixed.reshape(-1, self.outputs, self.rows, parts) @ self.column_inverse
+        return self.row_inverse @ lines.reshape(-1, self.outputs, 2 * self.rows, self.out_px)
 
 
 def _cos_sin(
@@ -113,18 +117,33 @@ def _cos_sin(
     return np.cos(angles), np.sin(angles)
 
 
+def _analysis(frequencies: NDArray[np.int64], size: int) -> Float64Array:
+    """Return the real and imaginary part of exp(−2πi·frequency·position/size), (2, frequencies, size)."""
+    cos, sin = _cos_sin(frequencies, np.arange(size), size)
+    return np.stack((cos, -sin))
+
+
 def _real_synthesis(bins: int, size: int) -> Float64Array:
-    """Return the matrix (2·bins, size) from real and imaginary parts of the lowest frequencies to the real signal.
+    """Return what real and imaginary parts of the lowest frequencies add to the real signal, (2, bins, size)."""
+    return _count(bins, size) * _analysis(np.arange(bins), size)
+
+
+def _count(bins: int, size: int) -> Float64Array:
+    """Return how often each of the lowest frequencies counts in a real signal, (bins, 1).
 
     DC and, for even sizes, the Nyquist frequency stand alone and count once, by their real part; each other frequency
     stands for its negative twin too and counts twice.
     """
-    cos, sin = _cos_sin(np.arange(bins), np.arange(size), size)
     count = np.full((bins, 1), 2.0)
     count[0] = 1.0
     if size % 2 == 0 and bins == size // 2 + 1:
         count[-1] = 1.0
-    return np.concatenate((count * cos, -count * sin))
+    return count
+
+
+def _parts_inside(parts: Float64Array) -> Float64Array:
+    """Return matrices of real and imaginary parts (2, frequencies, size) as one, a frequency's parts side by side."""
+    return parts.transpose(1, 0, 2).reshape(-1, parts.shape[2])
 
 
 def _mixing(weights: Tensor) -> Tensor:

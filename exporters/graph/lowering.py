@@ -154,31 +154,25 @@ def _lower_skip(layer: Skip) -> nn.Module:
     conv, sizes = _lower_pointwise(layer.conv), layer.resize
     if sizes.in_px == sizes.out_px:
         return conv
-    return nn.Sequential(conv, MatrixResize(constant(bicubic_matrix(sizes.in_px, sizes.out_px), conv.weight)))
+    resize = MatrixResize(constant(bicubic_matrix(sizes.in_px, sizes.out_px), conv.weight))
+    # A pointwise layer without bias and a resizing may change places: the layer is put where there are fewer pixels.
+    return nn.Sequential(resize, conv) if sizes.out_px < sizes.in_px else nn.Sequential(conv, resize)
 
 
 class LiftingWithGrid(nn.Module):
-    """The pointwise perceptron over diffraction and pixel coordinates, its coordinates folded into constants."""
+    """The pointwise perceptron over diffraction and pixel coordinates, which are constants of the graph."""
 
-    row_term: Tensor
-    column_term: Tensor
+    grid: Tensor
 
     def __init__(self, layer: Lifting) -> None:
         super().__init__()
-        first = cast(Pointwise, layer.fcs[0])
-        like = first.weight.detach()
-        wide, bias = like.double()[..., None], cast(Tensor, first.bias).detach().double()[:, None, None]
-        # (1, hidden, N, 1) and (1, hidden, 1, N): their sum is what the coordinates contribute.
-        row_term = wide[None, :, 1] * layer.grid[:, :1, :, :1].double() + bias
-        column_term = wide[None, :, 2] * layer.grid[:, 1:, :1, :].double()
-        self.register_buffer("row_term", row_term.to(like.dtype))
-        self.register_buffer("column_term", column_term.to(like.dtype))
-        self.first = _pointwise_conv(like[:, :1, :, None].contiguous(), None)
-        self.second = layer.fcs[1]
+        self.fcs = layer.fcs
+        self.register_buffer("grid", layer.grid.to(cast(Pointwise, layer.fcs[0]).weight.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, 1, N, N) to (B, HIDDEN, N, N)."""
-        y: Tensor = self.second(F.gelu(self.first(x) + self.row_term + self.column_term))
+        # 0·x gives the coordinates the patterns' axis without asking for its size.
+        y: Tensor = self.fcs[1](F.gelu(self.fcs[0](torch.cat((x, 0.0 * x + self.grid), dim=1))))
         return y
 
 

@@ -42,7 +42,7 @@ class FFNOStack(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, N, N) to the same shape."""
         for block in self.blocks:
-            x = x + self.shared_gate * block(x)
+            x = x + block(x) * self.shared_gate
         return x
 
 

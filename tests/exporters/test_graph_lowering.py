@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
+import math
 import warnings
 
 import numpy as np
@@ -14,7 +17,10 @@ from cuda_kernels import left_to_the_cpu  # noqa: E402
 
 from exporters.graph.lowering import bicubic_matrix, lower  # noqa: E402
 from ptycho_torch.models.attention import ChannelGate  # noqa: E402
+from ptycho_torch.models.ffno import FFNOStack  # noqa: E402
 from ptycho_torch.models.registry import GENERATORS, build_network  # noqa: E402
+from ptycho_torch.models.spectral import SpectralConv2d  # noqa: E402
+from ptycho_torch.models.uno import Lifting, Skip  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 
 OPSET = 20  # from 22 on, the CUDA provider has no MaxPool
@@ -111,6 +117,89 @@ def test_exported_operators_all_have_cuda_kernels(name: str) -> None:
     assert left_to_the_cpu(model) == []
     assert [t.name for t in model.graph.initializer if 0 in t.dims] == []
     assert model.graph.output[0].type.tensor_type.shape.dim[0].dim_param != ""
+
+
+def exchanged(perm: list[int]) -> int:
+    """Return how many runs of axes that stay together a transposition has after those that stay in front: 2 exchange places."""
+    moved = [axis for place, axis in enumerate(perm) if perm[: place + 1] != list(range(place + 1))]
+    while moved and moved[-1] == max(moved):
+        moved.pop()
+    return 1 + sum(after != before + 1 for before, after in itertools.pairwise(moved)) if moved else 0
+
+
+@pytest.mark.parametrize(
+    ("perm", "runs"), [([0, 2, 1], 2), ([1, 2, 0, 3], 2), ([2, 1, 0], 3), ([4, 0, 2, 3, 1], 4), ([0, 1], 0)]
+)
+def test_runs_that_a_transposition_moves_are_counted(perm: list[int], runs: int) -> None:
+    assert exchanged(perm) == runs
+
+
+@functools.cache
+def exported_layer(layer: str) -> onnx.GraphProto:
+    """Return a layer of three channels and 16 pixels a side as the exporter writes it, with the shapes for two patterns."""
+    torch.manual_seed(0)
+    layers = {"along axes": lambda: FFNOStack(3, 4, 1, 16), "of the plane": lambda: SpectralConv2d(3, 4, 16)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            lower(layers[layer]()),
+            (torch.zeros(2, 3, 16, 16),),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            opset_version=OPSET,
+            verbose=False,
+        )
+    model = program.model_proto
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
+    del model.graph.value_info[:]
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    return onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+
+
+# Transpositions, and the numbers of a pattern that each moves: of spectra, never of the image (3 · 16 · 16).
+@pytest.mark.parametrize(
+    ("layer", "transpositions", "moved"), [("along axes", 4, 3 * 16 * 8), ("of the plane", 4, 3 * 4 * 4 * 2)]
+)
+def test_fourier_layers_transpose_spectra_alone_and_plainly(layer: str, transpositions: int, moved: int) -> None:
+    graph = exported_layer(layer)
+    sizes = {v.name: math.prod(d.dim_value for d in v.type.tensor_type.shape.dim) for v in graph.value_info}
+    nodes = [node for node in graph.node if node.op_type == "Transpose"]
+    assert len(nodes) == transpositions
+    assert {exchanged(list(node.attribute[0].ints)) for node in nodes} == {2}
+    assert {sizes[node.output[0]] for node in nodes} == {2 * moved}
+
+
+def test_the_gate_of_ffno_is_a_factor_that_onnxruntime_folds_into_the_convolution() -> None:
+    graph = exported_layer("along axes")
+    producers = {value: node.op_type for node in graph.node for value in node.output}
+    scalars = {tensor.name for tensor in graph.initializer if not tensor.dims}
+    gates = [
+        node for node in graph.node
+        if node.op_type == "Mul" and producers.get(node.input[0]) == "Conv" and node.input[1] in scalars
+    ]  # fmt: skip
+    assert len(gates) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "order"), [(16, 8, ["MatrixResize", "Conv2d"]), (8, 16, ["Conv2d", "MatrixResize"])]
+)
+@torch.no_grad()
+def test_skip_has_its_layer_where_there_are_fewer_pixels(source: int, target: int, order: list[str]) -> None:
+    torch.manual_seed(0)
+    skip = Skip(3, 5, source, target).double()
+    lowered = lower(skip)
+    assert [type(part).__name__ for part in lowered] == order
+    x = torch.rand(2, 3, source, source, dtype=torch.float64)
+    torch.testing.assert_close(lowered(x), skip(x), rtol=0, atol=1e-14)
+
+
+@torch.no_grad()
+def test_coordinates_of_the_lifting_are_channels_of_one_convolution() -> None:
+    torch.manual_seed(0)
+    lifting = Lifting().double()
+    lowered, x = lower(lifting), torch.rand(3, 1, 128, 128, dtype=torch.float64)
+    torch.testing.assert_close(lowered(x), lifting(x), rtol=0, atol=1e-14)
+    assert [tuple(part.weight.shape[:2]) for part in lowered.fcs] == [(128, 3), (32, 128)]
 
 
 def test_operators_without_cuda_kernel_are_found() -> None:
