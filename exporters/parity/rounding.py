@@ -62,12 +62,18 @@ def farthest(name: str, draws: list[np.ndarray], reference: Mapping[str, np.ndar
         reference: all outputs of the graph in float64.
     """
     signal, weight = Signal.of(name, reference), phase_weight(name, reference)
-    lengths = np.stack([group_errors(name, draw, reference, signal).rel_l2 for draw in draws])
-    everything, groups = np.stack(draws), np.arange(len(draws[0]))
-    worst: np.ndarray = everything[lengths.argmax(0), groups]
-    deltas = np.stack([np.abs(difference(name, draw, reference[name], weight)) for draw in draws])
-    deltas = np.where(np.isfinite(deltas), deltas, np.inf).reshape(len(draws), len(groups), -1)
-    pixels = deltas.max(0).argmax(1)
-    of_draw = deltas[:, groups, pixels].argmax(0)
-    worst.reshape(len(groups), -1)[groups, pixels] = everything.reshape(deltas.shape)[of_draw, groups, pixels]
-    return worst
+    groups = np.arange(len(reference[name]))
+    lengths, largest, places = [], [], []
+    for draw in draws:
+        lengths.append(group_errors(name, draw, reference, signal).rel_l2)
+        deltas = np.abs(difference(name, draw, reference[name], weight)).reshape(len(groups), -1)
+        deltas[~np.isfinite(deltas)] = np.inf
+        places.append(deltas.argmax(1))
+        largest.append(deltas[groups, places[-1]])
+    flat = [draw.reshape(len(groups), -1) for draw in draws]
+    chosen, farthest_of = np.argmax(lengths, 0), np.argmax(largest, 0)
+    worst = np.stack([flat[of][group] for group, of in enumerate(chosen)])
+    for group, of in enumerate(farthest_of):
+        place = places[of][group]
+        worst[group, place] = flat[of][group, place]
+    return worst.reshape(reference[name].shape)
