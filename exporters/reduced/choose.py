@@ -23,6 +23,7 @@ from exporters.parity.runners import EagerRunner
 from exporters.reduced.half import half, kept_in_float32, magnitudes
 from exporters.reduced.layers import build, plan_layers, sensitivities
 from exporters.reduced.patterns import Patterns, scan_patterns
+from exporters.reduced.pools import as_pools
 from exporters.reduced.quantize import run
 from exporters.stored.exports_json import stored_file
 from ptycho_runtime import contract as c
@@ -41,7 +42,7 @@ from ptycho_torch.models.module import PtychoModel
 
 WHOLE = "diffraction_to_obj"
 PRECISIONS = ("auto", "bfloat16", "int8", "float16")
-BATCH = 16  # groups, at which ways are raced
+BATCH = 16  # groups, at which ways are raced on the CPU
 ROUNDS = 15
 WORTH = 1.05  # times as fast as float32 under onnxruntime; below, a variant is not worth its errors
 _PAUSE_S = 0.003
@@ -70,7 +71,7 @@ class Way:
         """Return a session on this host; float16 without CUDA is emulated on the CPU, which rounds every value alike."""
         if self.engine == "openvino":
             return OpenVinoSession(self.model, RunOptions("cpu", BATCH), precision=self.precision)
-        return open_session(self.model, RunOptions(float16_device(), BATCH))
+        return open_session(self.model, RunOptions(float16_device()))
 
 
 def float16_device() -> str:
@@ -227,7 +228,7 @@ def _ways(
     graph: str, model: bytes, precision: str, rest: str, layers: Mapping[str, float], calibration: Patterns
 ) -> list[Way]:
     if precision == "float16":
-        return [Way(graph, precision, half(model, kept_in_float32(magnitudes(model, calibration.feed))))]
+        return [Way(graph, precision, half(as_pools(model), kept_in_float32(magnitudes(model, calibration.feed))))]
     ways = []
     if precision == "auto":
         ways.append(Way(graph, "float32", model))
@@ -250,9 +251,12 @@ def _try(
     emulated = device == "cpu" and any(way.precision == "float16" for way in ways)
     found = []
     with ExitStack() as opened:
-        sessions: list[Session] = [opened.enter_context(open_session(float32, RunOptions(device, BATCH)))]
+        options = RunOptions(device, BATCH if device == "cpu" else None)
+        sessions: list[Session] = [opened.enter_context(open_session(float32, options))]
         sessions += [opened.enter_context(way.open()) for way in ways]
-        ratios: list[float | None] = [None] * len(ways) if emulated else [*race(sessions, held_back.batch(BATCH))[1:]]
+        # A GPU is as fast in float32 at small batches, where it waits for its orders.
+        feed = held_back.batch(options.groups)
+        ratios: list[float | None] = [None] * len(ways) if emulated else [*race(sessions, feed)[1:]]
         for way, session, ratio in zip(ways, sessions[1:], ratios, strict=True):
             errors = precision_errors(session.run(held_back.feed), wanted)
             found.append(Tried(way, errors, budget.allows(errors), ratio))

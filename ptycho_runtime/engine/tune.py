@@ -24,6 +24,7 @@ from ptycho_runtime.errors import CheckFailedError, DeviceUnavailableError, NotE
 from ptycho_runtime.export.bundle import Export
 
 BATCHES = (1, 4, 8, 16, 32, 64)
+GPU_BATCHES = (16, 64, 256, 1024)
 _ROUND_S = 0.05  # a round lasts at least this long, so that the clock's grain and single interruptions do not decide
 _PAUSE_S = 0.02  # a moment of quiet, so that none follows hot on the heels of its neighbour
 _TRIES = 2  # rounds after which what is far behind has no further turn
@@ -60,17 +61,18 @@ def tune(
         export: what is to be run.
         graph: its name.
         device: see `RunOptions`.
-        batches: groups a run; `BATCHES` where None.
+        batches: groups a run; `BATCHES` where None, on a GPU `GPU_BATCHES`.
         rounds: how often each setting has its turn; what is far behind after two of them has no further one.
         progress: called with a short text before each round.
 
     Raises `DeviceUnavailableError` where the device was asked for by name and cannot be used.
     """
-    sizes = sorted(set(BATCHES if batches is None else batches))
-    with open_session(export.graphs[graph], RunOptions(device, sizes[0])) as first:
+    with open_session(export.graphs[graph], RunOptions(device, 1)) as first:
         found = Measured(first.device, Tuned(()))
     usable = usable_threads()
     on_cpu = found.device == "cpu"
+    usual = BATCHES if on_cpu else GPU_BATCHES
+    sizes = sorted(set(usual if batches is None else batches))
     counts = sorted({1, max(1, usable // 2), usable}) if on_cpu else [usable]
     settings = [Setting(batch, threads) for threads in counts for batch in sizes]
     if on_cpu:
