@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from filelock import FileLock
-from sample_bundles import bundle_path, members
+from sample_bundles import BUNDLES, bundle_path, members
 
 if TYPE_CHECKING:
     from exporters import ExportResult
@@ -82,8 +82,8 @@ def traced_before(result: ExportResult) -> Tracer:
     return trace
 
 
-def tiny_bundle(folder: Path) -> Path:
-    """Write a bundle that is exported quickly; returns its path. The same bytes each time."""
+def tiny_bundle(folder: Path, *, equal: bool = True) -> Path:
+    """Write a bundle that is exported quickly; returns its path. The same bytes each time; `equal`: both models have the same weights."""
     import torch
 
     from ptycho_torch import save_torch_bundle
@@ -97,7 +97,29 @@ def tiny_bundle(folder: Path) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(3)
         models = {role: PtychoModel(spec).eval() for role in ("autoencoder", "diffraction_to_obj")}
+    if equal:
+        models["autoencoder"] = models["diffraction_to_obj"]
     return save_torch_bundle(models, folder / "wts.h5", {"N": 64, "gridsize": 1})
+
+
+def tiny_checkpoint(folder: Path) -> Path:
+    """Write the model of `tiny_bundle` as a checkpoint with the configuration of a real one; returns its path."""
+    import torch
+
+    from ptycho_torch import load_torch_bundle, params
+
+    whole = torch.load(BUNDLES / "ffno-2026-07-n64-g1.ckpt", weights_only=False)  # the project's own test file
+    with params.restored():
+        model = load_torch_bundle(tiny_bundle(folder / "of"))[0]["diffraction_to_obj"]
+    whole["state_dict"] = model.state_dict()
+    spec = model.spec
+    whole["hyper_parameters"]["data_config"]["probe_scale"] = spec.probe_scale
+    whole["hyper_parameters"]["model_config"] |= {
+        "fno_width": spec.fno_width, "fno_modes": spec.fno_modes, "fno_blocks": spec.fno_blocks, "fno_cnn_blocks": spec.fno_cnn_blocks,
+        "object_big": spec.object_big, "object_layout": "single_patch", "training_canvas": "independent",
+    }  # fmt: skip
+    torch.save(whole, folder / "tiny.ckpt")
+    return folder / "tiny.ckpt"
 
 
 def _folder(factory: pytest.TempPathFactory) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import re
 from collections.abc import Callable
 
@@ -137,19 +138,36 @@ def test_family_stays_on_the_gpu_and_equals_eager(name: str) -> None:
     check(name)
 
 
-@pytest.mark.parametrize("name", [*QUICK, "ffno, instance norm, logits"])
-def test_corrupted_layer_is_named(name: str) -> None:
+PLACES = {"first": 0, "middle": 0.5, "last": 1}  # of a layer among those with weights
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("fno", "first"),
+        ("fno", "middle"),
+        ("fno", "last"),
+        ("unet", "middle"),
+        *(
+            pytest.param(name, place, marks=pytest.mark.long)
+            for name in (*BUILT, "ffno, instance norm, logits")
+            for place in PLACES
+            if name != "fno" and (name, place) != ("unet", "middle")
+        ),
+    ],
+)
+def test_corrupted_layer_is_named(name: str, place: str) -> None:
     artifacts = built(name)[1]
     honest = artifacts["diffraction_to_obj"]["onnx"]
     layers = weighted_layers(honest)
-    for layer in (layers[0], layers[len(layers) // 2], layers[-1]):
-        files = {"diffraction_to_obj": {**artifacts["diffraction_to_obj"], "onnx": with_scaled_weight(honest, layer)}}
-        report = judge_files(prepared(name), files, devices=("cpu",))
-        assert not report.passed
-        first = report.divergence[0].first
-        assert first is not None
-        assert layer == first.layer or layer.startswith(f"{first.layer}."), (layer, report.summary())
-        assert f"diverges first at {first.layer}" in report.summary()
+    layer = layers[math.ceil(PLACES[place] * (len(layers) - 1))]
+    files = {"diffraction_to_obj": {**artifacts["diffraction_to_obj"], "onnx": with_scaled_weight(honest, layer)}}
+    report = judge_files(prepared(name), files, devices=("cpu",))
+    assert not report.passed
+    first = report.divergence[0].first
+    assert first is not None
+    assert layer == first.layer or layer.startswith(f"{first.layer}."), (layer, report.summary())
+    assert f"diverges first at {first.layer}" in report.summary()
 
 
 @pytest.mark.long

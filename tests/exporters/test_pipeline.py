@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_bundles import BUNDLES, DEMO, bundle_path, changed, each, members
-from shared_exports import PROVEN_BY, TINY, tiny_bundle, traced_before
+from sample_bundles import DEMO, bundle_path, changed, each, members
+from shared_exports import PROVEN_BY, TINY, tiny_bundle, tiny_checkpoint, traced_before
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -78,6 +78,17 @@ class TestStore:
         again = export_bundle(first, tmp_path, batches=(1, 3)).bundle
         assert again.read_bytes() == first.read_bytes()
 
+    @pytest.mark.long
+    def test_models_of_different_weights_are_exported_each_as_it_is(self, tmp_path: Path) -> None:
+        source = tiny_bundle(tmp_path / "source", equal=False)
+        result = export_bundle(source, tmp_path / "out", batches=(1,))
+        assert result.report.passed
+        stored = members(result.bundle)
+        forged = changed(
+            result.bundle, tmp_path / "w.zip", {"autoencoder/model.pth": stored["diffraction_to_obj/model.pth"]}
+        )
+        assert {row.graph for row in verify_bundle(forged, batches=(1,)).failures()} == {"autoencoder"}
+
     def test_in_place_augments_the_source(self, exported: Exported, tmp_path: Path) -> None:
         source = tiny_bundle(tmp_path)
         before = members(source)
@@ -102,9 +113,9 @@ class TestStore:
         assert params_cfg == before
 
     def test_checkpoint_is_stored_whole_with_its_exports(self, exported: Exported, tmp_path: Path) -> None:
-        source = BUNDLES / f"{SMALL}.ckpt"
-        result = export_bundle(source, tmp_path, batches=(1,), trace=traced_before(exported(SMALL)))
-        assert result.bundle == tmp_path / f"{SMALL}.zip"
+        source = tiny_checkpoint(tmp_path)
+        result = export_bundle(source, tmp_path / "out", batches=(1,), trace=traced_before(exported(TINY)))
+        assert result.bundle == tmp_path / "out" / "tiny.zip"
         stored = members(result.bundle)
         assert stored[source.name] == source.read_bytes()
         assert list(stored) == [source.name, *c.export_members(c.GRAPHS)]
