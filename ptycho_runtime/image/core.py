@@ -24,7 +24,7 @@ from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.frc import RingCorrelation, half_scans
 from ptycho_runtime.image.object_scales import scales_left_open
 from ptycho_runtime.image.options import Weighting
-from ptycho_runtime.image.stitch import Canvas, Stitcher, probe_weights
+from ptycho_runtime.image.stitch import Canvas, Stitcher, holds_crop, probe_weights
 from ptycho_runtime.image.trust.assess import assess_kept
 from ptycho_runtime.image.trust.evidence import Evidence
 from ptycho_runtime.image.trust.residual import probe_parts, residuals
@@ -155,6 +155,9 @@ class Core(Closing):
         self._whole = whole if probe is not None and whole is not None and c.PREDICTED in whole.outputs else None
         self._probe_parts = probe_parts(self._whole, probe) if self._whole is not None and probe is not None else {}
         self.scales, self.note = scales_left_open(export, probe) if setup.object_scales else (None, "")
+        # Of an object in amplitude and phase only the part that is stitched is worth its sines.
+        needed = self.scales is None and holds_crop(N // 2, N, setup.crop_px)
+        self._middle = c.centre(N) if needed else slice(None)
         self._laid_out = len(known)
         self._numbers: dict[int, int] = {}  # by id, beyond those that were laid out
 
@@ -213,7 +216,7 @@ class Core(Closing):
         Raises:
             ReconstructionError: patches that do not hold the crop; a canvas that would be too large.
         """
-        real, imag = object_parts(batch.outputs)
+        real, imag = object_parts(batch.outputs, self._middle)
         members = self.numbered(batch.ids, batch.positions_px)
         first = members[:, 0]
         in_group = real.shape[1] > 1
@@ -291,12 +294,17 @@ class SessionClock:
         return outputs
 
 
-def object_parts(outputs: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return real and imaginary part of the object patches, (b, C or 1, S, S), from what any of the graphs gives."""
+def object_parts(outputs: Mapping[str, np.ndarray], middle: slice = slice(None)) -> tuple[np.ndarray, np.ndarray]:
+    """Return real and imaginary part of the object patches, (b, C or 1, S, S), from what any of the graphs gives.
+
+    Args:
+        outputs: of the graph.
+        middle: rows and columns of a whole patch that are enough where the object comes as amplitude and phase.
+    """
     if c.OBJECT_REAL in outputs:
         real, imag = outputs[c.OBJECT_REAL], outputs[c.OBJECT_IMAG]
     else:
-        amplitude, phase = outputs[c.AMPLITUDE], outputs[c.PHASE]
+        amplitude, phase = (outputs[name][..., middle, middle] for name in (c.AMPLITUDE, c.PHASE))
         real, imag = amplitude * np.cos(phase), amplitude * np.sin(phase)
     return np.broadcast_to(real, imag.shape), imag
 
