@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +20,7 @@ from one_layer import N, write_model, write_scan
 from ptycho_runtime.cli.main import run
 from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.image.core import Batch, Core
+from ptycho_runtime.live.journal import Journal
 from ptycho_runtime.live.ledger import KEYS
 from ptycho_runtime.live.replay import Faults, Replay, order_of
 from ptycho_runtime.scan.read import read_scan
@@ -300,3 +304,45 @@ def test_file_that_is_written_meanwhile(model: Path, tmp_path: Path, capsys: pyt
     assert code == 0
     found = account(capsys)
     assert (found["placed"], found["missing"]) == (40, 0)
+
+
+def frames_so_far(picture: Path) -> int:
+    if not picture.is_file():
+        return 0
+    with h5py.File(picture) as file:
+        return int(file.attrs["frames"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_run_writes_what_it_placed_and_can_go_on(
+    number: signal.Signals, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan, path, out = numbered(40), tmp_path / "scan.h5", tmp_path / "o.h5"
+    journal = Journal(out)
+    with h5py.File(path, "w", libver="latest") as file:
+        patterns = file.create_dataset("diff3d", (12, N, N), "f4", maxshape=(None, N, N), chunks=(1, N, N))
+        patterns[:] = np.arange(1, 13)[:, None, None]
+        for k, axis in enumerate("xy"):
+            file.create_dataset(f"{axis}coords", data=scan.positions_px[:, k])
+        file.swmr_mode = True
+        options = ("--follow", "--amplitude", "--input-scale", "1", "--frames", "40", "--journal-s", "0.05")
+
+        def stop() -> None:
+            end = time.monotonic() + 60
+            while frames_so_far(journal.picture) < 12 and time.monotonic() < end:
+                time.sleep(0.02)
+            os.kill(os.getpid(), number)
+
+        thread = threading.Thread(target=stop)
+        thread.start()
+        code = run(
+            ["live", str(model), str(path), "-o", str(out), "--device", "cpu", "--json", "--idle-s", "15", *options]
+        )
+        thread.join()
+    assert code == 130
+    found = account(capsys)
+    assert (found["placed"], found["missing"]) == (12, 28)
+    with h5py.File(out) as file:
+        assert file.attrs["partial"]
+        assert file.attrs["groups_done"] == 12
+    assert journal.exists, "for --resume"
