@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 
 from ptycho_runtime.cli.options import examples
@@ -19,6 +20,7 @@ def adder(grammar: Callable[[], argparse.ArgumentParser]) -> Callable[..., None]
     def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
         command = commands.add_parser("completion", help="print what a shell completes commands and options by")
         command.add_argument("shell", choices=SHELLS)
+        command.add_argument("--json", action="store_true", help="print JSON for machines")
         examples(
             command,
             """
@@ -37,5 +39,6 @@ def run(arguments: argparse.Namespace, grammar: argparse.ArgumentParser) -> int:
         import shtab
     except ImportError:
         raise PackageMissingError(f"completion needs shtab, which is not installed: {INSTALL}") from None
-    show(shtab.complete(grammar, shell=arguments.shell))
+    script = shtab.complete(grammar, shell=arguments.shell)
+    show(json.dumps({"shell": arguments.shell, "script": script}) if arguments.json else script)
     return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from ptycho_runtime.cli.options import examples, read_options, scan_options
@@ -25,6 +26,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     command.add_argument("--codec", choices=("lz4", "bslz4", "blosc"), default="", help="compress frames")
     command.add_argument("--port", type=int, help="TCP port on 127.0.0.1, 0 for a free one (EPICS's settings)")
     command.add_argument("--once", action="store_true", help="end when all is sent, in place of staying")
+    command.add_argument(
+        "--json", action="store_true", help="print JSON for machines: a line when it serves, one when all is sent"
+    )
     timeout_option(command)
     scan_options(command)
     examples(
@@ -47,11 +51,16 @@ def run(arguments: argparse.Namespace) -> int:
         read_scan(arguments.scan, None, read_options(arguments)) as scan,
         Replay(scan, arguments.prefix, codec=arguments.codec, port=arguments.port) as server,
     ):
-        show(f"serving {server.prefix}:image and {server.prefix}:positions on port {server.port}")
+        where = {"serving": server.prefix, "port": server.port, "frames": len(scan)}
+        plain = f"serving {server.prefix}:image and {server.prefix}:positions on port {server.port}"
+        show(json.dumps(where) if arguments.json else plain)
         server.wait_for_client()
         with ProgressBar() as progress:
             server.send(arguments.fps, faults, progress)
-        say(f"sent {server.sent} frames of {len(scan)}")
+        if arguments.json:
+            show(json.dumps({"sent": server.sent, "frames": len(scan)}))
+        else:
+            say(f"sent {server.sent} frames of {len(scan)}")
         if arguments.once:
             server.linger()
         else:

@@ -44,10 +44,11 @@ def replay(scan: Path, fps: float, port: int = 0) -> tuple[subprocess.Popen[str]
         str(port),
         "--amplitude",
         "--quiet",
+        "--json",
     ]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
-    return server, int(server.stdout.readline().rsplit(" ", 1)[1])
+    return server, int(json.loads(server.stdout.readline())["port"])
 
 
 def live(model: Path, out: Path, port: int, *options: str) -> subprocess.Popen[str]:
