@@ -118,6 +118,7 @@ def _export(
         choice = ExportOptions(budget=allowed, progress=say, **chosen)
         # Importing PyTorch takes longer than finding that a file is not there.
         plan_export(path, out, choice).close()
+        say("tracing and proving it, a minute or two on two cores")
         if triton is not None:
             refuse_foreign(triton)
         require_torch("export")

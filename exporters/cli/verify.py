@@ -52,6 +52,7 @@ def verify(bundle: str, report: Path | None, batches: str, budget: str | None, a
 
         if report is not None:
             refuse_foreign_reports(report, REPORT_FILES, SCHEMA)
+        say("proving it again, about a minute on two cores")
         proof = verify_bundle(bundle, budget=allowed, progress=say, **chosen)
         if report is not None:
             store_reports(report, proof)

@@ -115,8 +115,12 @@ def _raced(
     """Return the groups a second of each setting, one number a round that it took part in."""
     rates: dict[Setting, list[float]] = {setting: [] for setting in runs}
     racing = list(runs)
+    began_s, turns = time.monotonic(), 0
     for number in range(rounds):
-        progress(f"{graph}: round {number + 1} of {rounds}, {len(racing)} settings")
+        left_s = (time.monotonic() - began_s) / max(turns, 1) * (rounds - number) * len(racing)
+        left = f", about {left_s:.0f} s left" if turns else ""
+        progress(f"{graph}: round {number + 1} of {rounds}, {len(racing)} settings{left}")
+        turns += len(racing)
         for setting in racing:
             time.sleep(_PAUSE_S)
             rates[setting].append(runs[setting]())
