@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import re
 import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters import ExportResult  # noqa: E402
+from exporters import ExportResult, pipeline  # noqa: E402
 from exporters.cli.main import cli  # noqa: E402
 from ptycho_runtime.contract import GRAPHS  # noqa: E402
 
@@ -72,18 +73,39 @@ def run_alone(folder: Path, *arguments: object) -> Done:
     return Done(done.returncode, done.stdout, done.stderr)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def verified_once() -> Iterator[None]:
+    """Let runs that ask for the same proof share it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "verify_bundle", functools.cache(pipeline.verify_bundle))
+        yield
+
+
+@pytest.fixture(scope="module")
+def bad(exported: Exported, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a bundle with one weight of one ONNX file flipped."""
+    bundle, name = exported(TINY).bundle, "autoencoder/model.onnx"
+    new = {name: with_flipped_weight(members(bundle)[name])}
+    return changed(bundle, tmp_path_factory.mktemp("flipped") / "bad.zip", new)
+
+
 def test_rows_become_tests(exported: Exported, tmp_path: Path) -> None:
-    (tmp_path / "test_own.py").write_text("def test_own():\n    assert True\n")
-    done = run_alone(tmp_path, "--ptycho-bundle", exported(TINY).bundle)
+    done = run(tmp_path, "--ptycho-bundle", exported(TINY).bundle)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "diffraction_to_obj-onnx-cpu-batch1 PASSED" in done.stdout
     assert "autoencoder-torchscript-cpu-batch1 PASSED" in done.stdout
     assert "test_own PASSED" in done.stdout
 
 
-def test_bad_export_fails_its_rows(exported: Exported, tmp_path: Path) -> None:
-    bundle, name = exported(TINY).bundle, "autoencoder/model.onnx"
-    bad = changed(bundle, tmp_path / "bad.zip", {name: with_flipped_weight(members(bundle)[name])})
+@pytest.mark.long
+def test_rows_become_tests_in_a_process_of_its_own(exported: Exported, tmp_path: Path) -> None:
+    (tmp_path / "test_own.py").write_text("def test_own():\n    assert True\n")
+    done = run_alone(tmp_path, "--ptycho-bundle", exported(TINY).bundle)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "autoencoder-torchscript-cpu-batch1 PASSED" in done.stdout
+
+
+def test_bad_export_fails_its_rows(bad: Path, tmp_path: Path) -> None:
     done = run(tmp_path, "--ptycho-bundle", bad)
     assert done.returncode == 1
     assert "autoencoder-onnx-cpu-batch1 FAILED" in done.stdout
@@ -91,9 +113,7 @@ def test_bad_export_fails_its_rows(exported: Exported, tmp_path: Path) -> None:
     assert "times the allowed error" in done.stdout
 
 
-def test_no_choice_among_tests_takes_the_verdict_out(exported: Exported, tmp_path: Path) -> None:
-    bundle, name = exported(TINY).bundle, "autoencoder/model.onnx"
-    bad = changed(bundle, tmp_path / "bad.zip", {name: with_flipped_weight(members(bundle)[name])})
+def test_no_choice_among_tests_takes_the_verdict_out(bad: Path, tmp_path: Path) -> None:
     done = run(tmp_path, "--ptycho-bundle", bad, "-k", "test_own or eager", "--deselect", f"{bad}::verdict")
     assert done.returncode == 1
     assert "autoencoder-onnx-cpu-batch1" not in done.stdout
