@@ -120,7 +120,7 @@ class TestMeasuring:
         found = tune.tune(export, GRAPH, "cpu", (1, 2), rounds=2, progress=turns.append)
         assert found.device == "cpu"
         assert [text.partition(",")[0] for text in turns] == [f"{GRAPH}: round {number} of 2" for number in (1, 2)]
-        assert re.fullmatch(rf"{GRAPH}: round 2 of 2, 2 settings, about \d+ s left", turns[1])
+        assert re.fullmatch(rf"{GRAPH}: round 2 of 2, \d+ settings, about \d+ s left", turns[1])
         assert {(t.setting.batch, t.setting.engine) for t in found.tuned.trials} == {
             (1, "onnxruntime"),
             (2, "onnxruntime"),
