@@ -3,7 +3,8 @@
 Inputs get 8 bits over one range for all channels, weights 8 bits over a range of their own for each output. Diffraction
 makes that hard: a few channels and the pixels around the beam hold numbers a hundred times those that matter elsewhere. So the
 channels of an input may be brought to like ranges first, with weights that undo it (Xiao et al., SmoothQuant, 2023).
-Outputs stay in floating point, where the next convolution needs no range of theirs.
+Ends of a range that few numbers reach are cut off where that errs less in all, and what rounding shifts an output by on
+average is taken off its bias. Outputs stay in floating point, where the next convolution needs no range of theirs.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ Feed = Mapping[str, np.ndarray]
 WORTH = 0.005  # of the graph's multiply-adds: smaller convolutions are left alone
 _DEAD = 1e-3  # of the largest channel: channels below count as this large, for next time they may be
 _BATCH = 16
+_SAMPLES = 4096  # pixels of each batch that are kept of each input
+_CLIPS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)  # of the range, beyond which numbers are cut off
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,15 @@ class Range:
 
     low: np.ndarray  # (channels,)
     high: np.ndarray
+    samples: np.ndarray  # (channels, pixels) float32: some of its numbers
+
+    def joined(self, other: Range) -> Range:
+        """Return the range of both."""
+        return Range(
+            np.minimum(self.low, other.low),
+            np.maximum(self.high, other.high),
+            np.concatenate([self.samples, other.samples], axis=1),
+        )
 
 
 def candidates(model: bytes) -> dict[str, int]:
@@ -53,15 +65,15 @@ def calibrate(model: bytes, names: Iterable[str], feed: Feed) -> dict[str, Range
     present = {value.name for value in graph_model.graph.output}
     graph_model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inner if name not in present)
     ranges: dict[str, Range] = {}
+    random = np.random.default_rng(0)
     with _open(graph_model.SerializeToString()) as session:
         for part in _parts(feed):
             found = part | session.run(part)
             for name in tensors:
-                low, high = found[name].min((0, 2, 3)), found[name].max((0, 2, 3))
-                held = ranges.get(name)
-                ranges[name] = (
-                    Range(low, high) if held is None else Range(np.minimum(held.low, low), np.maximum(held.high, high))
-                )
+                values = np.moveaxis(found[name], 1, 0).reshape(found[name].shape[1], -1)
+                chosen = random.choice(values.shape[1], min(_SAMPLES, values.shape[1]), replace=False)
+                held, new = ranges.get(name), Range(values.min(1), values.max(1), values[:, chosen])
+                ranges[name] = new if held is None else held.joined(new)
     return {name: ranges[tensor] for name, tensor in sources.items()}
 
 
@@ -91,6 +103,7 @@ def _quantize(graph: ir.Graph, node: ir.Node, evenness: float, found: Range) -> 
     weights = weights.astype(np.float64)
     source = given
     chain: list[ir.Node] = []
+    factor: np.ndarray | None = None
     if evenness > 0.0:
         reach = np.maximum(-low, high)
         factor = np.maximum(reach, _DEAD * max(float(reach.max()), 1e-30)) ** evenness
@@ -101,8 +114,8 @@ def _quantize(graph: ir.Graph, node: ir.Node, evenness: float, found: Range) -> 
         source = chain[-1].outputs[0]
         weights = weights * factor[None, :, None, None]
         low, high = low * shrink, high * shrink
-    step = max(float(high.max() - low.min()), 1e-30) / 255.0
-    zero = np.round(-float(low.min()) / step).astype(np.uint8)
+    samples = found.samples.astype(np.float64) if factor is None else found.samples / factor[:, None]
+    step, zero = _steps(float(low.min()), float(high.max()), samples, np.square(weights).sum((0, 2, 3)))
     scale = add_initializer(graph, f"{node.name}_step", np.array(step, np.float32))
     zero_point = add_initializer(graph, f"{node.name}_zero", np.array(zero))
     chain.append(new_node(node, "QuantizeLinear", [source, scale, zero_point]))
@@ -125,6 +138,37 @@ def _quantize(graph: ir.Graph, node: ir.Node, evenness: float, found: Range) -> 
     graph.insert_before(node, [*chain, weight])
     node.replace_input_with(0, chain[-1].outputs[0])
     node.replace_input_with(1, weight.outputs[0])
+    bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if bias is not None:
+        # What rounding shifts an output by on average is taken off (Nagel et al., Data-Free Quantization, 2019).
+        means = _rounded(samples, step, int(zero)).mean(1)
+        shift = (whole * steps[:, None, None, None]).sum((2, 3)) @ means - weights.sum((2, 3)) @ samples.mean(1)
+        node.replace_input_with(2, add_initializer(graph, f"{node.name}_bias", (bias - shift).astype(np.float32)))
+
+
+def _steps(low: float, high: float, samples: np.ndarray, importance: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return (size of a step, zero point) of an input: of ranges cut off at both ends, the one that errs least.
+
+    Args:
+        low: smallest number, 0 or less.
+        high: largest.
+        samples: (channels, pixels) of its numbers.
+        importance: (channels,) by which an error of each counts: its weights, squared and added up.
+    """
+    tried = []
+    for clip in _CLIPS:
+        step = max(clip * (high - low), 1e-30) / 255.0
+        zero = int(np.clip(np.round(-clip * low / step), 0, 255))
+        error = np.square(_rounded(samples, step, zero) - samples).mean(1) @ importance
+        tried.append((float(error), step, zero))
+    _, step, zero = min(tried)
+    return step, np.array(zero, np.uint8)
+
+
+def _rounded(values: np.ndarray, step: float, zero: int) -> np.ndarray:
+    """Return what 8 bits make of values."""
+    whole: np.ndarray = (np.clip(np.round(values / step) + zero, 0, 255) - zero) * step
+    return whole
 
 
 def _open(model: bytes) -> OnnxSession:

@@ -68,6 +68,12 @@ def relative(found: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]) 
     return float(np.linalg.norm(found["y"] - wanted["y"]) / np.linalg.norm(wanted["y"]))
 
 
+def steps_of(model: bytes) -> tuple[float, int]:
+    """Return (step, zero point) of the only quantised input."""
+    constants = {t.name: numpy_helper.to_array(t) for t in onnx.load_from_string(model).graph.initializer}
+    return float(constants["only_step"]), int(constants["only_zero"])
+
+
 class TestQuantize:
     def test_ranges_are_those_of_all_patterns(self) -> None:
         model, feed = convolution(3)
@@ -95,9 +101,32 @@ class TestQuantize:
         found = quantized(model, {"only": 0.5}, calibrate(model, ["only"], feed))
         assert relative(run(found, feed), run(model, feed)) < 1e-2
 
+    def test_numbers_that_count_for_nothing_do_not_stretch_the_range(self) -> None:
+        model, feed = convolution(4)
+        loaded = onnx.load_from_string(model)
+        weights = numpy_helper.to_array(loaded.graph.initializer[0]).copy()
+        weights[:, 2] *= 1e-6
+        loaded.graph.initializer[0].CopyFrom(numpy_helper.from_array(weights, "w"))
+        model = loaded.SerializeToString()
+        feed["x"][:, 2] *= 3.0
+        found = quantized(model, {"only": 0.0}, calibrate(model, ["only"], feed))
+        step, zero = steps_of(found)
+        assert zero == 0
+        assert step == pytest.approx(0.4 * 3.0 / 255.0, rel=0.01), "the narrowest that holds what counts"
+        assert relative(run(found, feed), run(model, feed)) < 5e-3
+
+    def test_what_rounding_shifts_an_output_by_is_taken_off(self) -> None:
+        model, feed = convolution(2)
+        feed["x"] = np.round(feed["x"] * 3.0) / 3.0 * 0.1 + 0.0017  # few numbers, none of them a whole number of steps
+        feed["x"][0, 0, 0, 0] = 1.0
+        found = run(quantized(model, {"only": 0.0}, calibrate(model, ["only"], feed)), feed)["y"]
+        inside = (slice(1, None), slice(None), slice(1, -1), slice(1, -1))
+        error = (found - run(model, feed)["y"])[inside]
+        assert np.abs(error.mean((0, 2, 3))).max() < 0.2 * np.sqrt(np.mean(error**2))
+
     def test_layers_out_of_the_plan_stay_as_they_are(self) -> None:
         model, feed = convolution(3)
-        found = quantized(model, {}, {"only": Range(np.zeros(3), np.ones(3))})
+        found = quantized(model, {}, {"only": Range(np.zeros(3), np.ones(3), np.zeros((3, 1), np.float32))})
         assert relative(run(found, feed), run(model, feed)) == 0.0
 
     def test_candidates_are_the_convolutions_that_count(self) -> None:
