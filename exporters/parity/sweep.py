@@ -29,6 +29,9 @@ from ptycho_torch.models.module import PtychoModel
 RUNTIME = "onnx behind its network"
 INPUTS = "all quadrants, axes, zeros, faint, bright"
 _SIZES = (1.0, 1.0, 1e-4, 1e3)  # of the object, a group each
+_FACTORS = (1.0, 1e-3, 1.0, 1e3)  # of the predicted pattern, over the pool's
+_DISTANCES = (2.5, 1.0, 1.0, 1.0)  # of the positions, over the pool's
+_MODES = 5  # of the probe, where the model takes several: more than the pool has
 _THROUGH = "__as_it_is"
 _ENDS = (*FAILURES, DecodeError)
 
@@ -49,7 +52,7 @@ def sweep_rows(
 def _row(model: PtychoModel, graph: str, data: bytes, pool: Pool) -> ParityRow:
     groups = len(_SIZES)
     row = ParityRow(graph, RUNTIME, "cpu", "float32", groups, INPUTS, "passed")
-    feed = with_white_probe(pool.slice(0, groups))
+    feed = widened(pool.slice(0, groups))
     try:
         heads = network_outputs(model, feed)
         swept = _swept(model.spec.output_mode == "real_imag", [value.shape for value in heads])
@@ -82,16 +85,27 @@ def _row(model: PtychoModel, graph: str, data: bytes, pool: Pool) -> ParityRow:
     return row
 
 
-def with_white_probe(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a feed whose probe is as bright at the edge as in the middle: every entry of a Fourier matrix tells."""
+def widened(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a feed that goes farther than a pool does.
+
+    The probe has more modes and is as bright at the edge as in the middle, so that every entry of a Fourier matrix tells; factors
+    span six orders of magnitude, and positions reach farther.
+    """
     random = np.random.default_rng(6)
-    probes = [name for name in (c.PROBE_REAL, c.PROBE_IMAG) if name in feed]
-    return {**feed, **{name: _white(random, feed[name]) for name in probes}}
+    found = dict(feed)
+    for name in (c.PROBE_REAL, c.PROBE_IMAG):
+        if name in feed:
+            found[name] = _white(random, feed[name])
+    for name, times in ((c.OUTPUT_SCALE, _FACTORS), (c.POSITIONS, _DISTANCES)):
+        if name in feed:
+            found[name] = feed[name] * np.array(times, np.float32).reshape(-1, 1, 1, 1)
+    return found
 
 
 def _white(random: np.random.Generator, like: np.ndarray) -> np.ndarray:
     size = float(np.sqrt(np.mean(like.astype(np.float64) ** 2)))
-    return (size * random.normal(size=like.shape)).astype(np.float32)
+    modes = _MODES if len(like) > 1 else 1
+    return (size * random.normal(size=(modes, *like.shape[1:]))).astype(np.float32)
 
 
 def network_outputs(model: PtychoModel, feed: Mapping[str, np.ndarray]) -> tuple[torch.Tensor, torch.Tensor]:

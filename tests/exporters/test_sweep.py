@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
@@ -58,6 +59,31 @@ def coarse_amplitude(file: onnx.ModelProto) -> None:
     file.graph.node.append(helper.make_node("Cast", ["half__"], [c.AMPLITUDE], to=onnx.TensorProto.FLOAT))
 
 
+def on_the_way_in(name: str, op: str, *limits: object) -> Callable[[onnx.ModelProto], None]:
+    """Return the fault of a node between an input and everything that reads it."""
+
+    def fault(file: onnx.ModelProto) -> None:
+        for node in file.graph.node:
+            node.input[:] = ["changed__" if value == name else value for value in node.input]
+        names = [f"limit{number}__" for number in range(len(limits))]
+        arrays = [np.array(limit, np.int64 if isinstance(limit, list) else np.float32) for limit in limits]
+        file.graph.initializer.extend(map(numpy_helper.from_array, arrays, names))
+        file.graph.node.insert(0, helper.make_node(op, [name, *names], ["changed__"]))
+
+    return fault
+
+
+def without_fourth_mode(file: onnx.ModelProto) -> None:
+    on_the_way_in(c.PROBE_REAL, "Slice", [0], [3], [0])(file)
+    file.graph.node[0].output[0] = "real__"
+    for node in file.graph.node:
+        node.input[:] = ["real__" if value == "changed__" else value for value in node.input]
+    names = [f"limit{number}__" for number in range(3)]
+    for node in file.graph.node:
+        node.input[:] = ["imag__" if value == c.PROBE_IMAG else value for value in node.input]
+    file.graph.node.insert(0, helper.make_node("Slice", [c.PROBE_IMAG, *names], ["imag__"]))
+
+
 def silent(file: onnx.ModelProto) -> None:
     """Take away what the nodes say of their layers."""
     for node in file.graph.node:
@@ -75,7 +101,14 @@ def test_a_right_file_passes(ffno: tuple[Any, bytes]) -> None:
 
 @pytest.mark.parametrize(
     ("fault", "output"),
-    [(without_left_half, "phase"), (coarse_amplitude, "amplitude")],
+    [
+        (without_left_half, "phase"),
+        (coarse_amplitude, "amplitude"),
+        (without_fourth_mode, c.PREDICTED),
+        (on_the_way_in(c.POSITIONS, "Clip", -20.0, 20.0), c.PREDICTED),
+        (on_the_way_in(c.OUTPUT_SCALE, "Min", 2.0), c.PREDICTED),
+        (on_the_way_in(c.OUTPUT_SCALE, "Max", 1e-3), c.PREDICTED),
+    ],
 )
 def test_a_fault_where_the_network_never_goes_is_found(
     ffno: tuple[Any, bytes], fault: Callable[[onnx.ModelProto], None], output: str
