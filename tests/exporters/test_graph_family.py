@@ -82,6 +82,7 @@ def test_other_weights_are_another_family() -> None:
     assert families(models, models) == [[c.AUTOENCODER], [c.DIFFRACTION_TO_OBJ]]
 
 
+@pytest.mark.long  # in every run, `test_cost.py` holds the demo's files against figures of graphs that were traced alone
 def test_a_file_of_the_demo_is_that_of_its_graph_alone(exported: Callable[[str], ExportResult]) -> None:
     name = "cnn-2026-07-n64-g1-demo"
     stored = members(exported(name).bundle)
