@@ -84,7 +84,8 @@ def run_bench(
                 report.end_to_end = end_to_end(
                     ready.bundle, options.scan, options.end_to_end_patterns, ready.arena.threads
                 )
-            _measure(report, ready, chosen, options)
+            if chosen:
+                _measure(report, ready, chosen, options)
             options.progress("reading the weights")
             report.loading = compare_loading(given, given.path, ready.arena.threads)
             # onnxruntime's own record knows when a GPU was given its work, not how long that took.
