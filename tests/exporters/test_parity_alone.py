@@ -218,11 +218,13 @@ def test_the_step_of_a_torchscript_files_physics_is_named(exported: Callable[[st
     pool = make_pool(model.spec, 5).only({info["name"] for info in graph_io(model.spec, graph)[0]})
     right = script_steps(model, graph, own, pool, 3)
     assert [step.layer for step in right] == ["physics.exit_wave", "physics.far_field"]
-    assert max(step.share for step in right) < 0.7
+    # One run of eager float32 says what rounding does here, so luck has its share; a fault has a thousand times that.
+    assert max(step.share for step in right) < 4.0
     physics = build_graph(model, graph).physics
     assert isinstance(physics, RealPhysics)
     steps = script_steps(model, graph, with_larger(own, physics.fourier_cos), pool, 3)
-    assert [step.layer for step in steps if step.share > 1.0] == ["physics.far_field"]
+    assert [step.layer for step in steps if step.share > 30.0] == ["physics.far_field"]
+    assert steps[0] == right[0]
     figures = {"max_abs": 1.0, "rel_l2": 1.0, "allowed_max_abs": 1e-6, "allowed_rel_l2": 1e-6, "share": 1e3}
     whole = ParityRow(graph, "torchscript", "cpu", "float32", 1, "", "failed", "", {c.PREDICTED: figures})
     layers = Tried(ParityRow(graph, SCRIPT, "cpu", "float32", 2, "", "passed"), [])
