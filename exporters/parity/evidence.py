@@ -54,6 +54,19 @@ class Case:
         return found
 
 
+@dataclass(frozen=True)
+class SpeedPoint:
+    """One way of running a graph in reduced precision: how fast it is, and what it errs."""
+
+    graph: str
+    label: str
+    times_as_fast: float
+    """As float32 under onnxruntime."""
+    phase_rad: float
+    allowed_rad: float
+    stored: bool
+
+
 @dataclass
 class Evidence:
     """Collects while the rows are judged."""
@@ -67,6 +80,8 @@ class Evidence:
     histograms: dict[tuple[str, str], np.ndarray] = field(
         default_factory=dict
     )  # by (graph, "runtime device precision")
+    speeds: list[SpeedPoint] = field(default_factory=list)
+    """What was tried in reduced precision."""
 
     def add(
         self, row: ParityRow, kinds: list[str], feed: Arrays, found: Arrays, reference: Arrays, eager32: Arrays

@@ -46,6 +46,8 @@ BATCH = 16  # groups, at which ways are raced on the CPU
 ROUNDS = 15
 WORTH = 1.05  # times as fast as float32 under onnxruntime; below, a variant is not worth its errors
 _PAUSE_S = 0.003
+# Of the budget: other plans are raced beside the one that fills it, so that the report shows what more or less of it would buy.
+_OTHER_BUDGETS = (0.3, 2.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Way:
     precision: str
     model: bytes
     int8_layers: tuple[str, ...] = ()
+    to_show: bool = False
+    """Raced for the report alone: its layers were chosen for another budget."""
 
     @property
     def engine(self) -> Literal["openvino", "onnxruntime"]:
@@ -176,20 +180,21 @@ def choose_variants(
     float32 = precision_errors(run(whole, held_back.feed), reference)
     if not budget.allows(float32):
         raise BudgetNotKeptError(f"float32 itself errs {float32} on held-back patterns; the budget is {budget}")
-    layers: dict[str, float] = {}
+    plans: list[dict[str, float]] = []
     if precision in ("auto", "int8"):
-        layers = _layers(whole, calibration, budget, rest, say)
+        plans = _plans(whole, calibration, budget, rest, say)
     choice = Choice(budget)
     for graph in (WHOLE, c.CENTRE):
         if graph not in artifacts:
             continue
-        ways = _ways(graph, artifacts[graph]["onnx"], precision, rest, layers, calibration)
+        shown = plans if graph == WHOLE else plans[:1]
+        ways = _ways(graph, artifacts[graph]["onnx"], precision, rest, shown, calibration)
         middle = c.centre(model.spec.N) if graph == c.CENTRE else slice(None)
         wanted = {name: value[..., middle, middle] for name, value in reference.items()}
         say(f"{graph}: {len(ways)} ways side by side")
         tried = _try(ways, artifacts[graph]["onnx"], held_back, wanted, budget)
         choice.tried += tried
-        fit = [one for one in tried if one.allowed]
+        fit = [one for one in tried if one.allowed and not one.way.to_show]
         if not fit and precision != "auto":
             break
         fast = [one for one in fit if one.worth >= WORTH]
@@ -205,8 +210,11 @@ def choose_variants(
     return choice
 
 
-def _layers(whole: bytes, calibration: Patterns, budget: Budget, rest: str, say: Progress) -> dict[str, float]:
-    """Return the layers that bear int8, each with the evenness of its input's channels; as many as the budget has room for."""
+def _plans(whole: bytes, calibration: Patterns, budget: Budget, rest: str, say: Progress) -> list[dict[str, float]]:
+    """Return the layers that bear int8, each with the evenness of its input's channels: as many as the budget has room for.
+
+    Behind that plan, which may be empty, stand those of other budgets.
+    """
     reference = run(whole, calibration.feed)
     options = RunOptions("cpu", BATCH)
     with OpenVinoSession(whole, options, precision=rest) as session:
@@ -221,11 +229,16 @@ def _layers(whole: bytes, calibration: Patterns, budget: Budget, rest: str, say:
             break
         # Effects did not add up as expected: the layer that buys the least speed for its error goes first.
         plan.pop(max(plan, key=lambda layer: gain[layer].errors.phase_rad / gain[layer].multiply_adds))
-    return plan
+    plans = [plan]
+    for share in _OTHER_BUDGETS:
+        other_plan = plan_layers(found, Budget(share * budget.phase_rad, share * budget.amplitude_rel), other)
+        if all(set(other_plan) != set(known) for known in (*plans, {})):
+            plans.append(other_plan)
+    return plans
 
 
 def _ways(
-    graph: str, model: bytes, precision: str, rest: str, layers: Mapping[str, float], calibration: Patterns
+    graph: str, model: bytes, precision: str, rest: str, plans: Sequence[Mapping[str, float]], calibration: Patterns
 ) -> list[Way]:
     if precision == "float16":
         return [Way(graph, precision, half(as_pools(model), kept_in_float32(magnitudes(model, calibration.feed))))]
@@ -234,9 +247,9 @@ def _ways(
         ways.append(Way(graph, "float32", model))
     if precision in ("auto", "bfloat16") and rest == "bfloat16":
         ways.append(Way(graph, "bfloat16", model))
-    if layers:
-        quantised = build(model, layers, calibration.feed)
-        ways.append(Way(graph, rest, quantised, tuple(layers)))
+    for number, layers in enumerate(plans):
+        if layers:
+            ways.append(Way(graph, rest, build(model, layers, calibration.feed), tuple(layers), to_show=number > 0))
     return ways
 
 

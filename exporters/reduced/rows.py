@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from exporters.parity.evidence import SpeedPoint
 from exporters.parity.inputs import Pool
 from exporters.parity.matrix import in_chunks
 from exporters.parity.report import ParityReport
@@ -30,9 +31,23 @@ _NAMES = (c.DIFFRACTION, c.INPUT_SCALE, c.OBJECT_REAL, c.OBJECT_IMAG)
 
 
 def add_rows(report: ParityReport, choice: Choice) -> None:
-    """Add the rows of the variants that were chosen to a report."""
+    """Add the rows of the variants that were chosen to a report, and what was tried beside them to its evidence."""
     for entry in choice.variants:
         add_row(report, entry, entry.errors)
+    stored = {(entry.graph, entry.precision, entry.int8_layers) for entry in choice.variants}
+    if report.evidence is not None:
+        report.evidence.speeds += [
+            SpeedPoint(
+                one.way.graph,
+                variant_precision(one.way.precision, len(one.way.int8_layers)),
+                one.times_as_fast,
+                one.errors.phase_rad,
+                choice.budget.phase_rad,
+                (one.way.graph, one.way.precision, one.way.int8_layers) in stored,
+            )
+            for one in choice.tried
+            if one.times_as_fast is not None and np.isfinite(one.errors.phase_rad)
+        ]
 
 
 def add_row(report: ParityReport, entry: StoredVariant, found: PrecisionErrors | None, reason: str = "") -> None:

@@ -25,6 +25,8 @@ from exporters.cli.main import cli  # noqa: E402
 from exporters.errors import BudgetNotKeptError  # noqa: E402
 from exporters.options import ExportOptions  # noqa: E402
 from exporters.parity import stitched  # noqa: E402
+from exporters.parity.evidence import Evidence, SpeedPoint  # noqa: E402
+from exporters.parity.forms.pictures import frontier, pictures  # noqa: E402
 from exporters.reduced import choose  # noqa: E402
 from exporters.reduced.half import half, kept_in_float32, magnitudes  # noqa: E402
 from exporters.reduced.layers import Sensitivity, plan_layers  # noqa: E402
@@ -191,6 +193,29 @@ def made(exported: Callable[[str], ExportResult], tmp_path_factory: pytest.TempP
         trace = traced_before(exported("cnn-2026-07-n64-g1-demo"))
         options = ExportOptions(batches=(1, 5), scan=SCAN, precision="auto", budget=LOOSE, trace=trace)
         yield export_bundle(DEMO, tmp_path_factory.mktemp("reduced"), options)
+
+
+class TestFrontier:
+    def test_what_something_beats_in_speed_and_error_is_not_on_it(self) -> None:
+        points = [
+            SpeedPoint("g", name, speed, error, 0.01, stored=False)
+            for name, speed, error in (
+                ("a", 1.0, 1e-8),
+                ("b", 1.4, 9e-3),
+                ("c", 1.3, 1e-2),
+                ("d", 1.6, 3e-2),
+                ("e", 1.4, 2e-2),
+            )
+        ]
+        assert [point.label for point in frontier(points)] == ["a", "b", "d"]
+
+    def test_is_a_picture_of_the_report(self) -> None:
+        evidence = Evidence(
+            "demo", speeds=[SpeedPoint("diffraction_to_obj", "int8 (13 layers)", 1.44, 9.3e-3, 0.01, stored=True)]
+        )
+        (picture,) = pictures(evidence)
+        assert picture.alt == "Speed over float32 against phase error: int8 (13 layers) 1.44 times as fast, 9.3e-03 rad"
+        assert picture.uri.startswith("data:image/png;base64,iVBOR")
 
 
 @pytest.mark.long

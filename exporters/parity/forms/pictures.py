@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from exporters.parity.evidence import BINS, Case, Evidence
+from exporters.parity.evidence import BINS, Case, Evidence, SpeedPoint
 from ptycho_runtime import contract as c
 from ptycho_runtime.drawing import import_matplotlib
 from ptycho_runtime.metrics import difference, object_field
@@ -37,6 +37,11 @@ def pictures(evidence: Evidence) -> list[Picture]:
     if evidence.histograms:
         caption = "How the errors of all output values are spread, over the largest magnitude of each output"
         made.append(Picture(caption, _spread_in_words(evidence), _uri(_histograms(evidence))))
+    if evidence.speeds:
+        caption = (
+            "What reduced precision gains and costs: each way that was tried, on patterns that calibration never saw"
+        )
+        made.append(Picture(caption, _speeds_in_words(evidence.speeds), _uri(_speeds(evidence.speeds))))
     for case in evidence.worst.values():
         made += output_picture(case)
     for case in evidence.shown.values():
@@ -128,6 +133,43 @@ def _histograms(evidence: Evidence) -> Figure:
         axis.set_ylabel("share of values", fontsize=9)
         axis.tick_params(labelsize=9)
         axis.legend(fontsize=9)
+    return figure
+
+
+def _speeds_in_words(points: list[SpeedPoint]) -> str:
+    told = [f"{one.label} {one.times_as_fast:.2f} times as fast, {one.phase_rad:.1e} rad" for one in points]
+    return f"Speed over float32 against phase error: {'; '.join(told)}"
+
+
+def frontier(points: list[SpeedPoint]) -> list[SpeedPoint]:
+    """Return the ways that none is faster than and errs less, by speed."""
+    best: list[SpeedPoint] = []
+    for one in sorted(points, key=lambda point: (-point.times_as_fast, point.phase_rad)):
+        if not best or one.phase_rad < best[-1].phase_rad:
+            best.append(one)
+    return best[::-1]
+
+
+def _speeds(points: list[SpeedPoint]) -> Figure:
+    graphs = list(dict.fromkeys(point.graph for point in points))
+    figure = _figure(4.4, 2.9 * len(graphs))
+    figure.subplots_adjust(left=0.17, right=0.97, bottom=0.2 / len(graphs), top=1.0 - 0.12 / len(graphs), hspace=0.55)
+    for axis, graph in zip(figure.subplots(len(graphs), 1, squeeze=False)[:, 0], graphs, strict=True):
+        mine = [point for point in points if point.graph == graph]
+        line = frontier(mine)
+        axis.plot([p.times_as_fast for p in line], [p.phase_rad for p in line], color="0.6", zorder=1)
+        for point in mine:
+            colour = "C2" if point.stored else "C0" if point.phase_rad <= point.allowed_rad else "C3"
+            axis.scatter(point.times_as_fast, point.phase_rad, color=colour, zorder=2)
+            place = (point.times_as_fast, point.phase_rad)
+            axis.annotate(point.label, place, (0, 5), textcoords="offset points", fontsize=7, ha="center")
+        axis.axhline(mine[0].allowed_rad, color="0.4", linestyle="--", linewidth=1.0)
+        axis.set_yscale("log")
+        axis.margins(x=0.22, y=0.18)
+        axis.set_title(f"{graph} (green: stored, red: beyond the budget)", fontsize=9)
+        axis.set_xlabel("times as fast as float32 under onnxruntime", fontsize=9)
+        axis.set_ylabel("phase error, rad", fontsize=9)
+        axis.tick_params(labelsize=9)
     return figure
 
 
