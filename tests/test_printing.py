@@ -12,7 +12,7 @@ from ptycho_runtime.files import printable, shown
 ROOT = Path(__file__).resolve().parents[1]
 DOORS = {"exporters/cli/start.py", "exporters/cli/terminal.py", "ptycho_runtime/cli/terminal.py"}
 # Processes of the bench: what they print is read by their parent.
-CHILDREN = {"exporters/bench/profile.py", "exporters/bench/loading.py"}
+CHILDREN = {"exporters/bench/profile.py", "exporters/bench/loading.py", "exporters/bench/end_to_end.py"}
 HOSTILE = "\x1b]0;x\x07\x1b[2J\u009b1m\u202e[/bold][red]x\r"
 
 
