@@ -162,11 +162,13 @@ def _speeds(points: list[SpeedPoint]) -> Figure:
             colour = "C2" if point.stored else "C0" if point.phase_rad <= point.allowed_rad else "C3"
             axis.scatter(point.times_as_fast, point.phase_rad, color=colour, zorder=2)
             place = (point.times_as_fast, point.phase_rad)
-            axis.annotate(point.label, place, (0, 5), textcoords="offset points", fontsize=7, ha="center")
+            axis.annotate(
+                point.label.partition(" and ")[0], place, (-6, 4), textcoords="offset points", fontsize=7, ha="right"
+            )
         axis.axhline(mine[0].allowed_rad, color="0.4", linestyle="--", linewidth=1.0)
         axis.set_yscale("log")
-        axis.margins(x=0.22, y=0.18)
-        axis.set_title(f"{graph} (green: stored, red: beyond the budget)", fontsize=9)
+        axis.margins(x=0.35, y=0.18)
+        axis.set_title(graph, fontsize=10)
         axis.set_xlabel("times as fast as float32 under onnxruntime", fontsize=9)
         axis.set_ylabel("phase error, rad", fontsize=9)
         axis.tick_params(labelsize=9)
