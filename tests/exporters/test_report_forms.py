@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 
 import numpy as np
 import pytest
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+
+from rich.console import Console
 
 from exporters.parity.evidence import Case, Evidence
 from exporters.parity.forms.html import to_html
@@ -143,3 +146,21 @@ def test_the_terminal_has_one_line_for_a_device_that_did_not_run() -> None:
     made = report()
     assert not_run_lines(made) == ["not run on cuda: eager, torchscript, onnx (no NVIDIA driver)"]
     assert matrix_table(made).row_count == 3
+
+
+def test_words_of_a_table_stay_whole_in_eighty_columns() -> None:
+    names = "onnx behind its network", "openvino"
+    rows = [
+        ParityRow(
+            "diffraction_to_obj", name, "cuda emulated", "int8 (13 layers) and float32", batch, "scan", "passed", ""
+        )
+        for batch, name in enumerate(names, 1)
+    ]
+    for made in rows:
+        made.outputs[c.PHASE] = FIGURES | {"max_abs": 1.2e-9, "rel_l2": 3.4e-7}
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(matrix_table(ParityReport("demo", rows)))
+    text = console.export_text()
+    assert "…" not in text
+    for word in ("emulated", "layers)", "float32", "onnx behind its network", "1.2e-09", "3.4e-07", "passed"):
+        assert word in text

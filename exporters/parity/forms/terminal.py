@@ -16,8 +16,9 @@ def matrix_table(report: ParityReport) -> Table:
     title = f"Parity of {report.name}, batches {', '.join(map(str, batches))}"
     table = Table(title=title, caption=report.summary(), box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("runtime", no_wrap=True)
+    # Lines break between words alone.
     for heading in ("device", "precision"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, min_width=len("precision"))
     for heading in ("max abs", "rel. L2", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
