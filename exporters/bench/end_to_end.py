@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from exporters.bench.contenders import thread_environment
+from exporters.bench.race import why_ended
 
 if TYPE_CHECKING:
     from ptycho_runtime.api import Reconstructor
@@ -90,8 +91,7 @@ def end_to_end(bundle: str, scan: str | Path, patterns: int, threads: int) -> En
     except subprocess.TimeoutExpired:
         return EndToEnd(patterns, reason=f"it took more than {_LIMIT_S:.0f} s")
     if done.returncode:
-        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no message")
-        return EndToEnd(patterns, reason=f"its process ended with code {done.returncode}: {last.strip()[:300]}")
+        return EndToEnd(patterns, reason=why_ended(done.returncode, done.stderr))
     return EndToEnd(**json.loads(done.stdout))
 
 

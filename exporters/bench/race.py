@@ -43,6 +43,13 @@ def child_environment(threads: int, contender: Contender, scratch: str) -> dict[
     return {**thread_environment(threads), **contender.environment, **caches}
 
 
+def why_ended(code: int, stderr: str) -> str:
+    """Return why a process that failed ended: its code, and the last line of what it said that is not indented."""
+    lines = reversed(stderr.split("\n"))
+    last = next((line.strip() for line in lines if line.strip() and not line.startswith(" ")), "no message")
+    return f"its process ended with code {code}: {last[:300]}"
+
+
 class Child(Closing):
     """One contender's process."""
 
@@ -81,10 +88,7 @@ class Child(Closing):
         return answer
 
     def _why_ended(self) -> str:
-        code = self.process.wait()
-        lines = self.errors.read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(lines) if line and not line.startswith(" ")), "no message")
-        return f"its process ended with code {code}: {last[:300]}"
+        return why_ended(self.process.wait(), self.errors.read_text(encoding="utf-8", errors="replace"))
 
     def close(self) -> None:
         """End the process and remove what it left."""

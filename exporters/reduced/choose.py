@@ -42,7 +42,6 @@ from ptycho_torch.models.module import PtychoModel
 
 WHOLE = "diffraction_to_obj"
 PRECISIONS = ("auto", "bfloat16", "int8", "float16")
-BATCH = 16  # groups, at which ways are raced on the CPU
 ROUNDS = 15
 WORTH = 1.05  # times as fast as float32 under onnxruntime; below, a variant is not worth its errors
 _PAUSE_S = 0.003
@@ -74,7 +73,7 @@ class Way:
     def open(self) -> Session:
         """Return a session on this host; float16 without CUDA is emulated on the CPU, which rounds every value alike."""
         if self.engine == "openvino":
-            return OpenVinoSession(self.model, RunOptions("cpu", BATCH), precision=self.precision)
+            return OpenVinoSession(self.model, RunOptions("cpu"), precision=self.precision)
         return open_session(self.model, RunOptions(float16_device()))
 
 
@@ -216,7 +215,7 @@ def _plans(whole: bytes, calibration: Patterns, budget: Budget, rest: str, say: 
     Behind that plan, which may be empty, stand those of other budgets.
     """
     reference = run(whole, calibration.feed)
-    options = RunOptions("cpu", BATCH)
+    options = RunOptions("cpu")
     with OpenVinoSession(whole, options, precision=rest) as session:
         other = precision_errors(session.run(calibration.feed), reference)
     found = sensitivities(whole, calibration.feed, say)
@@ -264,7 +263,7 @@ def _try(
     emulated = device == "cpu" and any(way.precision == "float16" for way in ways)
     found = []
     with ExitStack() as opened:
-        options = RunOptions(device, BATCH if device == "cpu" else None)
+        options = RunOptions(device)
         sessions: list[Session] = [opened.enter_context(open_session(float32, options))]
         sessions += [opened.enter_context(way.open()) for way in ways]
         # A GPU is as fast in float32 at small batches, where it waits for its orders.

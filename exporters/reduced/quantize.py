@@ -102,8 +102,8 @@ def _quantize(graph: ir.Graph, node: ir.Node, evenness: float, found: Range) -> 
     low, high = np.minimum(found.low, 0.0).astype(np.float64), np.maximum(found.high, 0.0).astype(np.float64)
     weights = weights.astype(np.float64)
     source = given
+    samples = found.samples.astype(np.float64)
     chain: list[ir.Node] = []
-    factor: np.ndarray | None = None
     if evenness > 0.0:
         reach = np.maximum(-low, high)
         factor = np.maximum(reach, _DEAD * max(float(reach.max()), 1e-30)) ** evenness
@@ -113,8 +113,7 @@ def _quantize(graph: ir.Graph, node: ir.Node, evenness: float, found: Range) -> 
         )
         source = chain[-1].outputs[0]
         weights = weights * factor[None, :, None, None]
-        low, high = low * shrink, high * shrink
-    samples = found.samples.astype(np.float64) if factor is None else found.samples / factor[:, None]
+        low, high, samples = low * shrink, high * shrink, samples * shrink[:, None]
     step, zero = _steps(float(low.min()), float(high.max()), samples, np.square(weights).sum((0, 2, 3)))
     scale = add_initializer(graph, f"{node.name}_step", np.array(step, np.float32))
     zero_point = add_initializer(graph, f"{node.name}_zero", np.array(zero))

@@ -66,8 +66,7 @@ def tuned_variant(export: Export, graph: str, options: RunOptions) -> tuple[RunO
     """
     tuned = remembered(export, graph, options.device)
     every = () if tuned is None else tuned.trials
-    threads = None if options.threads is None else min(options.threads, usable_threads())
-    wanted = Wanted(options.batch, threads, reduced=None)
+    wanted = replace(_left(options), engine=None, reduced=None)
     if not any(trial.setting.reduced for trial in every if wanted.allows(trial.setting)):
         return options, ""
     setting = choose(every, wanted)
@@ -93,8 +92,7 @@ class Choice:
         self.setting = None
         if tuned is None:
             return options
-        threads = None if options.threads is None else min(options.threads, usable_threads())
-        wanted = Wanted(options.batch, threads, options.engine)
+        wanted = _left(options)
         if options.device != "cpu":
             # What was tuned for the CPU stands under another key; this is for a file that was written by hand.
             wanted = replace(wanted, engine="onnxruntime")
@@ -108,6 +106,12 @@ class Choice:
         if self.setting is None:
             return options
         return replace(options, batch=self.setting.batch, threads=self.setting.threads, engine=self.setting.engine)
+
+
+def _left(options: RunOptions) -> Wanted:
+    """Return what options leave open, with no more threads than there are."""
+    threads = None if options.threads is None else min(options.threads, usable_threads())
+    return Wanted(options.batch, threads, options.engine)
 
 
 def _other_version(engine: str, tuned: Tuned) -> str:

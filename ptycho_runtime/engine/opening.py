@@ -49,15 +49,10 @@ def open_session(
         raise ValueError("the options ask for openvino; open_engine opens it")
     # What was looked through is what is opened.
     model = CheckedModel(model)
-    resolved = resolve(options)
-    note = resolved.note
-    if resolved.device != "cpu":
-        try:
-            return _on_gpu(model, replace(options, device=resolved.device), profile=profile, whole=whole)
-        except _RefusedError as error:
-            note = instead(options, str(error))
-    # A CUDA graph that was asked for never turns into a run on the CPU, so the two do not meet here.
-    return _on_cpu(model, replace(options, device="cpu"), note, profile=profile, whole=whole)
+    found = _gpu_or_why_not(model, options, profile=profile, whole=whole)
+    if not isinstance(found, str):
+        return found
+    return _on_cpu(model, _fitted(options, "cpu", None), found, profile=profile, whole=whole)
 
 
 def open_engine(model: bytes, options: RunOptions = DEFAULTS, adapt: Adapt | None = None) -> Session:
@@ -76,19 +71,29 @@ def open_engine(model: bytes, options: RunOptions = DEFAULTS, adapt: Adapt | Non
         DamagedExportError, UnsafeGraphError: see `open_session`.
     """
     model = CheckedModel(model)
-    resolved = resolve(options)
-    note = resolved.note
-    if resolved.device != "cpu":
-        try:
-            return _on_gpu(model, _fitted(options, resolved.device, adapt), profile=False, whole=False)
-        except _RefusedError as error:
-            note = instead(options, str(error))
+    found = _gpu_or_why_not(model, options, adapt)
+    if not isinstance(found, str):
+        return found
     fitted = _fitted(options, "cpu", adapt)
     if fitted.engine != "openvino":
-        return _on_cpu(model, fitted, note, profile=False, whole=False)
+        return _on_cpu(model, fitted, found, profile=False, whole=False)
     session = OpenVinoSession(model, fitted)
-    session.note = "; ".join(filter(None, (note, session.note)))
+    session.note = "; ".join(filter(None, (found, session.note)))
     return session
+
+
+def _gpu_or_why_not(
+    model: bytes, options: RunOptions, adapt: Adapt | None = None, *, profile: bool = False, whole: bool = False
+) -> OnnxSession | str:
+    """Return a session on the GPU that options mean, or what is said where the CPU runs in its place; empty where it was asked for."""
+    resolved = resolve(options)
+    if resolved.device == "cpu":
+        return resolved.note
+    try:
+        return _on_gpu(model, _fitted(options, resolved.device, adapt), profile=profile, whole=whole)
+    except _RefusedError as error:
+        # A CUDA graph that was asked for never turns into a run on the CPU.
+        return instead(options, str(error))
 
 
 def _fitted(options: RunOptions, device: str, adapt: Adapt | None) -> RunOptions:
