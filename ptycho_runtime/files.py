@@ -191,6 +191,27 @@ def cache_folder() -> Path:
         raise OutputError("this user has no home; set XDG_CACHE_HOME to a folder that can be written") from error
 
 
+def check_is_file(path: Path, what: str) -> None:
+    """Raise `OSError` that says what is there where a path is no file.
+
+    Args:
+        path: as the user gave it.
+        what: is expected there, with its article left out ("scan").
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        IsADirectoryError: a folder is there.
+        OSError: a pipe or a device is there.
+    """
+    if path.is_file():
+        return
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder; expected a {what}, which is one file")
+    if path.exists():
+        raise OSError(f"{path}: is a pipe or a device; expected a {what}, which is a file: copy it to one")
+    raise FileNotFoundError(f"{path}: no such {what}")
+
+
 def printable(value: object, limit: int = 80) -> str:
     """Return a value's text with unprintable characters escaped and its middle left out beyond `limit` characters."""
     text = value if isinstance(value, str) else str(value)

@@ -16,11 +16,13 @@ _WINDOW_PX = 5  # for pixels that are bad in one frame alone
 _MOST_BAD = 0.5  # of a detector
 _ENOUGH = 8  # patterns in which a pixel that counts photons reads more than one number
 
-# What detectors write in place of a count, as numbers of each kind of array.
+# What detectors write in place of a count, as numbers of each kind of array: the ends of counters, also of those that were
+# narrower than the array is, and of their amplitudes.
+_ENDS: Final = (65535, 2**31 - 1, 2**32 - 1)
 _MARKS: Final = {
-    "u": (),
-    "i": (-1, -2),
-    "f": (-1.0, -2.0, 65535.0, 2.0**32 - 1, 2.0**32, float(np.sqrt(65535.0)), 65536.0),
+    "u": _ENDS,
+    "i": (-1, -2, *_ENDS),
+    "f": (-1.0, -2.0, *map(float, _ENDS), 2.0**32, float(np.sqrt(65535.0)), 65536.0),
 }
 
 
@@ -157,12 +159,14 @@ def always_marked(patterns: np.ndarray) -> np.ndarray:
     if not len(patterns):
         return np.zeros(patterns.shape[1:], bool)
     kind = patterns.dtype.kind
+    limits = np.finfo(patterns.dtype) if kind == "f" else np.iinfo(patterns.dtype)
     if kind == "f":
         always: np.ndarray = ~np.isfinite(patterns).any(0)
     else:
-        always = (patterns == np.iinfo(patterns.dtype).max).all(0)
+        always = (patterns == limits.max).all(0)
     for mark in _MARKS[kind]:
-        always |= (patterns == np.asarray(mark, patterns.dtype)).all(0)
+        if abs(mark) <= float(limits.max):
+            always |= (patterns == np.asarray(mark, patterns.dtype)).all(0)
     if len(patterns) >= _ENOUGH:
         always |= _never_changing(patterns)
     return always

@@ -53,13 +53,18 @@ def object_pixel(line: Beamline, label: str, side_px: int) -> ObjectPixel | None
         energy_eV = HC_J_M / line.wavelength_m / EV_J if line.wavelength_m > 0 else 0.0
         if not within(energy_eV, _ENERGY_EV):
             raise ScanError(
-                f"{label}: a photon energy of {energy_eV:.4g} eV is not plausible (CXI's is in joules); {instead}"
+                f"{label}: a photon energy of {energy_eV:.4g} eV, wavelength {line.wavelength_m:.4g} m, is not plausible (without units "
+                f"CXI's energy is in joules, its wavelength in metres); {instead}"
             )
     if line.distance_m is not None and not within(line.distance_m, _DISTANCE_M):
-        raise ScanError(f"{label}: a detector distance of {line.distance_m:.4g} m is not plausible; {instead}")
+        raise ScanError(
+            f"{label}: a detector distance of {line.distance_m:.4g} m is not plausible (without units it is in metres); {instead}"
+        )
     for name, pixel in (("x_pixel_size", line.pixel_x_m), ("y_pixel_size", line.pixel_y_m)):
         if pixel is not None and not within(pixel, _DETECTOR_PIXEL_M):
-            raise ScanError(f"{label}: a detector pixel ({name}) of {pixel:.4g} m is not plausible; {instead}")
+            raise ScanError(
+                f"{label}: a detector pixel ({name}) of {pixel:.4g} m is not plausible (without units it is in metres); {instead}"
+            )
     across = line.pixel_x_m or line.pixel_y_m
     down = line.pixel_y_m or line.pixel_x_m
     if line.wavelength_m is None or line.distance_m is None or across is None or down is None:

@@ -9,6 +9,7 @@ from ptycho_runtime.scan.geometry import ObjectPixel
 from ptycho_runtime.scan.layouts.raw import StoredProbe
 
 _SAME_PIXEL = 0.01  # relative
+_LEAST_INSIDE = 0.1  # of the light, in the middle that patches are stitched from
 
 
 def understood_probe(
@@ -60,6 +61,10 @@ def _unusable(values: np.ndarray, detector: Detector, N: int) -> str:
         return "it is zero everywhere"
     if np.abs(values).max() > 1e15:
         return "its numbers are beyond what float32 can square"
+    light = (np.abs(values.astype(np.complex128)) ** 2).reshape(-1, *side).sum(0)
+    rows, columns = (slice(size // 4, size - size // 4) for size in side)
+    if light[rows, columns].sum() < _LEAST_INSIDE * light.sum():
+        return "less than a tenth of its light is in its middle, as an FFT leaves a probe at the corner; expected it in the middle"
     return ""
 
 

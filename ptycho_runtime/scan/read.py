@@ -8,17 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from ptycho_runtime.errors import ScanError
+from ptycho_runtime.files import check_is_file
 from ptycho_runtime.scan.detector import Detector, always_marked
 from ptycho_runtime.scan.geometry import ObjectPixel, check_object_pixel, check_positions, object_pixel
 from ptycho_runtime.scan.layouts.mask import read_mask
 from ptycho_runtime.scan.layouts.numbers import check_type
 from ptycho_runtime.scan.layouts.open import open_raw
 from ptycho_runtime.scan.layouts.raw import RawScan
-from ptycho_runtime.scan.look import Frames, check_centre, hot_pixels, look_at, mean_centre, sample_rows
+from ptycho_runtime.scan.look import Frames, check_centre, hot_pixels, listed, look_at, mean_centre, sample_rows
 from ptycho_runtime.scan.options import GIVE_UNIT, UNIT_M, Domain, ReadOptions
 from ptycho_runtime.scan.pairing import Pairs, pair, selected
 from ptycho_runtime.scan.probe import understood_probe
 from ptycho_runtime.scan.scan import Scan
+
+_COARSE_PX = 0.1  # between positions that the numbers in the file can tell apart
 
 
 def read_scan(path: str | Path, N: int | None = None, options: ReadOptions | None = None) -> Scan:
@@ -31,6 +34,7 @@ def read_scan(path: str | Path, N: int | None = None, options: ReadOptions | Non
 
     Raises:
         FileNotFoundError: nothing is there.
+        OSError: a folder, a pipe or a device is there.
         ScanError: the file cannot be read without guessing, or holds what no detector gives; the message names frames and options.
         PackageMissingError: its frames are compressed by a filter that is not installed.
 
@@ -44,8 +48,7 @@ def read_scan(path: str | Path, N: int | None = None, options: ReadOptions | Non
     """
     options = options or ReadOptions()
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such scan")
+    check_is_file(path, "scan")
     raw = open_raw(path, options)
     try:
         scan = _Reading(raw, options, N).scan()
@@ -65,11 +68,10 @@ def open_again(path: Path, N: int, options: ReadOptions) -> RawScan:
         options: the same.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        OSError: no file is there.
         ScanError: it cannot be read as it could before.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such scan")
+    check_is_file(path, "scan")
     raw = open_raw(path, options)
     try:
         _Reading(raw, options, N)
@@ -97,6 +99,7 @@ class _Reading:
         detector = Detector(self.shape, options.fit, None, self._bad_pixels(sample))
         domain = self._domain(sample, detector)
         detector = self._centred(detector, sample, domain)
+        self._check_fit(detector)
         pixel = self._pixel(detector)
         positions = self._positions(pairs, detector, pixel)
         if not detector.is_plain(self.N) and options.fit is None and self.shape != (self.N, self.N):
@@ -142,7 +145,11 @@ class _Reading:
         """Settle which axis counts the patterns; returns (patterns, shape of one)."""
         raw, shape, options = self.raw, self.raw.shape, self.options
         check_type(raw.dtype, f"{self.label}: {raw.key}")
-        if len(shape) != 3 or 0 in shape:
+        if len(shape) == 3 and 0 in shape:
+            raise ScanError(
+                f"{self.label}: {raw.key} has shape {shape}, which is no pattern at all; was the scan ended before it began?"
+            )
+        if len(shape) != 3:
             raise ScanError(f"{self.label}: patterns have shape {shape}; expected three axes, (n, N, N)")
         count = None if raw.numbers is not None or raw.x is None else len(raw.x)
         square = {"nhw": shape[1] == shape[2], "hwn": shape[0] == shape[1]}
@@ -239,6 +246,14 @@ class _Reading:
             )
         return replace(detector, centre=place)
 
+    def _check_fit(self, detector: Detector) -> None:
+        """Refuse a fit that cannot bring patterns to the model's grid, before sizes follow from it."""
+        if not detector.is_plain(self.N) and (detector.fit is not None or self.shape == (self.N, self.N)):
+            try:
+                detector.fitted(np.zeros((0, *self.shape)), self.N)
+            except ScanError as error:
+                raise ScanError(f"{self.label}: {error}") from error
+
     def _pixel(self, detector: Detector) -> ObjectPixel | None:
         """Return the image's pixel, None where it is not known."""
         raw, given, N = self.raw, self.options.pixel_size_m, self.N
@@ -267,13 +282,20 @@ class _Reading:
                 "whether positions are the beam's or the sample's motion is not said; give --positions-of beam or --positions-of sample"
             )
         positions = np.stack([raw.x, raw.y], axis=-1)[pairs.positions]
-        bad = int((~np.isfinite(positions)).any(-1).sum())
-        if bad:
-            raise ScanError(f"{self.label}: {bad} positions are not finite numbers")
+        bad = (~np.isfinite(positions)).any(-1)
+        if bad.any():
+            frames = pairs.numbers[bad]
+            raise ScanError(
+                f"{self.label}: positions of frames {listed(frames)} are NaN or infinite; expected numbers; correct them, or leave the "
+                f"frames out with --exclude {','.join(map(str, frames[:10]))}"
+            )
         if unit not in (None, "px") and pixel is None:
             self.open.append(f"positions are in {unit} and the object's pixel size is not known; give --pixel-size-m")
         if unit is None or sign is None or (unit != "px" and pixel is None):
             return np.zeros((n, 2))
+        self._note_coarse(
+            np.abs(positions).max(initial=0.0), 1.0 if unit == "px" or pixel is None else UNIT_M[unit] / pixel.x_m
+        )
         positions = positions * sign
         if raw.axes is not None:
             positions = positions @ raw.axes.T
@@ -288,6 +310,22 @@ class _Reading:
         # Pixels of the recorded grid: side λz/(S·pitch); the image's is λz/(N·binning·pitch).
         scale = self.N * detector.binning(self.N) / np.array([self.shape[1], self.shape[0]], float)
         return np.ascontiguousarray(positions * scale)
+
+    def _note_coarse(self, largest: float, pixels: float) -> None:
+        """Say it where positions were stored in so few digits that they come in steps.
+
+        Args:
+            largest: of their numbers.
+            pixels: of the image, in one of their unit.
+        """
+        with np.errstate(over="ignore"):
+            exact = all(v is not None and np.array_equal(v, v.astype(np.float32)) for v in (self.raw.x, self.raw.y))
+            step = float(np.spacing(np.float32(largest))) * pixels
+        if exact and step > _COARSE_PX:
+            self.warnings.append(
+                f"positions are float32 numbers up to {largest:.4g}, so they come in steps of {step:.2g} pixels; store them as float64, "
+                "or from a nearer origin"
+            )
 
     def _probe(self, detector: Detector) -> np.ndarray | None:
         if self.raw.probe is None:
@@ -311,9 +349,14 @@ def recognise_domain(sample: np.ndarray, declared_amplitude: bool) -> Domain:
     """
     values = np.asarray(sample, np.float64)
     values = values[np.isfinite(values) & (values > 0)]
-    if len(values) and values.max() > 1e18:
+    if not len(values):
+        raise ScanError(
+            "patterns are zero everywhere, so whether they are amplitudes or intensities cannot be told; was the beam on? if so, give "
+            "--amplitude or --intensity"
+        )
+    if values.max() > 1e18:
         raise ScanError(f"patterns hold {values.max():.3g}, too large for float32")
-    whole = bool(len(values)) and bool(np.all(values == np.round(values))) and bool((values > 1).any())
+    whole = bool(np.all(values == np.round(values))) and bool((values > 1).any())
     if whole and declared_amplitude:
         raise ScanError(
             "this layout holds amplitudes, but its values are whole numbers, as intensities are; "
@@ -322,7 +365,7 @@ def recognise_domain(sample: np.ndarray, declared_amplitude: bool) -> Domain:
     if whole:
         return "intensity"
     squares = values**2
-    roots = bool(len(values)) and bool(np.all(np.abs(squares - np.round(squares)) <= 1e-4 * np.maximum(squares, 1.0)))
+    roots = bool(np.all(np.abs(squares - np.round(squares)) <= 1e-4 * np.maximum(squares, 1.0)))
     if roots:
         return "amplitude"
     raise ScanError("whether patterns are amplitudes or intensities cannot be told; give --amplitude or --intensity")

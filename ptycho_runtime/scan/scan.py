@@ -244,7 +244,9 @@ class Scan(Closing):
             self.skipped["dead frames (all zero)"] = sorted(self.frames[dead].tolist())
             self.frames, self.rows, self.positions_px = self.frames[~dead], rows[~dead], self.positions_px[~dead]
         if not len(self):
-            raise ScanError(f"{self.name}: no usable pattern is left")
+            raise ScanError(
+                f"{self.name}: no usable pattern is left: all {len(dead)} are zero everywhere; was the beam on?"
+            )
 
 
 def _amplitudes(values: np.ndarray, domain: Domain) -> np.ndarray:

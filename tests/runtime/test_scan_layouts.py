@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_scans import COUNT, COUNTS, GIVEN, STORED, N, X, Y, cxi, hdf5
+from tiny_scans import COUNT, COUNTS, GIVEN, SHAPE, STORED, N, X, Y, cxi, hdf5
 
 from ptycho_runtime import ScanError
 from ptycho_runtime.scan.options import ReadOptions
@@ -83,9 +86,49 @@ class TestUnits:
         with pytest.raises(ScanError, match=r"'deg'; expected a length; give --position-unit px, m, mm, um, nm or ang"):
             read_scan(path, N, ReadOptions(position_sign=1))
 
+    @pytest.mark.parametrize(("names", "patterns"), [(("xcoords", "ycoords"), "diff3d"), (("points",), "dp")])
+    def test_units_count_more_than_what_a_layout_is_used_to(
+        self, names: tuple[str, ...], patterns: str, tmp_path: Path
+    ) -> None:
+        values = (X, Y) if len(names) == 2 else (XY.T,)
+        with h5py.File(tmp_path / "s.h5", "w") as file:
+            file[patterns] = np.sqrt(STORED) if patterns == "diff3d" else STORED
+            for name, numbers in zip(names, values, strict=True):
+                file[name] = numbers * 20.0
+                file[name].attrs["units"] = "nm"
+        with read_scan(tmp_path / "s.h5", N, ReadOptions(position_sign=1, pixel_size_m=2e-8)) as scan:
+            assert scan.positions_px == pytest.approx(XY)
+
+    def test_unit_that_is_given_settles_what_units_leave_open(self, tmp_path: Path) -> None:
+        path = hdf5(tmp_path / "s.h5")
+        with h5py.File(path, "r+") as file:
+            file["x"].attrs["units"] = "steps"
+        with read_scan(path, N, GIVEN) as scan:
+            assert scan.positions_px == pytest.approx(XY)
+        with h5py.File(path, "r+") as file:
+            file["x"].attrs["units"] = "um"
+        with pytest.raises(ScanError, match=r"/x in um and /y says no unit; expected one unit .*give --position-unit"):
+            read_scan(path, N, replace(GIVEN, position_unit=None))
+
+    def test_positions_in_too_few_digits_are_said_to_come_in_steps(self, tmp_path: Path) -> None:
+        far = np.stack([X, Y, 0 * X], 1) * 1e-8 + 0.5
+        for kind, warned in (("f4", True), ("f8", False)):
+            with read_scan(
+                cxi(tmp_path / "s.cxi", **{"data_1/translation": far.astype(kind)}), N, TestCxi.BEAM
+            ) as scan:
+                assert any("float32 numbers up to 0.5, so they come in steps" in w for w in scan.warnings) is warned
+
 
 class TestCxi:
     BEAM = ReadOptions(position_sign=1)
+
+    def test_two_sets_of_positions_that_contradict_each_other(self, tmp_path: Path) -> None:
+        moved = -np.stack([X, Y, 0 * X], 1) * 1e-8
+        path = cxi(tmp_path / "s.cxi", **{"sample_1/geometry_1/translation": moved})
+        with pytest.raises(ScanError, match=r"data_1/translation and entry_1/sample_1/\S+ are different positions"):
+            read_scan(path, N, self.BEAM)
+        path = cxi(tmp_path / "s.cxi", **{"sample_1/geometry_1/translation": -moved})
+        assert len(read_scan(path, N, self.BEAM)) == COUNT
 
     def test_further_entries_are_named_and_taken_with_all_that_is_theirs(self, tmp_path: Path) -> None:
         path = cxi(tmp_path / "s.cxi")
@@ -308,3 +351,87 @@ def test_mask_of_cxi_says_of_some_pixels_that_they_are_good(tmp_path: Path) -> N
     ) as scan:
         assert scan.detector is not None
         assert np.argwhere(scan.detector.bad).tolist() == [[3, 4], [3, 5]]
+
+
+def test_patterns_that_matlab_wrote_are_refused_without_their_user_block_too(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "s.h5")
+    with h5py.File(path, "r+") as file:
+        file["entry/data/data"].attrs["MATLAB_class"] = np.bytes_("uint16")
+    with pytest.raises(ScanError, match=r"written by MATLAB: .*patterns are transposed; store them again .*permute"):
+        read_scan(path, N, GIVEN)
+
+
+def test_two_distances_that_contradict_each_other(tmp_path: Path) -> None:
+    detector = "entry/instrument/detector/"
+    path = hdf5(tmp_path / "s.h5", **{detector + "detector_distance": 1.0, detector + "distance": 2.0})
+    with pytest.raises(ScanError, match="detector_distance and distance are 1 and 2 m; correct one of them"):
+        read_scan(path, N, GIVEN)
+
+
+def test_name_that_an_npz_has_twice(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", diff3d=np.sqrt(STORED), xcoords=X, ycoords=Y)
+    with zipfile.ZipFile(tmp_path / "s.npz", "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr("xcoords.npy", archive.read("ycoords.npy"))
+    with pytest.raises(ScanError, match=r"holds xcoords\.npy more than once, and which one counts is not said"):
+        read_scan(tmp_path / "s.npz", N)
+
+
+@pytest.mark.parametrize("mark", [65535, 2**31 - 1, 2**32 - 1])
+def test_ends_of_narrower_counters_are_marks_of_few_patterns_too(mark: int, tmp_path: Path) -> None:
+    few = COUNTS[:3].copy()
+    few[:, 4:6] = mark
+    for kind in (np.int64, np.float64):
+        path = hdf5(tmp_path / "s.h5", few.astype(kind), x=X[:3], y=Y[:3])
+        with read_scan(path, N, GIVEN) as scan:
+            assert f"masked {2 * N} bad pixels" in scan.warnings[0]
+
+
+def test_half_precision_is_read_without_a_word(tmp_path: Path) -> None:
+    np.savez(tmp_path / "s.npz", diff3d=np.sqrt(STORED).astype(np.float16), xcoords=X, ycoords=Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with read_scan(tmp_path / "s.npz", N, ReadOptions(domain="amplitude")) as scan:
+            assert np.allclose(scan.patterns(np.array([3]), N, "counts"), COUNTS[[3]], rtol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "options", "match"),
+    [
+        (STORED[:0], GIVEN, r"has shape \(0, 32, 32\), which is no pattern at all"),
+        (
+            STORED * 0,
+            GIVEN,
+            r"patterns are zero everywhere, .*was the beam on\? if so, give --amplitude or --intensity",
+        ),
+        (STORED * 0, replace(GIVEN, domain="intensity"), "no usable pattern is left: all 36 are zero everywhere"),
+        (STORED[:, 4:-4, 4:-4], replace(GIVEN, fit="bin"), r"s\.h5: patterns of 24 × 24 pixels cannot be brought to"),
+    ],
+)
+def test_nothing_to_make_an_image_of(patterns: np.ndarray, options: ReadOptions, match: str, tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "s.h5", patterns, x=X[: len(patterns)], y=Y[: len(patterns)])
+    with pytest.raises(ScanError, match=match):
+        read_scan(path, N, options)
+
+
+def test_what_is_no_file_is_said_to_be_none(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, match in ((tmp_path, "is a folder; expected a scan"), (tmp_path / "pipe", "is a pipe or a device")):
+        with pytest.raises(OSError, match=match):
+            read_scan(path, N)
+
+
+def test_probe_that_an_fft_left_at_the_corner_is_not_used(tmp_path: Path) -> None:
+    probe = np.fft.ifftshift(SHAPE).astype(np.complex64)
+    with read_scan(hdf5(tmp_path / "s.h5", probeGuess=probe), N, GIVEN) as scan:
+        assert scan.probe is None
+        assert "the probe is not used: less than a tenth of its light is in its middle" in scan.warnings[0]
+
+
+def test_pixel_of_a_product_that_is_text(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "product.h5", "w") as file:
+        file["probe_position_x_m"], file["probe_position_y_m"], file["object"] = X, Y, np.ones((4, 4))
+        file["object"].attrs["pixel_width_m"] = "1e-8"
+    path = hdf5(tmp_path / "s.h5", x=None, y=None)
+    with pytest.raises(ScanError, match=r"product\.h5: pixel_width_m: holds text"):
+        read_scan(path, N, ReadOptions(positions_file=tmp_path / "product.h5"))

@@ -104,7 +104,7 @@ class TestBadScans:
             ({"xcoords": X[:5], "ycoords": Y[:5]}, "patterns and 5 positions|fit two|not square"),
             ({"xcoords": None}, "--x-key and --y-key"),
             ({"diff3d": None}, "--patterns-key"),
-            ({"xcoords": np.where(X > 45, np.nan, X)}, "positions are not finite"),
+            ({"xcoords": np.where(X > 45, np.nan, X)}, r"positions of frames 6, 7, 8 are NaN .* --exclude 6,7,8"),
             (
                 {"diff3d": np.sqrt(np.where(COUNTS == 20, -1, COUNTS) + 0j).real.astype(np.float32) - 1},
                 "--amplitude|negative",

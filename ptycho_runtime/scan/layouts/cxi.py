@@ -12,12 +12,12 @@ from ptycho_runtime.errors import ScanError
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.numbers import check_type
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe
-from ptycho_runtime.scan.layouts.units import EV_J, HC_J_M, energy_J, length_m, length_unit
+from ptycho_runtime.scan.layouts.units import EV_J, HC_J_M, energy_J, length_m, position_unit
 
 _PATTERNS = re.compile(r"(entry_\d+)/data_(\d+)/data")
 CXI_TRANSLATION: Final = "entry_1/data_1/translation"
 _HAS_SIGNAL: Final = 0x1000  # alone in a mask it speaks of a good pixel
-_SAME = 0.01  # of two statements of one photon energy
+SAME: Final = 0.01  # of two statements of one photon energy, or distance
 
 
 @dataclass(frozen=True)
@@ -63,18 +63,24 @@ def take_cxi(file: Hdf5File, raw: RawScan, place: Place = Place()) -> None:
 
 
 def _take_translation(file: Hdf5File, raw: RawScan, place: Place) -> None:
-    for name in place.translations:
-        dataset = file.dataset(name)
-        if dataset is None:
-            continue
-        values = file.array(name)
-        check_type(values.dtype, f"{raw.label}: {name}")
-        if values.ndim != 2 or values.shape[1] not in (2, 3):
-            raise ScanError(f"{raw.label}: {name} has shape {values.shape}; expected positions as (n, 3)")
-        raw.x, raw.y = values[:, 0].astype(np.float64), values[:, 1].astype(np.float64)
-        raw.positions_from, raw.position_unit = name, length_unit(dataset) or "m"
-        raw.axes = _axes(file, raw, place.detector + "basis_vectors")
+    found = [(name, dataset) for name in place.translations if (dataset := file.dataset(name)) is not None]
+    if not found:
         return
+    name, dataset = found[0]
+    values = file.array(name)
+    check_type(values.dtype, f"{raw.label}: {name}")
+    if values.ndim != 2 or values.shape[1] not in (2, 3):
+        raise ScanError(f"{raw.label}: {name} has shape {values.shape}; expected positions as (n, 3)")
+    for other, second in found[1:]:
+        if second.shape == values.shape and not np.array_equal(file.array(other), values, equal_nan=True):
+            raise ScanError(
+                f"{raw.label}: {name} and {other} are different positions; expected one set: name it with --x-key and --y-key, both "
+                f"{name} or both {other}"
+            )
+    raw.x, raw.y = values[:, 0].astype(np.float64), values[:, 1].astype(np.float64)
+    raw.positions_from = name
+    raw.position_unit = position_unit([dataset], file.options.position_unit, raw.label) or "m"
+    raw.axes = _axes(file, raw, place.detector + "basis_vectors")
 
 
 def _axes(file: Hdf5File, raw: RawScan, name: str) -> np.ndarray | None:
@@ -128,7 +134,7 @@ def agreed(by_energy_m: float | None, said_m: float, label: str) -> float:
     """Return the wavelength of two statements, metres; `ScanError` where they contradict each other."""
     if by_energy_m is None or by_energy_m == said_m:
         return said_m
-    if not by_energy_m > 0 or abs(said_m / by_energy_m - 1) > _SAME:
+    if not by_energy_m > 0 or abs(said_m / by_energy_m - 1) > SAME:
         raise ScanError(
             f"{label}: its photon energy makes a wavelength of {by_energy_m:.4g} m, and it says {said_m:.4g} m; correct one of them"
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from ptycho_runtime.errors import PtychoExportError, ScanError, ScanIncompleteEr
 from ptycho_runtime.files import printable
 from ptycho_runtime.scan.layouts.cxi import place_of, take_cxi
 from ptycho_runtime.scan.layouts.frames import JoinedFrames
-from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
+from ptycho_runtime.scan.layouts.hdf5_file import MATLAB_AXES, Hdf5File
 from ptycho_runtime.scan.layouts.nexus import take_nexus
 from ptycho_runtime.scan.layouts.npz import UNREADABLE, indexes_of, take_positions
 from ptycho_runtime.scan.layouts.numbers import MOST_FRAMES, check_type, column
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe, patterns_key
-from ptycho_runtime.scan.layouts.units import length_unit
-from ptycho_runtime.scan.options import PATTERN_KEYS, ReadOptions
+from ptycho_runtime.scan.layouts.units import position_unit
+from ptycho_runtime.scan.options import PATTERN_KEYS, LengthUnit, ReadOptions
 
 EIGER_GROUP = "entry/data"
 _EIGER_PART = re.compile(r"data_(\d{6})")
@@ -82,14 +83,15 @@ def _take_layout(file: Hdf5File, raw: RawScan, options: ReadOptions) -> None:
         take_nexus(file, raw)
     elif raw.key == "dp" and file.dataset("points") is not None and not named:
         take_positions(raw, Hdf5Arrays(file), ("points", "points"))
-        raw.position_unit = "um"
+        raw.position_unit = said_unit(file, ("points",)) or "um"
     elif raw.key == "patterns" and file.dataset("bad_pixels") is not None:
         raw.bad_pixels = file.array("bad_pixels") != 0
     if not named and raw.x is None and file.dataset("xcoords") is not None and file.dataset("ycoords") is not None:
         raw.x, raw.y = (
             column(file.array(name), f"{file.label}: {name}", raw.raster) for name in ("xcoords", "ycoords")
         )
-        raw.positions_from, raw.position_unit, raw.position_sign = "xcoords and ycoords", "px", 1
+        raw.position_unit = said_unit(file, ("xcoords", "ycoords")) or "px"
+        raw.positions_from, raw.position_sign = "xcoords and ycoords", 1
     if not named:
         return
     take_named_positions(file, raw, options)
@@ -101,12 +103,13 @@ def take_named_positions(file: Hdf5File, raw: RawScan, options: ReadOptions) -> 
         raise ScanError(f"{file.label}: positions need two names; give both --x-key and --y-key")
     raw.position_unit, raw.position_sign, raw.axes = None, None, None
     take_positions(raw, Hdf5Arrays(file), (options.x_key.strip("/"), options.y_key.strip("/")))
-    units = {length_unit(file.dataset(key)) for key in (options.x_key, options.y_key)}
-    if len(units) > 1:
-        raise ScanError(
-            f"{file.label}: {options.x_key} and {options.y_key} say different units; give one array of each"
-        )
-    raw.position_unit = units.pop()
+    raw.position_unit = said_unit(file, (options.x_key, options.y_key))
+
+
+def said_unit(file: Hdf5File, names: Sequence[str]) -> LengthUnit | None:
+    """Return the unit that positions of these names are in, None where neither user nor file says it."""
+    datasets = [dataset for name in names if (dataset := file.dataset(name)) is not None]
+    return position_unit(datasets, file.options.position_unit, file.label)
 
 
 class Hdf5Arrays:
@@ -126,10 +129,10 @@ class Hdf5Arrays:
 
 
 class _Any(set[str]):
-    """Holds a name when the file has it, over links too."""
+    """The names in a file, which holds those behind links too."""
 
     def __init__(self, file: Hdf5File) -> None:
-        super().__init__()
+        super().__init__(file.names())
         self.file = file
 
     def __contains__(self, name: object) -> bool:
@@ -144,6 +147,8 @@ def _dataset(file: Hdf5File, key: str) -> tuple[Pixels, np.ndarray]:
     check_type(dataset.dtype, f"{file.label}: {key}")
     if dataset.shape is None or len(dataset.shape) < 1:
         raise ScanError(f"{file.label}: {printable(key)} is one number; expected patterns, (n, N, N)")
+    if "MATLAB_class" in dataset.attrs:
+        raise ScanError(f"{file.label}: {printable(key)} was written by MATLAB: {MATLAB_AXES}")
     file.usable_filters(dataset, key)
     return dataset, file.missing_rows(dataset, key)
 

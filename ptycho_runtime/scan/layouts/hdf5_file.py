@@ -19,6 +19,10 @@ _MOST_LINKS = 32  # one after the other
 _MOST_NAMES = 4096
 _MOST_CHUNK_BYTES = 512 << 20
 _MOST_RATIO = 1000.0  # of a dataset to what is stored of it
+MATLAB_AXES = (
+    "its arrays have their axes the other way round, and patterns are transposed; store them again as (n, rows, columns), in MATLAB by "
+    "h5create and h5write of permute(patterns, [2 1 3])"
+)
 _FILTERS = {32001: "blosc", 32004: "LZ4", 32008: "bitshuffle", 32013: "zfp", 32015: "zstd", 32026: "blosc2"}
 
 
@@ -38,9 +42,10 @@ class Hdf5File(Closing):
         self.root = self._file(path.resolve())
         if block := self.root.userblock_size:
             self.close()
+            take_off = f"; take it off: h5unjam -i FILE -o NEW, or tail -c +{block + 1} FILE > NEW"
+            by_matlab = f", as MATLAB 7.3 writes: {MATLAB_AXES}"
             raise ScanError(
-                f"{path.name}: begins with a user block of {block} bytes{_matlab(path)}; take it off: "
-                f"h5unjam -i FILE -o NEW, or tail -c +{block + 1} FILE > NEW"
+                f"{path.name}: begins with a user block of {block} bytes{by_matlab if _is_matlab(path) else take_off}"
             )
 
     def close(self) -> None:
@@ -249,12 +254,10 @@ class Hdf5File(Closing):
                 )
 
 
-def _matlab(path: Path) -> str:
-    """Return what is to be known of a user block that MATLAB wrote."""
+def _is_matlab(path: Path) -> bool:
+    """Say whether a user block is MATLAB's."""
     with path.open("rb") as file:
-        if file.read(6) != b"MATLAB":
-            return ""
-    return ", as MATLAB 7.3 writes; its arrays have their axes the other way round, and patterns are transposed"
+        return file.read(6) == b"MATLAB"
 
 
 def unwritten_rows(dataset: Any) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.export.npz import read_npy
+from ptycho_runtime.files import check_is_file
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.npz import UNREADABLE, NpzArrays
 from ptycho_runtime.scan.layouts.numbers import check_type, names_in
@@ -28,13 +29,12 @@ def read_mask(path: Path) -> np.ndarray:
     """Return which pixels are bad, (rows, columns) bool, from `.npy`, `.npz` or HDF5: not zero is bad.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        OSError: no file is there.
         ScanError: it holds no mask.
     """
     import h5py
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such mask")
+    check_is_file(path, "mask")
     try:
         if h5py.is_hdf5(path):
             with Hdf5File(path, ReadOptions()) as file:
@@ -46,6 +46,10 @@ def read_mask(path: Path) -> np.ndarray:
                 arrays = NpzArrays(archive, path.name)
                 names = arrays.names()
                 values = arrays.array(_only(path, names if len(names) == 1 else names & set(_NAMES), names))
+        elif not _is_npy(path):
+            raise ScanError(
+                f"{path.name}: is neither .npy, .npz nor HDF5; expected a mask, not zero where pixels are bad"
+            )
         else:
             values = read_npy(path, path.name)
     except UNREADABLE as error:
@@ -54,6 +58,11 @@ def read_mask(path: Path) -> np.ndarray:
         raise ScanError(f"{path.name}: cannot be read as a mask ({error}); expected .npy, .npz or HDF5") from error
     check_type(values.dtype, f"{path.name}: the mask", "biuf")
     return np.asarray(values != 0)
+
+
+def _is_npy(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(6) == b"\x93NUMPY"
 
 
 def _only(path: Path, names: set[str], there: set[str]) -> str:

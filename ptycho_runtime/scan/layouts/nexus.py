@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ptycho_runtime.scan.layouts.cxi import agreed
+from ptycho_runtime.errors import ScanError
+from ptycho_runtime.scan.layouts.cxi import SAME, agreed
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.raw import RawScan
 from ptycho_runtime.scan.layouts.units import EV_J, HC_J_M, energy_J, length_m, unit_text
@@ -26,8 +27,14 @@ def take_nexus(file: Hdf5File, raw: RawScan) -> None:
     ):
         for name in names:
             dataset = file.dataset(_DETECTOR + name)
-            if dataset is not None and getattr(line, attribute) is None:
-                setattr(line, attribute, length_m(dataset, f"{raw.label}: {name}"))
+            if dataset is None:
+                continue
+            said_m, before_m = length_m(dataset, f"{raw.label}: {name}"), getattr(line, attribute)
+            if before_m is not None and abs(said_m - before_m) > SAME * abs(before_m):
+                raise ScanError(
+                    f"{raw.label}: {' and '.join(names)} are {before_m:.4g} and {said_m:.4g} m; correct one of them"
+                )
+            setattr(line, attribute, said_m if before_m is None else before_m)
     wavelength = file.dataset(_BEAM + "incident_wavelength")
     energy = file.dataset(_BEAM + "incident_energy")
     if energy is not None and unit_text(energy):

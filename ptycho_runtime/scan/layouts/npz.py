@@ -7,6 +7,7 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -15,7 +16,7 @@ import numpy as np
 
 from ptycho_runtime.errors import PtychoExportError, ScanError
 from ptycho_runtime.scan.layouts.frames import FramesOnDisk
-from ptycho_runtime.scan.layouts.numbers import MOST_VALUES, check_type, column, frame_numbers
+from ptycho_runtime.scan.layouts.numbers import MOST_VALUES, check_type, column, frame_numbers, names_in
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe, patterns_key
 from ptycho_runtime.scan.options import ReadOptions
 
@@ -72,8 +73,13 @@ class NpzArrays:
     """The arrays of an NPZ that are read whole: sizes are checked before memory is taken."""
 
     def __init__(self, archive: zipfile.ZipFile, label: str) -> None:
-        """Take an open archive."""
+        """Take an open archive; `ScanError` where it has a name twice, of which programs read one or the other."""
         self.archive, self.label = archive, label
+        twice = [name for name, count in Counter(archive.namelist()).items() if count > 1]
+        if twice:
+            raise ScanError(
+                f"{label}: holds {names_in(twice)} more than once, and which one counts is not said; write the NPZ again"
+            )
 
     def names(self) -> set[str]:
         """Return the names."""
@@ -167,7 +173,7 @@ def take_positions(raw: RawScan, arrays: Arrays, keys: tuple[str, str], required
     missing = [key for key in keys if key not in names]
     if missing:
         if required:
-            raise ScanError(f"{raw.label}: has no positions {missing[0]}")
+            raise ScanError(f"{raw.label}: has no positions {missing[0]}; it has {names_in(names)}")
         return
     raw.positions_from = " and ".join(dict.fromkeys(keys))
     what = f"{raw.label}: {{}}"

@@ -82,4 +82,6 @@ def one_number(value: Any, what: str) -> float:
 def names_in(names: Any, most: int = 12) -> str:
     """Return names of a file for a message: a dozen at most, escaped."""
     ordered = sorted(names)
+    if not ordered:
+        return "nothing"
     return ", ".join(printable(str(name)) for name in ordered[:most]) + (" …" if len(ordered) > most else "")

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from ptycho_runtime.errors import PtychoExportError, ScanError
+from ptycho_runtime.files import check_is_file
 from ptycho_runtime.scan.layouts.cxi import CXI_TRANSLATION, take_beamline, take_cxi
-from ptycho_runtime.scan.layouts.hdf5 import Hdf5Arrays, take_named_positions
+from ptycho_runtime.scan.layouts.hdf5 import Hdf5Arrays, said_unit, take_named_positions
 from ptycho_runtime.scan.layouts.hdf5_file import Hdf5File
 from ptycho_runtime.scan.layouts.npz import UNREADABLE, Arrays, NpzArrays, take_npz_positions, take_positions
-from ptycho_runtime.scan.layouts.numbers import frame_numbers, one_number
+from ptycho_runtime.scan.layouts.numbers import check_type, frame_numbers, one_number
 from ptycho_runtime.scan.layouts.raw import RawScan, StoredProbe
 from ptycho_runtime.scan.options import LengthUnit, ReadOptions
 
@@ -58,13 +59,12 @@ def take_positions_file(path: Path, raw: RawScan, options: ReadOptions) -> None:
     """Take positions, frame numbers, probe and geometry from the file that has them.
 
     Raises:
-        FileNotFoundError: nothing is there.
+        OSError: no file is there.
         ScanError: it has no positions under a known name, and none were named.
     """
     import h5py
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file of positions")
+    check_is_file(path, "file of positions")
     named = options.x_key is not None or options.y_key is not None
     raw.axes = raw.numbers = raw.object_pixel_m = None
     part = RawScan(path.name, None, raw.shape, np.dtype(np.float64))
@@ -141,7 +141,8 @@ def _take(label: str, raw: RawScan, arrays: Arrays, scalars: dict[str, Any], siz
     product = RawScan(label, None, raw.shape, np.dtype(np.float64))
     take_positions(product, arrays, layout.keys)
     raw.x, raw.y, raw.positions_from = product.x, product.y, f"{label}: {product.positions_from}"
-    raw.position_unit, raw.position_sign, raw.positions_fitted = layout.unit, 1, layout.ours
+    said = said_unit(arrays.file, layout.keys) if isinstance(arrays, Hdf5Arrays) else None
+    raw.position_unit, raw.position_sign, raw.positions_fitted = said or layout.unit, 1, layout.ours
     if layout.numbers and layout.numbers in names:
         raw.numbers = _numbers(arrays.array(layout.numbers), label)
     if layout.ours:
@@ -176,7 +177,8 @@ def _pixel(attributes: dict[str, Any], label: str) -> tuple[float, float] | None
     """Return (width, height) of a pixel, None where the file does not say them."""
     if "pixel_width_m" not in attributes:
         return None
-    if np.isnan(attributes["pixel_width_m"]):
+    check_type(np.asarray(attributes["pixel_width_m"]).dtype, f"{label}: pixel_width_m")
+    if np.isnan(attributes["pixel_width_m"]).any():
         return None  # as our products say that it is not known
     width = one_number(attributes["pixel_width_m"], f"{label}: pixel_width_m")
     height = one_number(attributes.get("pixel_height_m", width), f"{label}: pixel_height_m")

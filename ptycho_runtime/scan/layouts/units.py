@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -67,6 +68,28 @@ def length_unit(dataset: Any) -> LengthUnit | None:
     if unit is None:
         raise ScanError(f"{printable(dataset.name)}: its units are {printable(text)!r}; expected a length; {GIVE_UNIT}")
     return unit
+
+
+def position_unit(datasets: Sequence[Any], given: LengthUnit | None, label: str) -> LengthUnit | None:
+    """Return the unit that positions say, None where they say none.
+
+    Args:
+        datasets: of x and y, or one of both.
+        given: what the user says; it counts more, so that a unit of no known name ends nothing.
+        label: of the file, for messages.
+
+    Raises:
+        ScanError: the units are no lengths, or two different ones, and the user says none.
+    """
+    if given is not None:
+        return given
+    units = {printable(dataset.name): length_unit(dataset) for dataset in datasets}
+    if len(set(units.values())) > 1:
+        said = " and ".join(f"{name} in {unit}" if unit else f"{name} says no unit" for name, unit in units.items())
+        raise ScanError(
+            f"{label}: {said}; expected one unit of both: write them again in one; {GIVE_UNIT} if both are in it"
+        )
+    return next(iter(units.values()))
 
 
 def length_m(dataset: Any, what: str) -> float:
