@@ -248,7 +248,7 @@ class TestReport:
         lines = remarks(report())
         assert lines[0].startswith("cpu: other processes took 5% of the cores in the median round, 30% at most; 2 of 3")
         assert lines[1] == (
-            "reading the weights with read_bundle takes 2.00 × the time of torch.load(weights_only=True); "
+            "read_bundle takes 2.00 × the time of unzipping the weights and torch.load(weights_only=True); "
             "peak memory 1.50 × the weights' bytes against 2.00 ×"
         )
 
