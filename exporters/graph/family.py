@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from exporters.graph.centre import add_centre
-from exporters.graph.graphs import AutoencoderGraph, Beside, Graph, Pair, make_graph
+from exporters.graph.graphs import AutoencoderGraph, Beside, Graph, make_graph
+from exporters.graph.physics import Pair
 from ptycho_runtime import contract as c
 from ptycho_torch.models.module import PtychoModel
 

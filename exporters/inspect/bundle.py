@@ -11,8 +11,8 @@ from rich.text import Text
 
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import ReconstructionError
+from ptycho_runtime.export.parse import parse
 from ptycho_runtime.export.precision import variant_precision
-from ptycho_runtime.export.record import parse
 from ptycho_torch import params as params_module
 from ptycho_torch.architecture import Architecture, Detection, detect, role_weights
 from ptycho_torch.bundle import BundleRecord, Sentinel

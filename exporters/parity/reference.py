@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from exporters.graph.eager import all_eager_outputs
 from exporters.graph.family import families
-from exporters.graph.graphs import all_eager_outputs
 from exporters.parity.double import DoubleConvolutions
 from exporters.parity.inputs import Pool
 from ptycho_runtime.engine.hardware import usable_threads

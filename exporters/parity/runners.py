@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from exporters.formats.torchscript_run import ConfinedTorchScript, StoredTorchScript
-from exporters.graph.graphs import eager_outputs, graph_io
+from exporters.graph.eager import eager_outputs
+from exporters.graph.graphs import graph_io
 from exporters.parity.double import DoubleConvolutions
 from exporters.parity.reference import one_thread
 from ptycho_runtime import contract as c

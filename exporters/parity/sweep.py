@@ -15,7 +15,7 @@ import onnx
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # its stubs are a package of their own
 
-from exporters.graph.graphs import outputs_of_heads
+from exporters.graph.eager import outputs_of_heads
 from exporters.parity.alone import middle
 from exporters.parity.inputs import Pool
 from exporters.parity.layers import NETWORK, leaving_values, with_outputs

@@ -14,7 +14,8 @@ from ptycho_runtime.errors import DamagedExportError, NotExportedError
 from ptycho_runtime.export.bundle import refuse_other_metadata, refuse_unnamed_graphs
 from ptycho_runtime.export.npz import read_npz
 from ptycho_runtime.export.onnx_file import CheckedModel
-from ptycho_runtime.export.record import ExportRecord, StoredFile, StoredVariant, parse
+from ptycho_runtime.export.parse import parse
+from ptycho_runtime.export.record import ExportRecord, StoredFile, StoredVariant
 from ptycho_torch.bundle import BundleRecord
 from ptycho_torch.errors import DamagedBundleError
 

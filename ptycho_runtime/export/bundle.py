@@ -19,18 +19,9 @@ from ptycho_runtime.export.golden import check_golden
 from ptycho_runtime.export.json_fields import MAX_JSON_BYTES, Field
 from ptycho_runtime.export.npz import read_npz
 from ptycho_runtime.export.onnx_file import CheckedModel, GraphFile
+from ptycho_runtime.export.parse import MAX_GRIDSIZE, MAX_MEMBER_BYTES, MAX_SIDE_PX, NEGATIVE_IN_VERSION_1, parse
 from ptycho_runtime.export.precision import Variant
-from ptycho_runtime.export.record import (
-    DOMAINS,
-    MAX_GRIDSIZE,
-    MAX_MEMBER_BYTES,
-    MAX_SIDE_PX,
-    NEGATIVE_IN_VERSION_1,
-    ExportRecord,
-    StoredFile,
-    StoredGraph,
-    parse,
-)
+from ptycho_runtime.export.record import DOMAINS, ExportRecord, StoredFile, StoredGraph
 from ptycho_runtime.files import other_name, printable
 
 _MAX_MEMBERS, _MAX_RATIO, _FREE_BYTES = 10_000, 100, 4 << 20

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ptycho_runtime import contract as c
-from ptycho_runtime.export.onnx_shapes import Constant, Given, Node, Shape, ShapeError, result_shapes, work
+from ptycho_runtime.export.onnx_nodes import Constant, Given, Node, Shape, ShapeError
+from ptycho_runtime.export.onnx_shapes import result_shapes, work
 from ptycho_runtime.files import printable
 
 # Of one group with one probe mode: for each number that goes in, in any case, and at most. Of the exports in the tests, U-NO at

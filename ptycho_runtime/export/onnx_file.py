@@ -14,7 +14,8 @@ from typing import NoReturn, Self
 from ptycho_runtime import contract as c
 from ptycho_runtime.errors import DamagedExportError, UnsafeGraphError
 from ptycho_runtime.export.onnx_bounds import TooLargeError, refuse_excess
-from ptycho_runtime.export.onnx_shapes import RULES, Constant, Node, Value
+from ptycho_runtime.export.onnx_nodes import Constant, Node, Value
+from ptycho_runtime.export.onnx_shapes import RULES
 from ptycho_runtime.export.protobuf import Field, fields, message, number, numbers, text
 from ptycho_runtime.files import printable
 

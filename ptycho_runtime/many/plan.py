@@ -12,7 +12,8 @@ import numpy as np
 
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.errors import ReconstructionError
-from ptycho_runtime.export.record import MAX_SIDE_PX, TrustBaseline
+from ptycho_runtime.export.parse import MAX_SIDE_PX
+from ptycho_runtime.export.record import TrustBaseline
 from ptycho_runtime.files import replacing
 from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.image.reconstruct import grouped_and_scaled

@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
 from exporters.graph.cost import multiply_adds  # noqa: E402
-from exporters.graph.graphs import build_graph, eager_outputs, has_centre  # noqa: E402
+from exporters.graph.eager import eager_outputs  # noqa: E402
+from exporters.graph.graphs import build_graph, has_centre  # noqa: E402
 from exporters.parity.inputs import make_pool  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
 from exporters.formats.torchscript_run import StoredTorchScript  # noqa: E402
-from exporters.graph.graphs import RealPhysics, build_graph, graph_io  # noqa: E402
+from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
+from exporters.graph.physics import RealPhysics  # noqa: E402
 from exporters.parity.alone import ONNX, SCRIPT, Alone, Tried, alone_rows, middle  # noqa: E402
 from exporters.parity.inputs import Pool, make_pool  # noqa: E402
 from exporters.parity.layers import SCOPES  # noqa: E402

@@ -21,8 +21,8 @@ from exporters.stored import exports_json  # noqa: E402
 from exporters.stored.open import StoredExports  # noqa: E402
 from ptycho_runtime import contract  # noqa: E402
 from ptycho_runtime.errors import DamagedExportError  # noqa: E402
+from ptycho_runtime.export.parse import parse  # noqa: E402
 from ptycho_runtime.export.proof import OBJECT  # noqa: E402
-from ptycho_runtime.export.record import parse  # noqa: E402
 from ptycho_torch.bundle import read_bundle  # noqa: E402
 
 Exported = Callable[[str], ExportResult]

@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 from ptycho_runtime.errors import ReconstructionError  # noqa: E402
 from ptycho_runtime.export.npz import read_npz  # noqa: E402
 from ptycho_runtime.export.onnx_file import CheckedModel  # noqa: E402
-from ptycho_runtime.export.record import parse  # noqa: E402
+from ptycho_runtime.export.parse import parse  # noqa: E402
 
 SEEDS = range(400)
 h = onnx.helper

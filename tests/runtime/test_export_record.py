@@ -12,8 +12,9 @@ import pytest
 from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, ReconstructionError
 from ptycho_runtime.export.json_fields import strict_json
+from ptycho_runtime.export.parse import parse
 from ptycho_runtime.export.proof import figures_fault
-from ptycho_runtime.export.record import TrustBaseline, parse
+from ptycho_runtime.export.record import TrustBaseline
 
 SHA = "0123456789abcdef" * 4
 FIGURES = {"max_abs": 1e-7, "rel_l2": 2e-7, "allowed_max_abs": 4e-7, "allowed_rel_l2": 4e-7, "share": 0.5}

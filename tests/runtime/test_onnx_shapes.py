@@ -11,7 +11,8 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
-from ptycho_runtime.export.onnx_shapes import RULES, Constant, Given, Node, ShapeError, result_shapes  # noqa: E402
+from ptycho_runtime.export.onnx_nodes import Constant, Given, Node, ShapeError  # noqa: E402
+from ptycho_runtime.export.onnx_shapes import RULES, result_shapes  # noqa: E402
 
 h = onnx.helper
 PX = (2, 8, 6, 5)

@@ -7,7 +7,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters.graph.graphs import build_graph, eager_outputs, graph_io  # noqa: E402
+from exporters.graph.eager import eager_outputs  # noqa: E402
+from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
 from exporters.parity.independent import physics as reference  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
 from ptycho_torch.errors import ConfigurationError  # noqa: E402
