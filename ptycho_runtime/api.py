@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.closing import Closing
 from ptycho_runtime.engine.chosen import Opened, open_graph, tuned_variant
 from ptycho_runtime.engine.options import DEFAULTS, RunOptions
@@ -134,7 +134,7 @@ class Reconstructor(Closing):
     @property
     def expected_input_shape(self) -> tuple[int, int, int]:
         """(patterns in a group, rows, columns) of one input."""
-        return int(self.patches.inputs[c.DIFFRACTION].shape[1]), self.export.N, self.export.N
+        return int(self.patches.inputs[contract.DIFFRACTION].shape[1]), self.export.N, self.export.N
 
     @property
     def autoencoder(self) -> Session | None:
@@ -144,7 +144,7 @@ class Reconstructor(Closing):
     @property
     def centre(self) -> Session | None:
         """The graph of the patches' central half, opened when first asked for; None where the export has none."""
-        return self._graph(c.CENTRE)
+        return self._graph(contract.CENTRE)
 
     def _graph(self, name: str) -> Session | None:
         model = self.export.graphs.get(name)
@@ -250,8 +250,8 @@ class Reconstructor(Closing):
         scale = np.broadcast_to(factors.reshape(-1, 1, 1, 1), (len(x), 1, 1, 1))
         opened, _ = self.variant()
         session: Session = self.patches if opened is None else opened.session
-        found = session.run({c.DIFFRACTION: x, c.INPUT_SCALE: scale})
-        patches: np.ndarray = (found[c.OBJECT_REAL] + 1j * found[c.OBJECT_IMAG]).astype(np.complex64)
+        found = session.run({contract.DIFFRACTION: x, contract.INPUT_SCALE: scale})
+        patches: np.ndarray = (found[contract.OBJECT_REAL] + 1j * found[contract.OBJECT_IMAG]).astype(np.complex64)
         return patches.reshape(given.shape) if patches.size == given.size else patches
 
     def reconstruct(
@@ -306,10 +306,10 @@ class Reconstructor(Closing):
         # The factors that a model of counts leaves open are fitted on whole patches.
         open_scales = options.object_scales and self.export.domain == "counts" and has_probe
         middle = self.centre if autoencoder is None and fits and not open_scales else None
-        graph = c.CENTRE if middle is not None else "diffraction_to_obj"
+        graph = contract.CENTRE if middle is not None else "diffraction_to_obj"
         variant, note = self.variant(graph) if autoencoder is None else (None, "")
         graphs = Graphs(middle or self.patches, autoencoder, variant, note)
-        led = graph if autoencoder is None else c.AUTOENCODER
+        led = graph if autoencoder is None else contract.AUTOENCODER
         tuned = self._graphs[led].tuned is not None
         return replace(graphs, batch=graphs.leading.options.groups, tuned=tuned)
 

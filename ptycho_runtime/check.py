@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.chosen import Choice, open_graph
 from ptycho_runtime.engine.judging import CheckRow, judged
 from ptycho_runtime.engine.opening import open_engine
@@ -54,7 +54,7 @@ def check_host(export: Export, options: RunOptions = DEFAULTS) -> list[CheckRow]
     # Where a host's numbers are not the reference's, those figures say more.
     if contradiction and all(row.passed for row in rows):
         raise DamagedExportError(
-            f"{export.path.name}: {c.GOLDEN_NPZ} contradicts itself: {contradiction}; do not use it, export the bundle again"
+            f"{export.path.name}: {contract.GOLDEN_NPZ} contradicts itself: {contradiction}; do not use it, export the bundle again"
         )
     if device == "cpu":
         for graph in export.graphs:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 
 _FAINT = 0.01  # of the largest amplitude
 # Times what a float32 runtime on the CPU may err. A GPU adds up a product term after term, where a CPU keeps many partial sums:
@@ -20,9 +20,9 @@ def phase_weight(name: str, reference: Mapping[str, np.ndarray]) -> np.ndarray |
     A phase counts where there is amplitude: it is weighted by amplitude over the largest of its group. Where an object
     vanishes its phase is noise.
     """
-    if name != c.PHASE or c.AMPLITUDE not in reference:
+    if name != contract.PHASE or contract.AMPLITUDE not in reference:
         return None
-    size = np.abs(reference[c.AMPLITUDE].astype(np.float64))
+    size = np.abs(reference[contract.AMPLITUDE].astype(np.float64))
     largest = size.max(axis=tuple(range(1, size.ndim)), keepdims=True, initial=0.0)
     weight: np.ndarray = size / np.where(largest > 0.0, largest, 1.0)
     return weight
@@ -38,7 +38,7 @@ def difference(name: str, result: np.ndarray, reference: np.ndarray, weight: np.
         weight: of each value, from `phase_weight`.
     """
     delta: np.ndarray = result.astype(np.float64) - reference
-    if name == c.PHASE:
+    if name == contract.PHASE:
         # Only heads that give an angle can differ by a turn there; a raw head that did elsewhere would be 2π off and is left so.
         near_cut = np.abs(np.abs(reference) - np.pi) < 1e-3
         if weight is not None:
@@ -82,8 +82,8 @@ def field_errors(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.n
 def object_field(outputs: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """Return the object patches, (batch, C, N, N) complex128; None where the outputs hold none."""
     field: np.ndarray | None = None
-    if c.OBJECT_REAL in outputs:
-        field = outputs[c.OBJECT_REAL].astype(np.float64) + 1j * outputs[c.OBJECT_IMAG]
-    elif c.AMPLITUDE in outputs:
-        field = outputs[c.AMPLITUDE].astype(np.float64) * np.exp(1j * outputs[c.PHASE].astype(np.float64))
+    if contract.OBJECT_REAL in outputs:
+        field = outputs[contract.OBJECT_REAL].astype(np.float64) + 1j * outputs[contract.OBJECT_IMAG]
+    elif contract.AMPLITUDE in outputs:
+        field = outputs[contract.AMPLITUDE].astype(np.float64) * np.exp(1j * outputs[contract.PHASE].astype(np.float64))
     return field

@@ -26,7 +26,7 @@ from exporters.pipeline import export_bundle
 from exporters.preflight import usable_scan
 from exporters.stored.open import StoredExports
 from exporters.stored.torchscript import made_anew, torchscript_to_run
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_runtime.export.precision import Budget, variant_precision
 from ptycho_torch.build import with_params
@@ -116,14 +116,14 @@ def prepare(given: BundleRecord, folder: Path, options: BenchOptions) -> Prepare
         exports.torchscript(GRAPH),
         made_anew(loaded.models[GRAPH], GRAPH, loaded.spec),
         exports.record,
-        f"{bundle.path.name}: {c.torchscript_member(GRAPH)}",
+        f"{bundle.path.name}: {contract.torchscript_member(GRAPH)}",
     )
     if notice:
         options.progress(notice)
-    (folder / c.TORCHSCRIPT_FILE).write_bytes(torchscript)
+    (folder / contract.TORCHSCRIPT_FILE).write_bytes(torchscript)
     stored: dict[str, bytes] = {WHOLE: exports.onnx(GRAPH)}
-    if c.CENTRE in exports.record.graphs:
-        stored[CENTRE] = exports.onnx(c.CENTRE)
+    if contract.CENTRE in exports.record.graphs:
+        stored[CENTRE] = exports.onnx(contract.CENTRE)
     precisions, words = _variants(exports, stored)
     exports.refuse_problems()
     if options.rewrites:
@@ -140,7 +140,7 @@ def prepare(given: BundleRecord, folder: Path, options: BenchOptions) -> Prepare
         architecture=loaded.spec.to_json(),
         files=paths,
         precisions=precisions,
-        torchscript=str(folder / c.TORCHSCRIPT_FILE),
+        torchscript=str(folder / contract.TORCHSCRIPT_FILE),
         inputs=[info["name"] for info in graph.inputs],
         outputs=[info["name"] for info in graph.outputs],
     )
@@ -162,9 +162,9 @@ def _variants(exports: StoredExports, stored: dict[str, bytes]) -> tuple[dict[st
     words: dict[str, str] = {}
     for entry in exports.variants:
         on_gpu = entry.engine == "onnxruntime"
-        if on_gpu and entry.graph == c.CENTRE:
+        if on_gpu and entry.graph == contract.CENTRE:
             continue  # no contender runs it
-        which = VARIANT_GPU if on_gpu else VARIANT_CENTRE if entry.graph == c.CENTRE else VARIANT
+        which = VARIANT_GPU if on_gpu else VARIANT_CENTRE if entry.graph == contract.CENTRE else VARIANT
         stored[which] = exports.variant(entry)
         precisions[which] = entry.precision
         words[which] = variant_precision(entry.precision, len(entry.int8_layers))
@@ -189,7 +189,7 @@ def _feed(case: Case, source: Source, model: PtychoModel, options: BenchOptions)
 def _unwritten(model: PtychoModel) -> dict[str, bytes]:
     """Return ONNX files made without the exact rewrites: all of them, and one at a time."""
     graph = make_graph(model, GRAPH)
-    metadata = dict.fromkeys(c.META_KEYS, "bench") | {"graph": GRAPH}
+    metadata = dict.fromkeys(contract.META_KEYS, "bench") | {"graph": GRAPH}
     kept: dict[str, list[str]] = {WITHOUT + "rewrites": []}
     kept |= {WITHOUT + left_out: [name for name in REWRITES if name != left_out] for left_out in REWRITES}
     traced = OnnxFamily(Family((graph,), graph.module))

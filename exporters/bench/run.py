@@ -25,7 +25,7 @@ from exporters.bench.tables import to_markdown
 from exporters.host import host_facts
 from exporters.parity.runners import EagerRunner
 from exporters.stored import places
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.hardware import reduced_arithmetic
 from ptycho_runtime.files import write_file
 from ptycho_runtime.metrics import field_errors, object_field
@@ -260,7 +260,7 @@ def _race_device(
                     cost.reason = f"accuracy: {error}"
                     continue
                 with np.load(path, allow_pickle=False) as data:
-                    middle = c.centre(ready.model.spec.N) if contender.centre else slice(None)
+                    middle = contract.centre(ready.model.spec.N) if contender.centre else slice(None)
                     wanted = {name: value[..., middle, middle] for name, value in reference.items()}
                     cost.accuracy = accuracy(dict(data), wanted)
     finally:

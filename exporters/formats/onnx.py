@@ -20,7 +20,7 @@ from exporters.formats.optimize import REWRITES, optimize
 from exporters.graph.centre import as_alone
 from exporters.graph.family import Family
 from exporters.graph.graphs import Graph
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 
 OPSET = 20  # the newest for which onnxruntime's CUDA provider has every operator used here (MaxPool ends at 21)
 MAX_IR_VERSION = 10  # read by onnxruntime 1.18 and later
@@ -28,15 +28,15 @@ SCOPES = "pkg.torch.onnx.name_scopes"  # which layer a node belongs to: parity's
 _TRACE_BATCH = 2  # one would be baked in
 
 
-def example_inputs(inputs: Sequence[c.TensorInfo], batch: int = _TRACE_BATCH, modes: int = 2) -> list[Tensor]:
+def example_inputs(inputs: Sequence[contract.TensorInfo], batch: int = _TRACE_BATCH, modes: int = 2) -> list[Tensor]:
     """Return harmless inputs of a graph for tracing, in order, float32."""
-    sizes = {c.BATCH_AXIS: batch, c.MODES_AXIS: modes}
+    sizes = {contract.BATCH_AXIS: batch, contract.MODES_AXIS: modes}
     tensors = []
     for info in inputs:
         shape = [sizes[d] if isinstance(d, str) else d for d in info["shape"]]
         if info["dtype"] == "int64":
             tensors.append(torch.zeros(shape, dtype=torch.int64))
-        elif info["name"] in (c.INPUT_SCALE, c.OUTPUT_SCALE):
+        elif info["name"] in (contract.INPUT_SCALE, contract.OUTPUT_SCALE):
             tensors.append(torch.full(shape, 0.5))
         else:
             ramp = torch.arange(float(torch.Size(shape).numel())) % 17
@@ -106,9 +106,9 @@ class OnnxFamily:
         return ir.Model(cut, ir_version=self._whole.ir_version, functions=functions)
 
 
-def _traced(module: nn.Module, inputs: Sequence[c.TensorInfo]) -> ir.Model:
+def _traced(module: nn.Module, inputs: Sequence[contract.TensorInfo]) -> ir.Model:
     """Return what PyTorch's exporter makes of a module, before anything is made better."""
-    axes = {name: torch.export.Dim(name, min=1, max=65536) for name in (c.BATCH_AXIS, c.MODES_AXIS)}
+    axes = {name: torch.export.Dim(name, min=1, max=65536) for name in (contract.BATCH_AXIS, contract.MODES_AXIS)}
     dynamic = tuple({i: axes[d] for i, d in enumerate(info["shape"]) if isinstance(d, str)} for info in inputs)
     with warnings.catch_warnings(), torch.no_grad(), _without_collections():
         warnings.simplefilter("ignore")
@@ -148,12 +148,15 @@ def _without_collections() -> Iterator[None]:
 
 
 def settle(
-    model: onnx.ModelProto, inputs: list[c.TensorInfo], outputs: list[c.TensorInfo], metadata: Mapping[str, str]
+    model: onnx.ModelProto,
+    inputs: list[contract.TensorInfo],
+    outputs: list[contract.TensorInfo],
+    metadata: Mapping[str, str],
 ) -> None:
     """Give a model the contract's metadata and axis names, and take out what names the machine that wrote it."""
     del model.metadata_props[:]
-    for key in c.META_KEYS:
-        model.metadata_props.add(key=c.META_PREFIX + key, value=metadata[key])
+    for key in contract.META_KEYS:
+        model.metadata_props.add(key=contract.META_PREFIX + key, value=metadata[key])
     model.producer_name, model.producer_version, model.doc_string = "ptycho-export", metadata["exporter_version"], ""
     model.ir_version = min(model.ir_version, MAX_IR_VERSION)
     model.graph.name = metadata["graph"]
@@ -175,7 +178,7 @@ def settle(
                 axis.dim_param = wanted
 
 
-def check(model: onnx.ModelProto, inputs: list[c.TensorInfo], outputs: list[c.TensorInfo]) -> None:
+def check(model: onnx.ModelProto, inputs: list[contract.TensorInfo], outputs: list[contract.TensorInfo]) -> None:
     """Raise `ExportError` unless a model is what the contract promises; runs `onnx.checker` and strict shape inference."""
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets != {"": OPSET}:

@@ -15,7 +15,7 @@ from torch import nn
 
 from exporters.errors import ExportError
 from exporters.formats.onnx import example_inputs
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 
 _NUMBERED = re.compile(rb"___torch_mangle_(\d+)")
 # Type names stand in the code and, as newline-terminated globals, in the pickle; nothing there depends on their length.
@@ -26,7 +26,7 @@ _IDENTITY = (
 _ATTEMPTS = 3
 
 
-def export_torchscript(graph: nn.Module, inputs: list[c.TensorInfo]) -> bytes:
+def export_torchscript(graph: nn.Module, inputs: list[contract.TensorInfo]) -> bytes:
     """Return a traced graph as the bytes of a TorchScript file.
 
     Args:
@@ -48,7 +48,7 @@ def export_torchscript(graph: nn.Module, inputs: list[c.TensorInfo]) -> bytes:
     return reproducible(data)
 
 
-def _trace(graph: nn.Module, inputs: list[c.TensorInfo]) -> bytes:
+def _trace(graph: nn.Module, inputs: list[contract.TensorInfo]) -> bytes:
     with warnings.catch_warnings(), torch.no_grad(), _float32_convolutions():
         warnings.simplefilter("ignore")
         example = tuple(example_inputs(inputs))

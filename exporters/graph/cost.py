@@ -9,9 +9,9 @@ import onnx
 from onnx import shape_inference
 
 from exporters.errors import ExportError
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 
-_FREE = {c.BATCH_AXIS: 1, c.MODES_AXIS: 1}
+_FREE = {contract.BATCH_AXIS: 1, contract.MODES_AXIS: 1}
 
 
 def multiply_adds(model: bytes, sizes: Mapping[str, int] = _FREE) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from exporters.graph.graphs import graph_io
 from exporters.graph.physics import Pair
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_torch.models.module import PtychoModel, raw_heads
 
 
@@ -34,7 +34,9 @@ def all_eager_outputs(
         graphs: of `contract.ALL_GRAPHS`.
         feed: inputs of all of them by name, in the model's precision.
     """
-    return outputs_of_heads(model, model.network_output(feed[c.DIFFRACTION], feed[c.INPUT_SCALE]), graphs, feed)
+    return outputs_of_heads(
+        model, model.network_output(feed[contract.DIFFRACTION], feed[contract.INPUT_SCALE]), graphs, feed
+    )
 
 
 def outputs_of_heads(
@@ -49,14 +51,14 @@ def outputs_of_heads(
         feed: inputs of all of them by name.
     """
     patches = model.patches(*heads)
-    middle = c.centre(model.spec.N)
+    middle = contract.centre(model.spec.N)
     results = {}
     for graph in graphs:
         if graph == "autoencoder":
             results[graph] = _autoencoder_outputs(model, heads, patches, feed)
             continue
-        seen = patches[..., middle, middle] if graph == c.CENTRE else patches
-        results[graph] = {c.OBJECT_REAL: seen.real, c.OBJECT_IMAG: seen.imag}
+        seen = patches[..., middle, middle] if graph == contract.CENTRE else patches
+        results[graph] = {contract.OBJECT_REAL: seen.real, contract.OBJECT_IMAG: seen.imag}
     return results
 
 
@@ -66,12 +68,12 @@ def _autoencoder_outputs(
     spec = model.spec
     first, second = heads if raw_heads(spec) or spec.generator == "unet" else (patches.abs(), patches.angle())
     if model.model.forward_model is None:
-        return {c.AMPLITUDE: first, c.PHASE: second}
-    probe = torch.complex(feed[c.PROBE_REAL], feed[c.PROBE_IMAG])[None, None]
-    ids = feed.get(c.EXPERIMENT_ID)
+        return {contract.AMPLITUDE: first, contract.PHASE: second}
+    probe = torch.complex(feed[contract.PROBE_REAL], feed[contract.PROBE_IMAG])[None, None]
+    ids = feed.get(contract.EXPERIMENT_ID)
     if ids is None:
         ids = torch.zeros(len(patches), dtype=torch.int64, device=patches.device)
-    factor = model.output_factor(feed[c.OUTPUT_SCALE])
-    predicted = model.model.forward_model(patches, feed[c.POSITIONS], probe, factor, ids)
+    factor = model.output_factor(feed[contract.OUTPUT_SCALE])
+    predicted = model.model.forward_model(patches, feed[contract.POSITIONS], probe, factor, ids)
     names = [info["name"] for info in graph_io(spec, "autoencoder")[1]]
     return dict(zip(names, (predicted, first, second), strict=True))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from exporters.graph.centre import add_centre
 from exporters.graph.graphs import AutoencoderGraph, Beside, Graph, make_graph
 from exporters.graph.physics import Pair
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_torch.models.module import PtychoModel
 
 
@@ -28,7 +28,7 @@ class Family:
     """Takes the inputs of the graph that has the most, and returns the outputs of all graphs one after the other."""
 
     @property
-    def inputs(self) -> tuple[c.TensorInfo, ...]:
+    def inputs(self) -> tuple[contract.TensorInfo, ...]:
         """Inputs of the module; those of each graph are among them."""
         return max((graph.inputs for graph in self.graphs), key=len)
 
@@ -54,30 +54,30 @@ class FamilyGraph(AutoencoderGraph):
         """Copy the model's network, with last stages that compute their middle too where that is a graph."""
         super().__init__(model)
         self.names = names
-        if c.CENTRE in names:
+        if contract.CENTRE in names:
             add_centre(self.network)
 
     def results(self, heads: tuple[Any, Any], beside: Beside) -> tuple[Tensor, ...]:
         """Return the outputs of each graph, in the order of the names."""
         whole: Pair = heads
         middle: Pair = heads
-        if c.CENTRE in self.names:
+        if contract.CENTRE in self.names:
             first, second = heads
             whole, middle = (first.whole, second.whole), (first.middle, second.middle)
         patches = self.patches(*whole)
         results: list[Tensor] = []
         for name in self.names:
-            if name == c.AUTOENCODER:
+            if name == contract.AUTOENCODER:
                 results += self.outputs(whole, patches, beside)
             else:
-                results += self.patches(*middle) if name == c.CENTRE else patches
+                results += self.patches(*middle) if name == contract.CENTRE else patches
         return tuple(results)
 
 
 def families(models: Mapping[str, PtychoModel], graphs: Iterable[str]) -> list[list[str]]:
     """Return graphs that have equal models together; the first of each is the one whose model is run."""
     families: list[list[str]] = []
-    for graph in sorted(graphs, key=lambda graph: graph != c.AUTOENCODER):
+    for graph in sorted(graphs, key=lambda graph: graph != contract.AUTOENCODER):
         for family in families:
             if _equal(models[family[0]], models[graph]):
                 family.append(graph)

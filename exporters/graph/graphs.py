@@ -17,39 +17,46 @@ from exporters.graph.arctangent import atan2
 from exporters.graph.centre import keep_centre
 from exporters.graph.lowering import lower
 from exporters.graph.physics import Pair, RealPhysics
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_torch.models.module import PtychoModel, raw_heads
 from ptycho_torch.spec import ModelSpec
 
 
-def graph_io(spec: ModelSpec, graph: str) -> tuple[list[c.TensorInfo], list[c.TensorInfo]]:
+def graph_io(spec: ModelSpec, graph: str) -> tuple[list[contract.TensorInfo], list[contract.TensorInfo]]:
     """Return the inputs and outputs of a graph, in order, as `exports.json` records them."""
-    size, batch = spec.N, c.BATCH_AXIS
-    modes: int | str = 1 if spec.single_probe_mode else c.MODES_AXIS
+    size, batch = spec.N, contract.BATCH_AXIS
+    modes: int | str = 1 if spec.single_probe_mode else contract.MODES_AXIS
     outs = spec.object_channels
     first = spec.amp_channels if spec.generator in ("cnn", "unet") else outs
     patch: list[int | str] = [batch, outs, size, size]
     predicted: list[int | str] = [batch, spec.out_channels, size, size]
-    inputs = [_info(c.DIFFRACTION, [batch, spec.in_channels, size, size]), _info(c.INPUT_SCALE, [batch, 1, 1, 1])]
-    if graph == c.CENTRE:
+    inputs = [
+        _info(contract.DIFFRACTION, [batch, spec.in_channels, size, size]),
+        _info(contract.INPUT_SCALE, [batch, 1, 1, 1]),
+    ]
+    if graph == contract.CENTRE:
         middle: list[int | str] = [batch, outs, size // 2, size // 2]
-        return inputs, [_info(c.OBJECT_REAL, middle), _info(c.OBJECT_IMAG, middle)]
+        return inputs, [_info(contract.OBJECT_REAL, middle), _info(contract.OBJECT_IMAG, middle)]
     if graph == "diffraction_to_obj":
-        return inputs, [_info(c.OBJECT_REAL, patch), _info(c.OBJECT_IMAG, patch)]
-    heads = (c.OBJECT_REAL, c.OBJECT_IMAG) if spec.generator == "unet" else (c.AMPLITUDE, c.PHASE)
+        return inputs, [_info(contract.OBJECT_REAL, patch), _info(contract.OBJECT_IMAG, patch)]
+    heads = (
+        (contract.OBJECT_REAL, contract.OBJECT_IMAG)
+        if spec.generator == "unet"
+        else (contract.AMPLITUDE, contract.PHASE)
+    )
     raw = spec.generator == "unet" or raw_heads(spec)
     outputs = [_info(heads[0], [batch, first if raw else outs, size, size]), _info(heads[1], patch)]
     if spec.supervised:
         return inputs, outputs
     inputs += [
-        _info(c.POSITIONS, [batch, spec.C, 1, 2]),
-        _info(c.PROBE_REAL, [modes, size, size]),
-        _info(c.PROBE_IMAG, [modes, size, size]),
-        _info(c.OUTPUT_SCALE, [batch, 1, 1, 1]),
+        _info(contract.POSITIONS, [batch, spec.C, 1, 2]),
+        _info(contract.PROBE_REAL, [modes, size, size]),
+        _info(contract.PROBE_IMAG, [modes, size, size]),
+        _info(contract.OUTPUT_SCALE, [batch, 1, 1, 1]),
     ]
     if spec.num_datasets > 1:
-        inputs.append(_info(c.EXPERIMENT_ID, [batch], "int64"))
-    return inputs, [_info(c.PREDICTED, predicted), *outputs]
+        inputs.append(_info(contract.EXPERIMENT_ID, [batch], "int64"))
+    return inputs, [_info(contract.PREDICTED, predicted), *outputs]
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,8 @@ class Graph:
     """A graph ready to be traced."""
 
     name: str
-    inputs: tuple[c.TensorInfo, ...]
-    outputs: tuple[c.TensorInfo, ...]
+    inputs: tuple[contract.TensorInfo, ...]
+    outputs: tuple[contract.TensorInfo, ...]
     module: nn.Module
     """Takes the inputs in their order, float32 on the CPU."""
 
@@ -71,16 +78,16 @@ def make_graph(model: PtychoModel, name: str) -> Graph:
 
 def has_centre(spec: ModelSpec) -> bool:
     """Say whether the middle of a model's patches is less work than the whole: generators mix all pixels up to their end."""
-    return spec.generator in c.CENTRE_GENERATORS
+    return spec.generator in contract.CENTRE_GENERATORS
 
 
-def _info(name: str, shape: list[int | str], dtype: str = "float32") -> c.TensorInfo:
+def _info(name: str, shape: list[int | str], dtype: str = "float32") -> contract.TensorInfo:
     return {"name": name, "shape": shape, "dtype": dtype}
 
 
 def build_graph(model: PtychoModel, graph: str) -> nn.Module:
     """Return the real-valued module of a graph, taking its inputs in the order of `graph_io`; built in the model's precision."""
-    kinds: dict[str, type[PatchGraph]] = {"diffraction_to_obj": PatchGraph, c.CENTRE: CentreGraph}
+    kinds: dict[str, type[PatchGraph]] = {"diffraction_to_obj": PatchGraph, contract.CENTRE: CentreGraph}
     graph_module = kinds.get(graph, AutoencoderGraph)(model)
     return graph_module.eval().requires_grad_(False)
 

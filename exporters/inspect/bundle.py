@@ -9,7 +9,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.errors import ReconstructionError
 from ptycho_runtime.export.parse import parse
 from ptycho_runtime.export.precision import variant_precision
@@ -82,7 +82,7 @@ def exports_verdict(record: BundleRecord) -> dict[str, Any] | None:
     members = {name for name, _ in record.members}
     verdict: dict[str, Any] = {
         "schema_version": record.exports.get("schema_version"),
-        "members": [name for name in c.export_members() if name in members],
+        "members": [name for name in contract.export_members() if name in members],
         "fault": None,
     }
     try:

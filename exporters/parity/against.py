@@ -20,7 +20,7 @@ from exporters.parity.reference import Outputs, eager_results
 from exporters.parity.rounding import rounded_results
 from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, OnnxRunner
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError
 from ptycho_runtime.export.npz import read_npz
 from ptycho_torch.errors import BundleError
@@ -32,11 +32,11 @@ MAX_BYTES = 2 << 30
 PATCHES, AUTO = "diffraction_to_obj", "autoencoder"
 # Arrays of the file -> the contract's inputs.
 INPUTS = {
-    "x": c.DIFFRACTION,
-    "input_scale_factor": c.INPUT_SCALE,
-    "positions": c.POSITIONS,
-    "output_scale_factor": c.OUTPUT_SCALE,
-    "experiment_ids": c.EXPERIMENT_ID,
+    "x": contract.DIFFRACTION,
+    "input_scale_factor": contract.INPUT_SCALE,
+    "positions": contract.POSITIONS,
+    "output_scale_factor": contract.OUTPUT_SCALE,
+    "experiment_ids": contract.EXPERIMENT_ID,
 }
 NEEDED = {
     PATCHES: ("x", "input_scale_factor"),
@@ -111,11 +111,15 @@ def _outputs(arrays: Mapping[str, np.ndarray], model: PtychoModel, graph: str) -
     """Return PtychoPINN's outputs under the contract's names; none where the file lacks them."""
     if graph == PATCHES:
         patches = arrays.get("object_patches")
-        return {} if patches is None or not patches.size else {c.OBJECT_REAL: patches.real, c.OBJECT_IMAG: patches.imag}
+        return (
+            {}
+            if patches is None or not patches.size
+            else {contract.OBJECT_REAL: patches.real, contract.OBJECT_IMAG: patches.imag}
+        )
     names = [info["name"] for info in graph_io(model.spec, graph)[1]]
     stored = dict(
         zip(
-            [c.PREDICTED, *[name for name in names if name != c.PREDICTED]],
+            [contract.PREDICTED, *[name for name in names if name != contract.PREDICTED]],
             ("pred_diffraction", "amp", "phase"),
             strict=False,
         )
@@ -132,18 +136,23 @@ def _pool(arrays: Mapping[str, np.ndarray], model: PtychoModel, graph: str, path
     feed = {name: arrays[key] for key, name in INPUTS.items() if key in arrays}
     if "probe" in arrays:
         probe = arrays["probe"].reshape(-1, *arrays["probe"].shape[-2:])
-        feed |= {c.PROBE_REAL: probe.real, c.PROBE_IMAG: probe.imag}
-    feed.setdefault(c.EXPERIMENT_ID, np.zeros(groups, np.int64))
-    shapes = {c.DIFFRACTION: (groups, spec.in_channels, spec.N, spec.N), c.POSITIONS: (groups, spec.C, 1, 2)}
-    shapes |= dict.fromkeys((c.INPUT_SCALE, c.OUTPUT_SCALE), (groups, 1, 1, 1))
+        feed |= {contract.PROBE_REAL: probe.real, contract.PROBE_IMAG: probe.imag}
+    feed.setdefault(contract.EXPERIMENT_ID, np.zeros(groups, np.int64))
+    shapes = {
+        contract.DIFFRACTION: (groups, spec.in_channels, spec.N, spec.N),
+        contract.POSITIONS: (groups, spec.C, 1, 2),
+    }
+    shapes |= dict.fromkeys((contract.INPUT_SCALE, contract.OUTPUT_SCALE), (groups, 1, 1, 1))
     for name, shape in shapes.items():
         if name in feed and feed[name].shape != shape:
             raise BundleError(f"{path}: {name} has shape {feed[name].shape}; this model takes {shape}")
-    ids = feed[c.EXPERIMENT_ID]
+    ids = feed[contract.EXPERIMENT_ID]
     if ids.shape != (groups,) or ids.min() < 0 or ids.max() >= spec.num_datasets:
         raise BundleError(f"{path}: experiment_ids are no numbers from 0 to {spec.num_datasets - 1}, one a group")
     kinds = [path.name] * groups
-    feed = {k: np.ascontiguousarray(v, np.int64 if k == c.EXPERIMENT_ID else np.float32) for k, v in feed.items()}
+    feed = {
+        k: np.ascontiguousarray(v, np.int64 if k == contract.EXPERIMENT_ID else np.float32) for k, v in feed.items()
+    }
     return Pool(feed, kinds, path.name, path.name)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from exporters.parity.inputs import Pool, make_probe, simulated
 from exporters.parity.metrics import FACTOR
 from exporters.parity.reference import one_thread
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_torch.models.module import PtychoModel
 
 SEED = 77
@@ -100,7 +100,7 @@ def wake(model: PtychoModel, pool: Pool) -> tuple[Pool, Reach]:
     with one_thread():
         sight = _Sight(model)
         seen = [np.zeros(value.numel(), bool) for value in sight.values]
-        x, scale = (torch.from_numpy(pool.feed[name]) for name in (c.DIFFRACTION, c.INPUT_SCALE))
+        x, scale = (torch.from_numpy(pool.feed[name]) for name in (contract.DIFFRACTION, contract.INPUT_SCALE))
         # The edges and some others stand for the pool.
         for group in range(min(len(pool), 7)):
             _add(seen, sight.shown(x[group : group + 1], scale[group : group + 1], random))
@@ -146,8 +146,8 @@ def _kinds(pool: Pool, random: np.random.Generator) -> Iterator[np.ndarray]:
 
     Networks that were hardly trained answer to nothing but patterns brighter than any detector gives.
     """
-    channels, size = pool.feed[c.DIFFRACTION].shape[1:3]
-    ordinary = pool.feed[c.DIFFRACTION][0]
+    channels, size = pool.feed[contract.DIFFRACTION].shape[1:3]
+    ordinary = pool.feed[contract.DIFFRACTION][0]
     probe = make_probe(size, 1)[0]
     brightness = float(np.sqrt(np.mean(ordinary.astype(np.float64) ** 2))) or 1.0
     kinds = (
@@ -206,12 +206,12 @@ def _with(pool: Pool, patterns: list[np.ndarray], random: np.random.Generator) -
     like = random.permutation(len(pool))[: len(patterns)] % len(pool)
     feed = {}
     for name, value in pool.feed.items():
-        if name in (c.PROBE_REAL, c.PROBE_IMAG):
+        if name in (contract.PROBE_REAL, contract.PROBE_IMAG):
             feed[name] = value
             continue
-        more = np.stack(patterns) if name == c.DIFFRACTION else value[like]
+        more = np.stack(patterns) if name == contract.DIFFRACTION else value[like]
         feed[name] = np.concatenate([value, more])
-    scale = feed[c.INPUT_SCALE]
+    scale = feed[contract.INPUT_SCALE]
     # They were looked for with the first group's factor.
     scale[len(pool) :] = scale[0]
     return Pool(feed, [*pool.kinds, *[KIND] * len(patterns)], pool.origin, pool.positions)

@@ -15,7 +15,7 @@ import torch
 
 from exporters.parity.inputs import Pool
 from exporters.parity.metrics import ALONE, budget, figures
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_torch.models.module import PtychoModel
 
 _TIMES = (1e-3, 1e3)  # the factor of each group, over the pool's first
@@ -39,11 +39,11 @@ class Entry:
         """Return what is tried on a model; other inputs than patterns and their factor are those of the pool's first groups."""
         random = np.random.default_rng(9)
         feed = pool.slice(0, len(_TIMES))
-        shape = feed[c.DIFFRACTION].shape
+        shape = feed[contract.DIFFRACTION].shape
         sizes = 10.0 ** random.uniform(-_LARGEST, _LARGEST, shape) * (random.random(shape) >= _EMPTY)
-        factors = feed[c.INPUT_SCALE][:1] * np.array(_TIMES).reshape(-1, 1, 1, 1)
-        feed |= {c.DIFFRACTION: sizes.astype(np.float32), c.INPUT_SCALE: factors.astype(np.float32)}
-        tensors = [torch.from_numpy(feed[name]) for name in (c.DIFFRACTION, c.INPUT_SCALE)]
+        factors = feed[contract.INPUT_SCALE][:1] * np.array(_TIMES).reshape(-1, 1, 1, 1)
+        feed |= {contract.DIFFRACTION: sizes.astype(np.float32), contract.INPUT_SCALE: factors.astype(np.float32)}
+        tensors = [torch.from_numpy(feed[name]) for name in (contract.DIFFRACTION, contract.INPUT_SCALE)]
         with torch.no_grad():
             wanted = copy.deepcopy(model).double().network_input(*(tensor.double() for tensor in tensors))
             eager = model.network_input(*tensors)

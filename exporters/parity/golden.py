@@ -12,7 +12,7 @@ from exporters.parity.inputs import Pool, Source, make_pool
 from exporters.parity.metrics import allowed_over_all, budget
 from exporters.parity.reference import eager_results
 from exporters.parity.rounding import rounded_results
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError
 from ptycho_runtime.export.npz import read_npz
 from ptycho_torch.bundle.write import npz_bytes
@@ -37,15 +37,15 @@ def make_golden_again(models: Mapping[str, PtychoModel], spec: ModelSpec, stored
 
     Raises `DamagedExportError` where the stored file cannot be read or lacks an input.
     """
-    arrays = read_npz(stored, c.GOLDEN_NPZ)
+    arrays = read_npz(stored, contract.GOLDEN_NPZ)
     feed: dict[str, np.ndarray] = {}
     for graph in models:
         for info in graph_io(spec, graph)[0]:
             name = f"{graph}.input.{info['name']}"
             if name not in arrays:
-                raise DamagedExportError(f"{c.GOLDEN_NPZ} lacks {name}; export the bundle again")
+                raise DamagedExportError(f"{contract.GOLDEN_NPZ} lacks {name}; export the bundle again")
             feed.setdefault(info["name"], arrays[name])
-    return _golden(models, spec, Pool(feed, ["stored"] * len(feed[c.DIFFRACTION])))
+    return _golden(models, spec, Pool(feed, ["stored"] * len(feed[contract.DIFFRACTION])))
 
 
 def _golden(models: Mapping[str, PtychoModel], spec: ModelSpec, chosen: Pool) -> bytes:

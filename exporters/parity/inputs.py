@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.scan.grouping import group_neighbours, group_offsets
 from ptycho_runtime.scan.options import ReadOptions
 from ptycho_runtime.scan.read import read_scan
@@ -30,14 +30,14 @@ REACH_PX = (
 WHOLE_PIXELS = 1 + EDGES.index("wide range")  # the group with whole positions: there rounding decides what is covered
 FARTHEST = 1 + EDGES.index("one photon")  # the group whose farthest position lies where positions end
 _LARGEST_COUNT = 65535.0  # of a 16-bit detector
-_PER_PROBE = (c.PROBE_REAL, c.PROBE_IMAG)
+_PER_PROBE = (contract.PROBE_REAL, contract.PROBE_IMAG)
 
 
 @dataclass(frozen=True)
 class Source:
     """What a pool is made of beside the model's sizes."""
 
-    scale_formula: c.InputScaleFormula = "half_n_over_rms"
+    scale_formula: contract.InputScaleFormula = "half_n_over_rms"
     scale_value: float | None = None  # frozen by the bundle
     scan: Scan | None = None
 
@@ -140,16 +140,16 @@ def make_pool(spec: ModelSpec, groups: int, source: Source | None = None, seed: 
         x[number] = _edge(name, x[number], random, counts)
         kinds[number] = name
     feed: dict[str, np.ndarray] = {
-        c.DIFFRACTION: x,
-        c.INPUT_SCALE: factor * _spread(random, groups, first=1.0),
-        c.POSITIONS: _positions(random, spec, groups, source),
-        c.PROBE_REAL: probe.real.astype(np.float32),
-        c.PROBE_IMAG: probe.imag.astype(np.float32),
-        c.OUTPUT_SCALE: factor * _spread(random, groups, first=0.7),
-        c.EXPERIMENT_ID: random.permutation(np.arange(groups) % spec.num_datasets).astype(np.int64),
+        contract.DIFFRACTION: x,
+        contract.INPUT_SCALE: factor * _spread(random, groups, first=1.0),
+        contract.POSITIONS: _positions(random, spec, groups, source),
+        contract.PROBE_REAL: probe.real.astype(np.float32),
+        contract.PROBE_IMAG: probe.imag.astype(np.float32),
+        contract.OUTPUT_SCALE: factor * _spread(random, groups, first=0.7),
+        contract.EXPERIMENT_ID: random.permutation(np.arange(groups) % spec.num_datasets).astype(np.int64),
     }
-    feed[c.INPUT_SCALE] = feed[c.INPUT_SCALE].astype(np.float32)
-    feed[c.OUTPUT_SCALE] = feed[c.OUTPUT_SCALE].astype(np.float32)
+    feed[contract.INPUT_SCALE] = feed[contract.INPUT_SCALE].astype(np.float32)
+    feed[contract.OUTPUT_SCALE] = feed[contract.OUTPUT_SCALE].astype(np.float32)
     where = source.scan.name if source.scan is not None else "simulated"
     return Pool(feed, kinds, where, where if source.has_positions and spec.C > 1 else "simulated")
 

@@ -28,7 +28,7 @@ from exporters.parity.rows import Divergence, ParityRow
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, TorchScriptRunner
 from exporters.parity.script_steps import script_steps
 from exporters.parity.sweep import sweep_rows
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.batching import Feed
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.engine.session import BaseSession, Session
@@ -223,7 +223,7 @@ class Recorded(BaseSession):
 
     def run(self, feed: Feed) -> Outputs:
         """Return the outputs of the first groups of the pool, as many as the feed has."""
-        batch = len(feed[c.DIFFRACTION])
+        batch = len(feed[contract.DIFFRACTION])
         return {name: value[np.arange(batch) % len(value)] for name, value in self.arrays.items()}
 
     def facts(self) -> dict[str, Any]:

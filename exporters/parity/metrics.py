@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.metrics import ON_GPU, difference, phase_weight
 
 FACTOR = 4.0  # a float32 runtime may err this many times as much as eager float32 does
@@ -48,8 +48,10 @@ class Signal:
         """Return the signal of an output, from the float64 reference of all outputs of its graph."""
         value = reference[name]
         size = np.abs(_by_group(value.astype(np.float64)))
-        if name in (c.OBJECT_REAL, c.OBJECT_IMAG) and {c.OBJECT_REAL, c.OBJECT_IMAG} <= set(reference):
-            size = _by_group(np.hypot(reference[c.OBJECT_REAL], reference[c.OBJECT_IMAG]))
+        if name in (contract.OBJECT_REAL, contract.OBJECT_IMAG) and {contract.OBJECT_REAL, contract.OBJECT_IMAG} <= set(
+            reference
+        ):
+            size = _by_group(np.hypot(reference[contract.OBJECT_REAL], reference[contract.OBJECT_IMAG]))
         weight = phase_weight(name, reference)
         if weight is not None:
             size = np.maximum(size, 1.0) * np.broadcast_to(_by_group(np.broadcast_to(weight, value.shape)), size.shape)
@@ -96,7 +98,7 @@ def _own_errors(name: str, eager32: Arrays, reference: Arrays, signal: Signal) -
     Rounding turns and stretches the object as a whole, and the object's phase, not the arithmetic, decides how much of that falls on
     the real and how much on the imaginary part: either counts as the larger of the two.
     """
-    parts = (c.OBJECT_REAL, c.OBJECT_IMAG)
+    parts = (contract.OBJECT_REAL, contract.OBJECT_IMAG)
     names = parts if name in parts and set(parts) <= set(reference) else (name,)
     errors = [group_errors(part, eager32[part], reference, signal) for part in names]
     return Errors(np.max([e.max_abs for e in errors], 0), np.max([e.rel_l2 for e in errors], 0))
@@ -153,7 +155,7 @@ def sound_groups(eager32: Arrays, reference: Arrays) -> np.ndarray:
 
 def floor_ulps(name: str, size_px: int) -> float:
     """Return how many units in the last place of its signal an output may always err."""
-    if name == c.PREDICTED:
+    if name == contract.PREDICTED:
         return DETECTOR_ULPS * float(np.sqrt(size_px / DETECTOR_PX))
     return ALONE_ULPS if name == ALONE else FLOOR_ULPS
 

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from exporters.parity.metrics import budget, figures
 from exporters.parity.rows import LayerError
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_torch.models.module import PtychoModel
 
 PHYSICS = "physics"
@@ -107,8 +107,8 @@ def step_errors(
     for step in STEPS:
         if step not in steps:
             continue
-        parts = {c.OBJECT_REAL: steps[step].real, c.OBJECT_IMAG: steps[step].imag}
-        parts32 = {c.OBJECT_REAL: steps32[step].real, c.OBJECT_IMAG: steps32[step].imag}
+        parts = {contract.OBJECT_REAL: steps[step].real, contract.OBJECT_IMAG: steps[step].imag}
+        parts32 = {contract.OBJECT_REAL: steps32[step].real, contract.OBJECT_IMAG: steps32[step].imag}
         found = []
         for part, wanted in parts.items():
             like = [name for name in held if results[name].size == wanted.size and len(results[name]) == len(wanted)]

@@ -15,7 +15,7 @@ from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs, TorchScriptRunner
 from exporters.stored.open import StoredExports
 from exporters.stored.torchscript import torchscript_to_run
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.session import Session
 from ptycho_runtime.export.onnx_file import CheckedModel
 from ptycho_torch.bundle import BundleRecord, read_bundle
@@ -53,7 +53,7 @@ def replay_file(
     if path.stat().st_size > MAX_BYTES:
         raise BundleError(f"{path}: has more than {MAX_BYTES} bytes, which no replay file has")
     case, name, model = read_replay(path.read_bytes(), str(path))
-    if case.runtime not in ("onnx", "torchscript") or case.graph not in c.ALL_GRAPHS:
+    if case.runtime not in ("onnx", "torchscript") or case.graph not in contract.ALL_GRAPHS:
         raise BundleError(f"{path}: is of {case.runtime!r} and {case.graph!r}, which no export has")
     problems: list[str] = []
     notice = ""
@@ -63,7 +63,7 @@ def replay_file(
         model = stored.onnx(case.graph) if case.runtime == "onnx" else stored.torchscript(case.graph)
         problems = stored.problems
         if case.runtime == "torchscript" and make_torchscript is not None:
-            where = f"{record.path.name}: {c.torchscript_member(case.graph)}"
+            where = f"{record.path.name}: {contract.torchscript_member(case.graph)}"
             model, notice = torchscript_to_run(
                 model,
                 make_torchscript(record, case.graph),
@@ -121,7 +121,7 @@ def _runner(case: Case, model: bytes) -> Session:
     if case.runtime == "onnx":
         return OnnxRunner(model, case.device, tf32=tf32)
 
-    def named(names: Any) -> list[c.TensorInfo]:
+    def named(names: Any) -> list[contract.TensorInfo]:
         return [{"name": name, "shape": [], "dtype": "float32"} for name in names]
 
     return TorchScriptRunner(model, named(case.feed), named(case.reference), case.device, tf32=tf32)

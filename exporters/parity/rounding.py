@@ -15,7 +15,7 @@ import torch
 from exporters.parity.inputs import Pool
 from exporters.parity.metrics import DRAWS, Signal, group_errors
 from exporters.parity.reference import Outputs, eager_results
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.metrics import difference, phase_weight
 from ptycho_torch.models.module import PtychoModel
 
@@ -47,10 +47,10 @@ def rounded_results(
 def nudged(pool: Pool, number: int) -> Pool:
     """Return a pool with every pixel that is not zero moved by one unit in its last place, up or down, another way for each number."""
     random = np.random.default_rng([number, len(pool)])
-    patterns = pool.feed[c.DIFFRACTION]
+    patterns = pool.feed[contract.DIFFRACTION]
     ends = np.where(random.random(patterns.shape) < 0.5, np.float32(0.0), np.float32(np.inf))
     moved = np.where(patterns == 0.0, patterns, np.nextafter(patterns, ends))
-    return Pool({**pool.feed, c.DIFFRACTION: moved.astype(np.float32)}, pool.kinds, pool.origin, pool.positions)
+    return Pool({**pool.feed, contract.DIFFRACTION: moved.astype(np.float32)}, pool.kinds, pool.origin, pool.positions)
 
 
 def farthest(name: str, draws: list[np.ndarray], reference: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -17,7 +17,7 @@ from exporters.graph.eager import eager_outputs
 from exporters.graph.graphs import graph_io
 from exporters.parity.double import DoubleConvolutions
 from exporters.parity.reference import one_thread
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.batching import Feed, InputInfo
 from ptycho_runtime.engine.devices import ORT_ERRORS
 from ptycho_runtime.engine.onnx_session import OnnxSession
@@ -109,8 +109,8 @@ class TorchScriptRunner(_TorchRunner):
     def __init__(
         self,
         data: bytes,
-        inputs: list[c.TensorInfo],
-        outputs: list[c.TensorInfo],
+        inputs: list[contract.TensorInfo],
+        outputs: list[contract.TensorInfo],
         device: str = "cpu",
         *,
         tf32: bool = False,

@@ -14,10 +14,14 @@ from exporters.parity.physics_steps import as_layer, recorded_steps, step_errors
 from exporters.parity.reference import one_thread
 from exporters.parity.rows import LayerError
 from exporters.parity.runners import FAILURES, EagerRunner, Outputs
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_torch.models.module import PtychoModel
 
-_OF_PHYSICS = (c.POSITIONS, c.PROBE_REAL, c.PROBE_IMAG)  # nothing before the physics is computed from them
+_OF_PHYSICS = (
+    contract.POSITIONS,
+    contract.PROBE_REAL,
+    contract.PROBE_IMAG,
+)  # nothing before the physics is computed from them
 _SOURCES = tuple(f"aten::{name}" for name in ("matmul", "mul", "add", "sub", "div", "neg"))
 
 
@@ -31,7 +35,7 @@ def script_steps(model: PtychoModel, graph: str, data: bytes, pool: Pool, groups
         pool: inputs of the graph.
         groups: how many of its groups are run.
     """
-    if isinstance(data, StoredTorchScript) or model.model.forward_model is None or c.POSITIONS not in pool.feed:
+    if isinstance(data, StoredTorchScript) or model.model.forward_model is None or contract.POSITIONS not in pool.feed:
         return []
     feed = pool.slice(0, groups)
     try:

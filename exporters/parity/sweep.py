@@ -23,7 +23,7 @@ from exporters.parity.metrics import MOST, budget, figures
 from exporters.parity.reference import Outputs, one_thread
 from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, OnnxRunner
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_torch.models.module import PtychoModel
 
 RUNTIME = "onnx behind its network"
@@ -93,10 +93,10 @@ def widened(feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     random = np.random.default_rng(6)
     found = dict(feed)
-    for name in (c.PROBE_REAL, c.PROBE_IMAG):
+    for name in (contract.PROBE_REAL, contract.PROBE_IMAG):
         if name in feed:
             found[name] = _white(random, feed[name])
-    for name, times in ((c.OUTPUT_SCALE, _FACTORS), (c.POSITIONS, _DISTANCES)):
+    for name, times in ((contract.OUTPUT_SCALE, _FACTORS), (contract.POSITIONS, _DISTANCES)):
         if name in feed:
             found[name] = feed[name] * np.array(times, np.float32).reshape(-1, 1, 1, 1)
     return found

@@ -26,7 +26,7 @@ from exporters.reduced.patterns import Patterns, scan_patterns
 from exporters.reduced.pools import as_pools
 from exporters.reduced.quantize import run
 from exporters.stored.exports_json import stored_file
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.devices import why_not
 from ptycho_runtime.engine.hardware import processor, usable_threads
 from ptycho_runtime.engine.opening import open_session
@@ -183,12 +183,12 @@ def choose_variants(
     if precision in ("auto", "int8"):
         plans = _plans(whole, calibration, budget, rest, say)
     choice = Choice(budget)
-    for graph in (WHOLE, c.CENTRE):
+    for graph in (WHOLE, contract.CENTRE):
         if graph not in artifacts:
             continue
         shown = plans if graph == WHOLE else plans[:1]
         ways = _ways(graph, artifacts[graph]["onnx"], precision, rest, shown, calibration)
-        middle = c.centre(model.spec.N) if graph == c.CENTRE else slice(None)
+        middle = contract.centre(model.spec.N) if graph == contract.CENTRE else slice(None)
         wanted = {name: value[..., middle, middle] for name, value in reference.items()}
         say(f"{graph}: {len(ways)} ways side by side")
         tried = _try(ways, artifacts[graph]["onnx"], held_back, wanted, budget)
@@ -204,8 +204,8 @@ def choose_variants(
         raise BudgetNotKeptError(f"{precision} does not keep the budget of {budget}, or gains nothing: {found}")
     if choice.variants:
         data = npz_bytes({**held_back.feed, **{name: value.astype(np.float32) for name, value in reference.items()}})
-        choice.files[c.VARIANT_NPZ] = data
-        choice.patterns = stored_file(c.VARIANT_NPZ, data)
+        choice.files[contract.VARIANT_NPZ] = data
+        choice.patterns = stored_file(contract.VARIANT_NPZ, data)
     return choice
 
 
@@ -291,13 +291,13 @@ def race(sessions: Sequence[Session], feed: Mapping[str, np.ndarray], rounds: in
 
 def _store(choice: Choice, best: Tried, calibration: Patterns, held_back: Patterns) -> None:
     way = best.way
-    path = c.int8_member(way.graph) if way.int8_layers else c.onnx_member(way.graph)
-    path = c.float16_member(way.graph) if way.precision == "float16" else path
-    if path != c.onnx_member(way.graph):
+    path = contract.int8_member(way.graph) if way.int8_layers else contract.onnx_member(way.graph)
+    path = contract.float16_member(way.graph) if way.precision == "float16" else path
+    if path != contract.onnx_member(way.graph):
         choice.files[path] = way.model
     choice.variants.append(
         StoredVariant(
-            graph=cast(c.GraphName, way.graph),
+            graph=cast(contract.GraphName, way.graph),
             engine=way.engine,
             precision=way.precision,
             int8_layers=way.int8_layers,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.export.record import InputScale
 from ptycho_runtime.scan.grouping import group_neighbours
 from ptycho_runtime.scan.scale import scale_of_energy
@@ -29,13 +29,13 @@ class Patterns:
 
     def __len__(self) -> int:
         """Return the number of groups."""
-        return len(self.feed[c.DIFFRACTION])
+        return len(self.feed[contract.DIFFRACTION])
 
     @property
     def sha256(self) -> str:
         """Return the digest of the numbers, C order, diffraction then scale."""
         digest = hashlib.sha256()
-        for name in (c.DIFFRACTION, c.INPUT_SCALE):
+        for name in (contract.DIFFRACTION, contract.INPUT_SCALE):
             digest.update(np.ascontiguousarray(self.feed[name]).tobytes())
         return digest.hexdigest()
 
@@ -73,7 +73,10 @@ def scan_patterns(scan: Scan, spec: ModelSpec, scale: InputScale) -> tuple[Patte
         patterns = scan.patterns(members.reshape(-1), spec.N, spec.measurement_domain)
         diffraction = np.ascontiguousarray(patterns.reshape(*members.shape, spec.N, spec.N), np.float32)
         return Patterns(
-            {c.DIFFRACTION: diffraction, c.INPUT_SCALE: np.full((len(members), 1, 1, 1), value, np.float32)}
+            {
+                contract.DIFFRACTION: diffraction,
+                contract.INPUT_SCALE: np.full((len(members), 1, 1, 1), value, np.float32),
+            }
         )
 
     return take(order[:calibration]), take(order[calibration : calibration + held_back])

@@ -16,7 +16,7 @@ from exporters.parity.runners import EagerRunner
 from exporters.reduced.choose import Choice, Way, float16_device
 from exporters.reduced.patterns import Patterns
 from exporters.stored.open import StoredExports
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.variants import precision_errors
 from ptycho_runtime.errors import DeviceUnavailableError
 from ptycho_runtime.export.npz import read_npz
@@ -27,7 +27,7 @@ from ptycho_torch.models.module import PtychoModel
 FIGURE = "object: phase (rad), amplitude (rel.)"  # in place of an output's max abs and relative L2
 INPUTS = "scan, held back"
 _REFERENCE_TOLERANCE = 1e-6  # relative L2 of a reference stored in float32
-_NAMES = (c.DIFFRACTION, c.INPUT_SCALE, c.OBJECT_REAL, c.OBJECT_IMAG)
+_NAMES = (contract.DIFFRACTION, contract.INPUT_SCALE, contract.OBJECT_REAL, contract.OBJECT_IMAG)
 
 
 def add_rows(report: ParityReport, choice: Choice) -> None:
@@ -97,21 +97,21 @@ def verify_variants(
     feed, stored = _patterns(exports.variant_patterns, report.problems)
     if not feed:
         return
-    with EagerRunner(model, c.DIFFRACTION_TO_OBJ, dtype=torch.float64) as eager:
-        reference = in_chunks(eager, Pool(feed, [INPUTS] * len(feed[c.DIFFRACTION])))
+    with EagerRunner(model, contract.DIFFRACTION_TO_OBJ, dtype=torch.float64) as eager:
+        reference = in_chunks(eager, Pool(feed, [INPUTS] * len(feed[contract.DIFFRACTION])))
     for name, value in reference.items():
         distance = float(np.linalg.norm(stored[name] - value)) / max(float(np.linalg.norm(value)), 1e-300)
         if not distance <= _REFERENCE_TOLERANCE:
             report.problems.append(
-                f"{c.VARIANT_NPZ}: {name} is {distance:.1e} away from what the weights give (relative L2)"
+                f"{contract.VARIANT_NPZ}: {name} is {distance:.1e} away from what the weights give (relative L2)"
             )
     for entry in exports.variants:
         if entry.held_back.sha256 != Patterns(feed).sha256:
             report.problems.append(
-                f"{c.VARIANT_NPZ} holds other patterns than the variant of {entry.graph} was judged by"
+                f"{contract.VARIANT_NPZ} holds other patterns than the variant of {entry.graph} was judged by"
             )
         judged = entry if budget is None else replace(entry, budget=budget)
-        middle = c.centre(model.spec.N) if entry.graph == c.CENTRE else slice(None)
+        middle = contract.centre(model.spec.N) if entry.graph == contract.CENTRE else slice(None)
         wanted = {name: value[..., middle, middle] for name, value in reference.items()}
         try:
             session = Way(entry.graph, entry.precision, exports.variant(entry)).open()
@@ -124,9 +124,9 @@ def verify_variants(
 
 def _patterns(data: bytes, problems: list[str]) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     try:
-        stored = read_npz(data, c.VARIANT_NPZ)
+        stored = read_npz(data, contract.VARIANT_NPZ)
         arrays = {name: stored[name] for name in _NAMES}
     except (ValueError, KeyError) as error:
-        problems.append(f"{c.VARIANT_NPZ} cannot be read ({error})")
+        problems.append(f"{contract.VARIANT_NPZ} cannot be read ({error})")
         return {}, {}
     return {name: arrays[name] for name in _NAMES[:2]}, arrays

@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.errors import NotExportedError, OutputError
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.export.onnx_file import CheckedModel
 from ptycho_runtime.export.record import ExportRecord
 from ptycho_runtime.files import write_file
 
-GRAPHS = (c.DIFFRACTION_TO_OBJ, c.CENTRE)
+GRAPHS = (contract.DIFFRACTION_TO_OBJ, contract.CENTRE)
 CONFIG = "config.pbtxt"
 NOT_RUN = "not run under Triton"
 _TYPES = {"float32": "TYPE_FP32", "int64": "TYPE_INT64"}
@@ -60,7 +60,9 @@ def write_repository(export: Export, folder: Path) -> tuple[ServedModel, ...]:
         (ServedModel(folder=PosixPath('models/diffraction_to_obj'), version=1, new=True), ...)
     """
     if export.record is None:
-        raise NotExportedError(f"{export.path.name}: has no {c.EXPORTS_JSON}; give the bundle and not one of its files")
+        raise NotExportedError(
+            f"{export.path.name}: has no {contract.EXPORTS_JSON}; give the bundle and not one of its files"
+        )
     refuse_foreign(folder)
     present = [graph for graph in GRAPHS if graph in export.graphs]
     return tuple(
@@ -74,7 +76,7 @@ def _write_model(record: ExportRecord, model: CheckedModel, folder: Path) -> Ser
     same = [number for number, path in versions.items() if hashlib.sha256(path.read_bytes()).hexdigest() == digest]
     version = max(same) if same else max(versions, default=0) + 1
     if not same:
-        write_file(folder / str(version) / c.ONNX_FILE, model)
+        write_file(folder / str(version) / contract.ONNX_FILE, model)
     # After the file that it speaks of: a server that looks in between still serves the version before.
     write_file(folder / CONFIG, config(record, model, folder.name, version).encode())
     return ServedModel(folder, version, not same)
@@ -82,7 +84,9 @@ def _write_model(record: ExportRecord, model: CheckedModel, folder: Path) -> Ser
 
 def _versions(folder: Path) -> dict[int, Path]:
     """Return the model files of a folder by version."""
-    return {int(path.parent.name): path for path in folder.glob(f"*/{c.ONNX_FILE}") if path.parent.name.isdecimal()}
+    return {
+        int(path.parent.name): path for path in folder.glob(f"*/{contract.ONNX_FILE}") if path.parent.name.isdecimal()
+    }
 
 
 def refuse_foreign(repository: Path) -> None:
@@ -118,16 +122,16 @@ def config(record: ExportRecord, model: CheckedModel, graph: str, version: int) 
     """
     told = model.told
     parameters = {
-        **{f"{c.META_PREFIX}{key}": value for key, value in record.metadata(graph).items()},
-        f"{c.META_PREFIX}onnx_sha256": hashlib.sha256(model).hexdigest(),
-        f"{c.META_PREFIX}members_sha256": record.bundle.members_sha256,
-        f"{c.META_PREFIX}triton": NOT_RUN,
+        **{f"{contract.META_PREFIX}{key}": value for key, value in record.metadata(graph).items()},
+        f"{contract.META_PREFIX}onnx_sha256": hashlib.sha256(model).hexdigest(),
+        f"{contract.META_PREFIX}members_sha256": record.bundle.members_sha256,
+        f"{contract.META_PREFIX}triton": NOT_RUN,
     }
     parts = [
         *(_MARK, *_NOTES),
         f"name: {_quoted(graph)}",
         'backend: "onnxruntime"',
-        f"default_model_filename: {_quoted(c.ONNX_FILE)}",
+        f"default_model_filename: {_quoted(contract.ONNX_FILE)}",
         f"max_batch_size: {_largest_proven(record, graph)}",
         f"version_policy {{ specific {{ versions: [ {version} ] }} }}",
         *(_tensor("input", info) for info in told.inputs),
@@ -146,11 +150,11 @@ def _largest_proven(record: ExportRecord, graph: str) -> int:
     )
 
 
-def _tensor(what: str, info: c.TensorInfo) -> str:
+def _tensor(what: str, info: contract.TensorInfo) -> str:
     batch, *sizes = info["shape"]
-    if batch != c.BATCH_AXIS or not all(isinstance(size, int) for size in sizes):
+    if batch != contract.BATCH_AXIS or not all(isinstance(size, int) for size in sizes):
         raise NotExportedError(
-            f"{info['name']} has shape {info['shape']}; expected {c.BATCH_AXIS} first and fixed sizes behind it"
+            f"{info['name']} has shape {info['shape']}; expected {contract.BATCH_AXIS} first and fixed sizes behind it"
         )
     return f"{what} {{ name: {_quoted(info['name'])} data_type: {_TYPES[info['dtype']]} dims: {json.dumps(sizes)} }}"
 

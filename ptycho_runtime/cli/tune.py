@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.cli.options import examples, positive
 from ptycho_runtime.cli.terminal import say, show
 from ptycho_runtime.errors import NotExportedError, OutputError
@@ -43,8 +43,10 @@ def run(arguments: argparse.Namespace) -> int:
     from ptycho_runtime.export.bundle import open_export
 
     export = open_export(arguments.bundle)
-    if c.DIFFRACTION_TO_OBJ not in export.graphs:
-        raise NotExportedError(f"{export.path.name}: holds no {c.DIFFRACTION_TO_OBJ} graph, which tuning measures")
+    if contract.DIFFRACTION_TO_OBJ not in export.graphs:
+        raise NotExportedError(
+            f"{export.path.name}: holds no {contract.DIFFRACTION_TO_OBJ} graph, which tuning measures"
+        )
     answers: dict[str, Any] = {}
     for graph in export.graphs:
         measured = tune(export, graph, arguments.device, rounds=arguments.rounds, progress=say)

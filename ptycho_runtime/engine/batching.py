@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.errors import ReconstructionError
 
 Feed = Mapping[str, np.ndarray]
@@ -29,7 +29,10 @@ def warmup_feed(inputs: Mapping[str, InputInfo], batch: int, modes: int = 1) -> 
     """Return numbers of the right shapes for a graph's inputs."""
     feed = {}
     for name, info in inputs.items():
-        sizes = [{c.BATCH_AXIS: batch, c.MODES_AXIS: modes}.get(d, 1) if isinstance(d, str) else d for d in info.shape]
+        sizes = [
+            {contract.BATCH_AXIS: batch, contract.MODES_AXIS: modes}.get(d, 1) if isinstance(d, str) else d
+            for d in info.shape
+        ]
         feed[name] = np.zeros(sizes, np.int64) if "int64" in info.type else np.full(sizes, 0.5, np.float32)
     return feed
 
@@ -84,7 +87,7 @@ def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 
 def _per_group(inputs: Mapping[str, InputInfo]) -> list[str]:
-    return [name for name, info in inputs.items() if info.shape[:1] == [c.BATCH_AXIS]]
+    return [name for name, info in inputs.items() if info.shape[:1] == [contract.BATCH_AXIS]]
 
 
 def _padded(values: np.ndarray, size: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.batching import checked, cut, joined
 from ptycho_runtime.engine.session import Session
 from ptycho_runtime.errors import CheckFailedError, DamagedExportError
@@ -64,7 +64,7 @@ def judged(session: Session, graph: str, golden: Mapping[str, np.ndarray], label
         wanted = {name: golden[f"{graph}.reference.{name}"] for name in session.outputs}
         allowed = {name: golden[f"{graph}.allowed.{name}"] for name in session.outputs}
     except KeyError as error:
-        raise DamagedExportError(f"{label}: {c.GOLDEN_NPZ} lacks {error}; export the bundle again") from error
+        raise DamagedExportError(f"{label}: {contract.GOLDEN_NPZ} lacks {error}; export the bundle again") from error
     feed, count = checked(session.inputs, feed)
     groups = session.options.groups
     # Engines choose their kernels by the size of a run, so what is judged is a run as large as those to come.

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.batching import Feed, InputInfo, checked, cut, joined
 from ptycho_runtime.engine.hardware import capped_threads
 from ptycho_runtime.engine.options import DEFAULTS, RunOptions
@@ -116,7 +116,10 @@ class OpenVinoSession(BaseSession):
         if size not in self._compiled:
             graph = self.core.read_model(self._model)
             shapes = {
-                name: [size if axis == c.BATCH_AXIS else -1 if isinstance(axis, str) else axis for axis in info.shape]
+                name: [
+                    size if axis == contract.BATCH_AXIS else -1 if isinstance(axis, str) else axis
+                    for axis in info.shape
+                ]
                 for name, info in self.inputs.items()
             }
             graph.reshape(shapes)

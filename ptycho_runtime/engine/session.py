@@ -8,7 +8,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.closing import Closing
 from ptycho_runtime.engine.batching import Feed, InputInfo, warmup_feed
 from ptycho_runtime.engine.options import DEFAULTS, RunOptions
@@ -63,7 +63,7 @@ class Session(Protocol):
 class TensorInput:
     """An input of a graph, described as onnxruntime does."""
 
-    def __init__(self, info: c.TensorInfo) -> None:
+    def __init__(self, info: contract.TensorInfo) -> None:
         """Take what `exports.json` or an ONNX file says of it."""
         kind = {"float32": "float"}.get(info["dtype"], info["dtype"])
         self.name, self.shape, self.type = info["name"], list(info["shape"]), f"tensor({kind})"

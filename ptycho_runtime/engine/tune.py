@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.batching import warmup_feed
 from ptycho_runtime.engine.chosen import open_graph
 from ptycho_runtime.engine.hardware import usable_threads
@@ -136,7 +136,7 @@ def _timed(session: Session, batch: int) -> Run:
     """Return a function that runs one round and gives its groups a second; warms up and sizes the round first."""
     feed = warmup_feed(session.inputs, batch)
     rng = np.random.default_rng(1)
-    feed[c.DIFFRACTION] = rng.poisson(3.0, feed[c.DIFFRACTION].shape).astype(np.float32) ** 0.5
+    feed[contract.DIFFRACTION] = rng.poisson(3.0, feed[contract.DIFFRACTION].shape).astype(np.float32) ** 0.5
     session.run(feed)
     start = time.perf_counter()
     session.run(feed)

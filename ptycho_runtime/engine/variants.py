@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.opening import open_session
 from ptycho_runtime.engine.options import DEFAULTS, RunOptions
 from ptycho_runtime.engine.session import Session
@@ -97,6 +97,6 @@ def refuse_beyond(
 def stored_patterns(export: Export, graph: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Return (inputs, outputs in float64 rounded to float32) of the held-back patterns that the variants were judged by."""
     arrays = export.variant_patterns()
-    middle = c.centre(export.N) if graph == c.CENTRE else slice(None)
-    feed = {name: arrays[name] for name in (c.DIFFRACTION, c.INPUT_SCALE)}
-    return feed, {name: arrays[name][..., middle, middle] for name in (c.OBJECT_REAL, c.OBJECT_IMAG)}
+    middle = contract.centre(export.N) if graph == contract.CENTRE else slice(None)
+    feed = {name: arrays[name] for name in (contract.DIFFRACTION, contract.INPUT_SCALE)}
+    return feed, {name: arrays[name][..., middle, middle] for name in (contract.OBJECT_REAL, contract.OBJECT_IMAG)}

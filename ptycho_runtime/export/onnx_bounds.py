@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.export.onnx_nodes import Constant, Given, Node, Shape, ShapeError
 from ptycho_runtime.export.onnx_shapes import result_shapes, work
 from ptycho_runtime.files import printable
@@ -30,7 +30,7 @@ class TooLargeError(ValueError):
 class _Graph:
     """What is run."""
 
-    inputs: Sequence[c.TensorInfo]
+    inputs: Sequence[contract.TensorInfo]
     outputs: Sequence[str]
     nodes: Sequence[Node]
     constants: Mapping[str, Constant]
@@ -47,7 +47,10 @@ class _Run:
 
 
 def refuse_excess(
-    inputs: Sequence[c.TensorInfo], outputs: Sequence[str], nodes: Sequence[Node], constants: Mapping[str, Constant]
+    inputs: Sequence[contract.TensorInfo],
+    outputs: Sequence[str],
+    nodes: Sequence[Node],
+    constants: Mapping[str, Constant],
 ) -> None:
     """Refuse a graph that is too large for any host, or whose results grow faster than its batch.
 
@@ -77,7 +80,7 @@ def refuse_excess(
         )
     if smallest.work > min(max(WORK_AN_INPUT * given, WORK_ANYWAY), WORK_AT_MOST):
         raise TooLargeError(f"takes {smallest.work:.0e} multiplications for one group of {given} numbers")
-    with_modes = any(c.MODES_AXIS in info["shape"] for info in inputs)
+    with_modes = any(contract.MODES_AXIS in info["shape"] for info in inputs)
     for groups, modes in _LARGER if with_modes else _LARGER[:-1]:
         larger = _run(graph, groups, modes)
         for node, before, after in zip(nodes, smallest.elements, larger.elements, strict=True):
@@ -107,7 +110,7 @@ def _run(graph: _Graph, groups: int, modes: int) -> _Run:
 def _side(side: int | str, groups: int, modes: int) -> int:
     if isinstance(side, int) and side > 0:
         return side
-    return modes if side == c.MODES_AXIS else groups
+    return modes if side == contract.MODES_AXIS else groups
 
 
 def _most_live(graph: _Graph, run: _Run) -> tuple[int, str]:

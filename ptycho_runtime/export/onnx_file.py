@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NoReturn, Self
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError, UnsafeGraphError
 from ptycho_runtime.export.onnx_bounds import TooLargeError, refuse_excess
 from ptycho_runtime.export.onnx_nodes import Constant, Node, Value
@@ -63,8 +63,8 @@ class GraphFile:
 
     opsets: dict[str, int] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
-    inputs: list[c.TensorInfo] = field(default_factory=list)
-    outputs: list[c.TensorInfo] = field(default_factory=list)
+    inputs: list[contract.TensorInfo] = field(default_factory=list)
+    outputs: list[contract.TensorInfo] = field(default_factory=list)
 
 
 class CheckedModel(bytes):
@@ -311,7 +311,7 @@ class _Walk:
             raise DamagedExportError(f"{self.label}: a tensor of size {dims[:8]} has {len(values)} numbers")
         return name, Constant(tuple(dims), values)
 
-    def _value_info(self, view: memoryview) -> c.TensorInfo:
+    def _value_info(self, view: memoryview) -> contract.TensorInfo:
         name, dtype = "", "other"
         shape: list[int | str] = []
         for key, value in self._fields(view):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.closing import Closing
 from ptycho_runtime.engine.hardware import usable_threads
 from ptycho_runtime.engine.session import Session
@@ -152,12 +152,12 @@ class Core(Closing):
         self.groups = 0
         """That were taken."""
         whole = graphs.autoencoder
-        self._whole = whole if probe is not None and whole is not None and c.PREDICTED in whole.outputs else None
+        self._whole = whole if probe is not None and whole is not None and contract.PREDICTED in whole.outputs else None
         self._probe_parts = probe_parts(self._whole, probe) if self._whole is not None and probe is not None else {}
         self.scales, self.note = scales_left_open(export, probe) if setup.object_scales else (None, "")
         # Of an object in amplitude and phase only the part that is stitched is worth its sines.
         needed = self.scales is None and holds_crop(N // 2, N, setup.crop_px)
-        self._middle = c.centre(N) if needed else slice(None)
+        self._middle = contract.centre(N) if needed else slice(None)
         self._laid_out = len(known)
         self._numbers: dict[int, int] = {}  # by id, beyond those that were laid out
 
@@ -191,13 +191,13 @@ class Core(Closing):
         size = max(self.graphs.batch, count)
         padded = _repeated(patterns, size)
         scales = np.full((size, 1, 1, 1), self.setup.factor, np.float32)
-        feed = {c.DIFFRACTION: padded, c.INPUT_SCALE: scales}
+        feed = {contract.DIFFRACTION: padded, contract.INPUT_SCALE: scales}
         if self._whole is not None:
             feed |= self._probe_parts
             offsets = offsets_within(positions_px) * np.float32(self.export.positions_sign)
-            feed[c.POSITIONS] = _repeated(offsets, size)
-            feed[c.OUTPUT_SCALE] = scales
-            feed[c.EXPERIMENT_ID] = np.zeros(size, np.int64)
+            feed[contract.POSITIONS] = _repeated(offsets, size)
+            feed[contract.OUTPUT_SCALE] = scales
+            feed[contract.EXPERIMENT_ID] = np.zeros(size, np.int64)
         outputs = {name: values[:count] for name, values in self.clock.run(self.session, feed).items()}
         finite = np.ones(count, bool)
         for values in outputs.values():
@@ -232,8 +232,8 @@ class Core(Closing):
         evidence.keep_patterns(first, patterns)
         if self.scales is not None:
             self.scales.add(real[:, 0].astype(np.float64), imag[:, 0].astype(np.float64), patterns)
-        if c.PREDICTED in batch.outputs:
-            evidence.residual[first] = residuals(patterns, batch.outputs[c.PREDICTED][:, 0], self.export)
+        if contract.PREDICTED in batch.outputs:
+            evidence.residual[first] = residuals(patterns, batch.outputs[contract.PREDICTED][:, 0], self.export)
         self.groups += len(members)
 
     def finish(self, *, partial: bool = False, frc: bool = False) -> Assembled:
@@ -301,10 +301,10 @@ def object_parts(outputs: Mapping[str, np.ndarray], middle: slice = slice(None))
         outputs: of the graph.
         middle: rows and columns of a whole patch that are enough where the object comes as amplitude and phase.
     """
-    if c.OBJECT_REAL in outputs:
-        real, imag = outputs[c.OBJECT_REAL], outputs[c.OBJECT_IMAG]
+    if contract.OBJECT_REAL in outputs:
+        real, imag = outputs[contract.OBJECT_REAL], outputs[contract.OBJECT_IMAG]
     else:
-        amplitude, phase = (outputs[name][..., middle, middle] for name in (c.AMPLITUDE, c.PHASE))
+        amplitude, phase = (outputs[name][..., middle, middle] for name in (contract.AMPLITUDE, contract.PHASE))
         real, imag = amplitude * np.cos(phase), amplitude * np.sin(phase)
     return np.broadcast_to(real, imag.shape), imag
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.session import Session
 from ptycho_runtime.engine.variants import OpenedVariant, refuse_beyond
 from ptycho_runtime.errors import ReconstructionError, VariantRefusedError
@@ -106,7 +106,7 @@ def grouped_and_scaled(
     Raises:
         ScanError: the scan is too short for a group.
     """
-    one_by_one = patches.inputs[c.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
+    one_by_one = patches.inputs[contract.DIFFRACTION].shape[1] == 1  # gridsize 1, or a model without reassembly
     scan, groups = grouped(scan, 1 if one_by_one else export.C, within_px=export.N)
     factor = (
         options.scale
@@ -158,8 +158,8 @@ def _sample(scan: Scan, groups: np.ndarray, export: Export, factor: float) -> di
     members = groups[np.unique(np.linspace(0, len(groups) - 1, _PROOF_GROUPS).round().astype(int))]
     patterns = scan.patterns(members.reshape(-1), export.N, export.domain)
     return {
-        c.DIFFRACTION: patterns.reshape(*members.shape, export.N, export.N),
-        c.INPUT_SCALE: np.full((len(members), 1, 1, 1), factor, np.float32),
+        contract.DIFFRACTION: patterns.reshape(*members.shape, export.N, export.N),
+        contract.INPUT_SCALE: np.full((len(members), 1, 1, 1), factor, np.float32),
     }
 
 
@@ -171,7 +171,7 @@ def _proven(float32: Session, variant: OpenedVariant, feed: dict[str, np.ndarray
         return float32, f"float32 in place of reduced precision: {error}"
     return (
         variant.session,
-        f"{variant.variant.label}; on {len(feed[c.DIFFRACTION])} groups of this scan it errs {found}",
+        f"{variant.variant.label}; on {len(feed[contract.DIFFRACTION])} groups of this scan it errs {found}",
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 
 
 def pattern_energy(patterns: np.ndarray) -> np.ndarray:
@@ -17,7 +17,7 @@ def pattern_energy(patterns: np.ndarray) -> np.ndarray:
     return energy
 
 
-def scale_of_energy(formula: c.InputScaleFormula, energy: np.ndarray, N: int) -> float:
+def scale_of_energy(formula: contract.InputScaleFormula, energy: np.ndarray, N: int) -> float:
     """Return the factor that patterns are multiplied by.
 
     Args:
@@ -34,7 +34,7 @@ def scale_of_energy(formula: c.InputScaleFormula, energy: np.ndarray, N: int) ->
     return float(np.sqrt(k / (total / len(energy))))
 
 
-def input_scale_factor(formula: c.InputScaleFormula, patterns: Iterable[np.ndarray], N: int) -> float:
+def input_scale_factor(formula: contract.InputScaleFormula, patterns: Iterable[np.ndarray], N: int) -> float:
     """Return the factor for patterns in chunks (n, N, N); see `scale_of_energy`."""
     return scale_of_energy(formula, np.concatenate([np.zeros(0), *map(pattern_energy, patterns)]), N)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from exporters.parity.evidence import BINS, Case, Evidence, SpeedPoint
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.drawing import import_matplotlib
 from ptycho_runtime.metrics import difference, object_field
 
@@ -67,8 +67,8 @@ def output_picture(case: Case) -> list[Picture]:
         f"{float(np.nan_to_num(error, nan=np.inf).max()):.1e}"
     )
     # A phase on the whole circle, like the phases beside it.
-    unit = ", rad" if name == c.PHASE else ""
-    colours, span = ("twilight", (-np.pi, np.pi)) if name == c.PHASE else ("gray", None)
+    unit = ", rad" if name == contract.PHASE else ""
+    colours, span = ("twilight", (-np.pi, np.pi)) if name == contract.PHASE else ("gray", None)
     panels = [
         Panel(f"reference{unit}", wanted[group, 0], colours, span),
         Panel(f"difference{unit}", np.where(np.isfinite(error), error, 0.0), "magma"),

@@ -8,7 +8,7 @@ import numpy as np
 
 from exporters.parity.independent.network import network
 from exporters.parity.independent.physics import Beam, predict, soft_disk
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_torch.spec import ModelSpec
 
 NETWORK_PREFIX = "model.autoencoder."
@@ -38,12 +38,12 @@ def independent_outputs(
     """
     weights = {name.removeprefix(NETWORK_PREFIX): v for name, v in state.items() if name.startswith(NETWORK_PREFIX)}
     delta = float(state["log_scale_delta"]) if spec.parity_scale_mode != "off" else 0.0
-    factor = np.asarray(feed[c.INPUT_SCALE], np.float64)
+    factor = np.asarray(feed[contract.INPUT_SCALE], np.float64)
     if spec.intensity_scale_trainable and spec.intensity_scale != 1.0:
         factor = np.full_like(factor, spec.intensity_scale)
     elif spec.parity_scale_mode in ("tied", "fixed", "input"):
         factor = factor * np.exp(-delta)
-    first, second = network(spec, weights, feed[c.DIFFRACTION].astype(np.float64) * factor)
+    first, second = network(spec, weights, feed[contract.DIFFRACTION].astype(np.float64) * factor)
     patches = first + 1j * second if spec.output_mode == "real_imag" else first * np.exp(1j * second)
     found = {}
     quarter = spec.N // 4
@@ -52,8 +52,8 @@ def independent_outputs(
         if graph == "autoencoder":
             found[graph] = _autoencoder(spec, state, feed, (first, second, patches), (delta, probe_mask))
             continue
-        seen = patches[..., middle, middle] if graph == c.CENTRE else patches
-        found[graph] = {c.OBJECT_REAL: seen.real, c.OBJECT_IMAG: seen.imag}
+        seen = patches[..., middle, middle] if graph == contract.CENTRE else patches
+        found[graph] = {contract.OBJECT_REAL: seen.real, contract.OBJECT_IMAG: seen.imag}
     return found
 
 
@@ -67,21 +67,21 @@ def _autoencoder(
     first, second, patches = network_says
     delta, probe_mask = constants
     if spec.generator == "unet":
-        outputs = {c.OBJECT_REAL: first, c.OBJECT_IMAG: second}
+        outputs = {contract.OBJECT_REAL: first, contract.OBJECT_IMAG: second}
     elif spec.generator == "cnn" and spec.output_mode == "amp_phase":
-        outputs = {c.AMPLITUDE: first, c.PHASE: second}
+        outputs = {contract.AMPLITUDE: first, contract.PHASE: second}
     else:
-        outputs = {c.AMPLITUDE: np.abs(patches), c.PHASE: np.angle(patches)}
+        outputs = {contract.AMPLITUDE: np.abs(patches), contract.PHASE: np.angle(patches)}
     if spec.supervised:
         return outputs
-    scale = np.asarray(feed[c.OUTPUT_SCALE], np.float64).ravel()
+    scale = np.asarray(feed[contract.OUTPUT_SCALE], np.float64).ravel()
     if spec.intensity_scale_trainable:
         scale = np.full_like(scale, spec.intensity_scale)
     elif spec.parity_scale_mode in ("tied", "fixed", "output"):
         scale = scale * np.exp(delta)
-    probe = feed[c.PROBE_REAL].astype(np.float64) + 1j * feed[c.PROBE_IMAG]
-    ids = feed.get(c.EXPERIMENT_ID, np.zeros(len(scale), np.int64))
+    probe = feed[contract.PROBE_REAL].astype(np.float64) + 1j * feed[contract.PROBE_IMAG]
+    ids = feed.get(contract.EXPERIMENT_ID, np.zeros(len(scale), np.int64))
     scalars = {name: state[key].astype(np.float64) for name, key in _SCALARS.items() if key in state}
     mask = soft_disk(spec) if spec.probe_mask == "disk" else probe_mask
-    predicted = predict(spec, patches, Beam(feed[c.POSITIONS], probe, scale, ids), scalars, mask)
-    return {c.PREDICTED: predicted, **outputs}
+    predicted = predict(spec, patches, Beam(feed[contract.POSITIONS], probe, scale, ids), scalars, mask)
+    return {contract.PREDICTED: predicted, **outputs}

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.session import Session
 from ptycho_runtime.export.bundle import Export
 
 
 def probe_parts(autoencoder: Session, probe: np.ndarray) -> dict[str, np.ndarray]:
     """Return the probe (modes, N, N) complex as the graph's inputs, with as many modes as it takes."""
-    modes = autoencoder.inputs[c.PROBE_REAL].shape[0]
+    modes = autoencoder.inputs[contract.PROBE_REAL].shape[0]
     used = probe[:modes] if isinstance(modes, int) else probe
     return {
-        c.PROBE_REAL: np.ascontiguousarray(used.real, np.float32),
-        c.PROBE_IMAG: np.ascontiguousarray(used.imag, np.float32),
+        contract.PROBE_REAL: np.ascontiguousarray(used.real, np.float32),
+        contract.PROBE_IMAG: np.ascontiguousarray(used.imag, np.float32),
     }
 
 
