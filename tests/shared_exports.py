@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,11 +50,27 @@ def _export(name: str, folder: Path) -> ExportResult:
     from exporters import export_bundle
     from ptycho_torch import params
 
-    source = tiny_bundle(folder.with_name(f"{name}-source")) if name == TINY else bundle_path(name)
-    with params.restored():  # whichever test asks first, before or after it applied parameters
+    source = source_of(name, folder.with_name(f"{name}-source"))
+    # Whichever test asks first, before or after it applied parameters. The report of `TINY` alone is looked at whole.
+    with params.restored(), nullcontext() if name == TINY else without_pictures():
         params.cfg.clear()
         params.cfg.update(params.defaults())
         return export_bundle(source, folder, batches=(1, 3))
+
+
+def source_of(name: str, folder: Path) -> Path:
+    """Return the path of a shared bundle; that of `TINY` is written into a folder."""
+    return tiny_bundle(folder) if name == TINY else bundle_path(name)
+
+
+@contextmanager
+def without_pictures() -> Iterator[None]:
+    """Leave the pictures out of reports: they take half the time of a small proof, and `test_report_forms.py` is about them."""
+    from exporters.stored import write
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(write, "pictures", lambda evidence: ())
+        yield
 
 
 def traced_before(result: ExportResult) -> Tracer:

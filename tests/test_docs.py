@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,10 +28,11 @@ _VARIABLE = re.compile(r"[A-Z][A-Z0-9]*(_[A-Z0-9]+)+|MPLCONFIGDIR")
 _LINK = re.compile(r"(?<!`)\[[^\]]*\]\(([^)\s]+)\)")
 
 
-def sources() -> Iterator[tuple[Path, ast.Module]]:
-    for house in HOUSES:
-        for path in sorted((ROOT / house).rglob("*.py")):
-            yield path, ast.parse(path.read_text(encoding="utf-8"))
+@functools.cache
+def sources() -> dict[str, ast.Module]:
+    """Return every file of the houses as a tree, by its text."""
+    texts = (path.read_text(encoding="utf-8") for house in HOUSES for path in sorted((ROOT / house).rglob("*.py")))
+    return {text: ast.parse(text) for text in texts}
 
 
 def section(title: str) -> str:
@@ -60,7 +61,7 @@ def test_commands_are_those_of_the_programs() -> None:
 
 def test_exit_codes_are_those_of_the_code() -> None:
     known = {0}
-    for _, tree in sources():
+    for tree in sources().values():
         for node in ast.walk(tree):
             names: list[str] = []
             if isinstance(node, ast.Assign):
@@ -80,8 +81,7 @@ def test_exit_codes_are_those_of_the_code() -> None:
 
 def test_environment_variables_are_those_of_the_code() -> None:
     asked: set[str] = set()
-    for _, tree in sources():
-        text = ast.unparse(tree)
+    for text, tree in sources().items():
         if "environ" in text or "TF32_OVERRIDE" in text:
             constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
             names = {value for value in constants if isinstance(value, str) and _VARIABLE.fullmatch(value)}

@@ -17,7 +17,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from cost import RECORD, Figures, Instructions, bundle_figures, changes, load_record, not_comparable, tools  # noqa: E402
 from instructions import COUNTED, NotCountableError, count  # noqa: E402
-from sample_bundles import NAMES, bundle_path, members  # noqa: E402
+from sample_bundles import NAMES, members  # noqa: E402
+from shared_exports import TINY, source_of  # noqa: E402
 
 from exporters import export_bundle  # noqa: E402
 from ptycho_runtime import contract as c  # noqa: E402
@@ -30,9 +31,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         bundles = {}
-        for name in NAMES:
+        for name in (TINY, *NAMES):
             print(f"exporting {name}")
-            bundles[name] = export_bundle(bundle_path(name), folder / name, batches=(1, 3)).bundle
+            source = source_of(name, folder / f"{name}-source")
+            bundles[name] = export_bundle(source, folder / name, batches=(1, 3)).bundle
             graphs |= bundle_figures(name, bundles[name])
         instructions = counted(bundles, folder, before["instructions"] if before else None)
     grown, shrunk = changes(before["graphs"] if before else {}, graphs)

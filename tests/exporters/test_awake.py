@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,10 @@ from exporters.parity.awake import KIND, MOST_GROUPS, wake  # noqa: E402
 from exporters.parity.inputs import make_pool  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
+
+if TYPE_CHECKING:
+    from exporters.parity.awake import Reach
+    from exporters.parity.inputs import Pool
 
 LAYER = "encoder.blocks.0.conv1"
 
@@ -27,13 +34,19 @@ def model_with(bias: float) -> PtychoModel:
     return model
 
 
-def test_a_unit_that_only_bright_patterns_wake_is_woken() -> None:
+@functools.cache
+def woken() -> tuple[PtychoModel, Pool, Pool, Reach]:
+    """Return a model whose unit needs bright patterns, a pool without such, and what `wake` makes of both."""
     model = model_with(-60.0)
     pool = make_pool(model.spec, 8)
+    return model, pool, *wake(model, pool)
+
+
+def test_a_unit_that_only_bright_patterns_wake_is_woken() -> None:
+    model, pool, wider, reach = woken()
     answer = model.model.autoencoder.get_submodule(LAYER)
     fed = torch.from_numpy(pool.feed["diffraction"] * pool.feed["input_scale_factor"])
     assert answer(fed)[:, 3].max() < 0.0
-    wider, reach = wake(model, pool)
     added = slice(len(pool), len(wider))
     fed = torch.from_numpy((wider.feed["diffraction"] * wider.feed["input_scale_factor"])[added])
     assert answer(fed)[:, 3].max() > 0.0
@@ -55,6 +68,5 @@ def test_a_unit_that_nothing_can_wake_is_said_to_be_silent() -> None:
 
 
 def test_the_same_model_gives_the_same_pool() -> None:
-    model = model_with(-60.0)
-    pool = make_pool(model.spec, 8)
-    assert wake(model, pool)[0].sha256() == wake(model, pool)[0].sha256()
+    model, pool, wider, _ = woken()
+    assert wake(model, pool)[0].sha256() == wider.sha256()

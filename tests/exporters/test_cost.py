@@ -11,6 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 from sample_bundles import NAMES, each, members
+from shared_exports import TINY
 
 pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -22,7 +23,7 @@ from exporters import ExportResult
 from ptycho_runtime import contract as c
 
 Exported = Callable[[str], ExportResult]
-GRAPH = "ffno-2026-07-n64-g1/diffraction_to_obj"
+GRAPH = f"{TINY}/diffraction_to_obj"
 
 
 def judge(recorded: dict[str, Figures], found: dict[str, Figures]) -> None:
@@ -35,7 +36,7 @@ def judge(recorded: dict[str, Figures], found: dict[str, Figures]) -> None:
         warnings.warn(f"{line}; {advice}", stacklevel=2)
 
 
-@pytest.mark.parametrize("name", each(NAMES))
+@pytest.mark.parametrize("name", each([*NAMES, TINY]))
 def test_no_graph_costs_more_than_recorded(name: str, exported: Exported) -> None:
     recorded = {key: value for key, value in load_record()["graphs"].items() if key.startswith(f"{name}/")}
     judge(recorded, cost.bundle_figures(name, exported(name).bundle))
@@ -43,12 +44,12 @@ def test_no_graph_costs_more_than_recorded(name: str, exported: Exported) -> Non
 
 def test_every_bundle_is_recorded() -> None:
     record = load_record()
-    assert {key.split("/")[0] for key in record["graphs"]} == set(NAMES)
+    assert {key.split("/")[0] for key in record["graphs"]} == {*NAMES, TINY}
     assert set(record["instructions"]["counts"]) == {f"{name}/{graph}" for name, graph in COUNTED}
 
 
 def test_one_more_operator_in_a_stored_graph_is_told(exported: Exported) -> None:
-    stored = members(exported("ffno-2026-07-n64-g1").bundle)
+    stored = members(exported(TINY).bundle)
     model = onnx.load_from_string(stored[c.onnx_member("diffraction_to_obj")])
     recorded = load_record()["graphs"][GRAPH]
     model.graph.node.append(onnx.helper.make_node("Gelu", [model.graph.input[0].name], ["more"], name="more"))

@@ -47,6 +47,7 @@ class TestExport:
         assert "parity passed" in result.stdout
         assert "ONNX" in result.stderr, "progress is told"
 
+    @pytest.mark.usefixtures("without_pictures")
     def test_several_bundles_one_of_them_bad(
         self, exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -87,6 +88,7 @@ class TestExport:
         assert "expected whole numbers from 1 to 4096" in result.stderr
 
 
+@pytest.mark.usefixtures("without_pictures")
 class TestVerify:
     def test_flipped_weight_ends_with_three(self, exported: Exported, tmp_path: Path) -> None:
         bundle = exported(TINY).bundle

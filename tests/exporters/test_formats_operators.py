@@ -12,6 +12,7 @@ import onnx
 import pytest
 from cuda_kernels import left_to_the_cpu
 from sample_bundles import LONG_NAMES, ROOT, members
+from shared_exports import TINY
 from tampering import weighted_layers, with_scaled_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -38,7 +39,9 @@ BUILT: dict[str, ModelSpec] = {
         era="U2", generator="unet", c_outer=4, encoder_attention="eca", decoder_attention="spatial", bottleneck_cbam=True,
         physics="rectangular", patch_weighting="probe", output_mode="real_imag", single_probe_mode=True, **SMALL,
     ),
-    "fno": ModelSpec(generator="fno", output_mode="amp_phase", input_transform="log1p", **SPECTRAL),
+    "fno": ModelSpec(
+        generator="fno", output_mode="real_imag", input_transform="log1p", physics="rectangular", patch_weighting="probe", **SPECTRAL
+    ),
     "fno_vanilla": ModelSpec(generator="fno_vanilla", output_mode="amp_phase_logits", input_transform="instancenorm", **SPECTRAL),
     "neuralop_uno": ModelSpec(era="J", generator="neuralop_uno", N=128, gridsize=1, output_mode="real_imag"),
     "cnn, rectangular, several datasets": ModelSpec(
@@ -66,12 +69,12 @@ MORE: dict[str, ModelSpec] = {
         bottleneck_cbam=True, border_mask=True,
     ),
     "ffno, instance norm, logits": ModelSpec(generator="ffno", output_mode="amp_phase_logits", input_transform="instancenorm", **SPECTRAL),
-    "fno, sqrt, real_imag": ModelSpec(generator="fno", output_mode="real_imag", input_transform="sqrt", learned_input_channels=2, **SPECTRAL),
+    "fno, sqrt, amp_phase": ModelSpec(generator="fno", output_mode="amp_phase", input_transform="sqrt", learned_input_channels=2, **SPECTRAL),
 }  # fmt: skip
 
-# U-NO alone takes as long as the others together.
-# U-NO takes minutes; fno_vanilla is the front of fno; networks of the last are those of the shared bundles, its physics that of unet.
-LONG = ("neuralop_uno", "fno_vanilla", "cnn, rectangular, several datasets")
+# U-NO takes minutes; fno_vanilla is the front of fno; the physics of the others is that of fno, and `test_graph_lowering.py` looks at
+# their networks in every run.
+LONG = ("unet", "neuralop_uno", "fno_vanilla", "cnn, rectangular, several datasets")
 QUICK = [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in BUILT]
 SHARED = [pytest.param(name, marks=pytest.mark.long) if GOLDEN[name] in LONG_NAMES else name for name in GOLDEN]
 
@@ -147,12 +150,11 @@ PLACES = {"first": 0, "middle": 0.5, "last": 1}  # of a layer among those with w
         ("fno", "first"),
         ("fno", "middle"),
         ("fno", "last"),
-        ("unet", "middle"),
         *(
             pytest.param(name, place, marks=pytest.mark.long)
             for name in (*BUILT, "ffno, instance norm, logits")
             for place in PLACES
-            if name != "fno" and (name, place) != ("unet", "middle")
+            if name != "fno"
         ),
     ],
 )
@@ -176,9 +178,9 @@ def test_variant_stays_on_the_gpu_and_equals_eager(name: str) -> None:
     check(name)
 
 
-@pytest.mark.parametrize("name", SHARED)
+@pytest.mark.parametrize("name", [*SHARED, TINY])
 def test_shared_bundles_stay_on_the_gpu(name: str, exported: Callable[[str], ExportResult]) -> None:
-    result = exported(GOLDEN[name])
+    result = exported(GOLDEN.get(name, name))
     stored = members(result.bundle)
     for graph in result.graphs:
         assert left_to_the_cpu(onnx.load_from_string(stored[c.onnx_member(graph)])) == []

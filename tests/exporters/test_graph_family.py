@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import onnx
 import pytest
-from sample_bundles import bundle_path, members
+from sample_bundles import members
+from shared_exports import TINY
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -82,13 +83,16 @@ def test_other_weights_are_another_family() -> None:
     assert families(models, models) == [[c.AUTOENCODER], [c.DIFFRACTION_TO_OBJ]]
 
 
-@pytest.mark.long  # in every run, `test_cost.py` holds the demo's files against figures of graphs that were traced alone
-def test_a_file_of_the_demo_is_that_of_its_graph_alone(exported: Callable[[str], ExportResult]) -> None:
-    name = "cnn-2026-07-n64-g1-demo"
-    stored = members(exported(name).bundle)
-    model = load_torch_bundle(bundle_path(name))[0][c.DIFFRACTION_TO_OBJ]
-    graph = make_graph(model, c.CENTRE)
-    assert form(stored[c.onnx_member(c.CENTRE)]) == form(export_onnx(graph, metadata(graph)))
+@pytest.mark.parametrize(
+    ("bundle", "name"),
+    [(TINY, c.DIFFRACTION_TO_OBJ), pytest.param("cnn-2026-07-n64-g1-demo", c.CENTRE, marks=pytest.mark.long)],
+)
+def test_a_file_of_an_export_is_that_of_its_graph_traced_again_and_alone(
+    bundle: str, name: str, exported: Callable[[str], ExportResult]
+) -> None:
+    stored = exported(bundle).bundle
+    graph = make_graph(load_torch_bundle(stored)[0][c.DIFFRACTION_TO_OBJ], name)
+    assert form(members(stored)[c.onnx_member(name)]) == form(export_onnx(graph, metadata(graph)))
 
 
 @pytest.mark.long

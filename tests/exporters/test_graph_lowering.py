@@ -56,8 +56,8 @@ ALL_FREQUENCIES = {
     for generator in ("ffno", "fno_vanilla")
 }
 
-# Families of which whole graphs are looked at in every run, see `test_formats_operators.py`.
-WHOLE_GRAPHS_TRACED = ("cnn-n256", "unet", "ffno", "fno")
+# Families of which whole graphs are looked at in every run (`test_formats_operators.py`), and the one that is the front of fno.
+WHOLE_GRAPHS_TRACED = ("cnn-n256", "ffno", "fno", "fno_vanilla")
 
 
 def network(case: ModelSpec) -> torch.nn.Module:

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from sample_bundles import DEMO
+from shared_exports import TINY
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
-from exporters import verify_bundle  # noqa: E402
+from exporters import ExportResult, pipeline, verify_bundle  # noqa: E402
+from exporters.options import ProofOptions  # noqa: E402
 from exporters.parity import baseline, stitched  # noqa: E402
 from exporters.parity.forms.reading import report_from_json  # noqa: E402
+from exporters.parity.inputs import Source  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
 from exporters.parity.rows import StitchedRow  # noqa: E402
 from exporters.parity.stitched import figures, ring_correlation  # noqa: E402
-from ptycho_runtime.contract import EXPORTS_JSON  # noqa: E402
+from exporters.preflight import usable_scan  # noqa: E402
+from ptycho_runtime.contract import EXPORTS_JSON, onnx_member  # noqa: E402
 from ptycho_runtime.errors import OutputError  # noqa: E402
 from ptycho_runtime.export.bundle import open_export  # noqa: E402
+from ptycho_runtime.export.record import TrustBaseline  # noqa: E402
+
+Exported = Callable[[str], ExportResult]
+TRAINED = "cnn-2026-07-n64-g1-demo"
+SCAN = DEMO.parent / "scan.npz"
 
 
 def random() -> np.random.Generator:
@@ -83,21 +93,52 @@ def checksums(bundle: Path) -> dict[str, int]:
         return {entry.filename: entry.CRC for entry in archive.infolist() if entry.filename != EXPORTS_JSON}
 
 
-def test_scan_of_a_bundle_is_stitched_by_every_runtime(exported, monkeypatch, tmp_path) -> None:  # type: ignore[no-untyped-def]
+@pytest.fixture
+def few_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stitched, "MAX_PATTERNS", 48)
     monkeypatch.setattr(baseline, "MAX_PATTERNS", 48)
-    bundle = Path(shutil.copy(exported("cnn-2026-07-n64-g1-demo").bundle, tmp_path))
-    members = checksums(bundle)
-    report = verify_bundle(bundle, scan=DEMO.parent / "scan.npz", batches=(1,), store_baseline=True)
+
+
+def stitched_and_stored(bundle: Path) -> TrustBaseline:
+    """Verify a bundle with the demo's scan, look at what was stitched, and return what is stored of it."""
+    before = checksums(bundle)
+    report = verify_bundle(bundle, scan=SCAN, batches=(1,), store_baseline=True)
     assert report.passed
     assert [row.runtime for row in report.stitched] == ["eager", "torchscript", "onnx"]
     assert all(row.patterns == 48 and max(row.deficits) < 1e-9 for row in report.stitched)
     assert report_from_json(report.to_json()).stitched == report.stitched
     # The same pass stores what the model leaves unexplained, and nothing else changes.
     kept = open_export(bundle).record.trust_baseline
-    assert 0.01 < kept.disagreement < 0.06
+    assert kept is not None
     assert f"exports.json keeps as baseline of trust: on this scan {kept}" in report.notices
-    assert checksums(bundle) == members
+    assert checksums(bundle) == before
+    return kept
+
+
+@pytest.mark.usefixtures("few_patterns")
+def test_scan_of_a_bundle_is_stitched_by_every_runtime(
+    exported: Exported, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    found = TrustBaseline(0.03, 0.04)  # an untrained model gives none
+    monkeypatch.setattr(pipeline, "trust_baseline", lambda spec, onnx, source: (found, ""))
+    assert stitched_and_stored(Path(shutil.copy(exported(TINY).bundle, tmp_path))) == found
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("few_patterns")
+def test_scan_of_a_trained_bundle_is_stitched_by_every_runtime(exported: Exported, tmp_path: Path) -> None:
+    kept = stitched_and_stored(Path(shutil.copy(exported(TRAINED).bundle, tmp_path)))
+    assert 0.01 < kept.disagreement < 0.06
+
+
+@pytest.mark.usefixtures("few_patterns")
+def test_baseline_is_what_a_trained_model_leaves_unexplained(exported: Exported) -> None:
+    result = exported(TRAINED)
+    scan = usable_scan(result.spec, ProofOptions(scan=SCAN))
+    file = (result.folder / onnx_member("diffraction_to_obj")).read_bytes()
+    found, why_not = baseline.trust_baseline(result.spec, file, Source(scan=scan))
+    assert found is not None, why_not
+    assert 0.01 < found.disagreement < 0.06
 
 
 def test_baseline_without_a_scan_is_refused(tmp_path: Path) -> None:

@@ -39,11 +39,14 @@ class Done:
 
 
 def command(folder: Path, arguments: tuple[object, ...]) -> list[str]:
-    """Return pytest's arguments: the plug-in by name, so that it is there once, whether or not the entry point brings it too."""
+    """Return pytest's arguments: the plug-in by name, so that it is there once, whether or not the entry point brings it too.
+
+    `unraisableexception` would have all objects of this process looked through at the end of each run.
+    """
     plugins = [
         "-p",
         "exporters.pytest_plugin",
-        *(f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "logging")),
+        *(f"-pno:{name}" for name in ("cacheprovider", "faulthandler", "logging", "unraisableexception")),
     ]
     return [*plugins, "--rootdir", str(folder), "-c", "/dev/null", "-v", "--ptycho-batches", "1", *map(str, arguments)]
 

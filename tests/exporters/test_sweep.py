@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 from sample_bundles import members
+from shared_exports import TINY
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
@@ -25,10 +27,16 @@ from ptycho_torch import load_torch_bundle  # noqa: E402
 GRAPH = "autoencoder"
 
 
-@pytest.fixture(scope="module")
-def ffno(exported: Callable[[str], ExportResult]) -> tuple[Any, bytes]:
-    bundle = exported("ffno-2026-07-n64-g1").bundle
+Exported = Callable[[str], ExportResult]
+
+
+def model_and_file(bundle: Path) -> tuple[Any, bytes]:
     return load_torch_bundle(bundle)[0][GRAPH], members(bundle)[c.onnx_member(GRAPH)]
+
+
+@pytest.fixture(scope="module")
+def tiny(exported: Exported) -> tuple[Any, bytes]:
+    return model_and_file(exported(TINY).bundle)
 
 
 def swept(model: Any, data: bytes) -> ParityRow:
@@ -92,28 +100,29 @@ def silent(file: onnx.ModelProto) -> None:
         node.metadata_props.extend(kept)
 
 
-def test_a_right_file_passes(ffno: tuple[Any, bytes]) -> None:
-    row = swept(*ffno)
+def test_a_right_file_passes(tiny: tuple[Any, bytes]) -> None:
+    row = swept(*tiny)
     assert row.verdict == "passed", row
     assert set(row.outputs) == {"predicted_diffraction", "amplitude", "phase"}
     assert max(figures["share"] for figures in row.outputs.values()) < 0.7
 
 
 @pytest.mark.parametrize(
-    ("fault", "output"),
+    ("bundle", "fault", "output"),
     [
-        (without_left_half, "phase"),
-        (coarse_amplitude, "amplitude"),
-        (without_fourth_mode, c.PREDICTED),
-        (on_the_way_in(c.POSITIONS, "Clip", -20.0, 20.0), c.PREDICTED),
-        (on_the_way_in(c.OUTPUT_SCALE, "Min", 2.0), c.PREDICTED),
-        (on_the_way_in(c.OUTPUT_SCALE, "Max", 1e-3), c.PREDICTED),
+        (TINY, without_left_half, "phase"),
+        (TINY, coarse_amplitude, "amplitude"),
+        (TINY, without_fourth_mode, c.PREDICTED),
+        # The tiny one's patches stay where they are.
+        ("cnn-2026-07-n64-g1-demo", on_the_way_in(c.POSITIONS, "Clip", -20.0, 20.0), c.PREDICTED),
+        (TINY, on_the_way_in(c.OUTPUT_SCALE, "Min", 2.0), c.PREDICTED),
+        (TINY, on_the_way_in(c.OUTPUT_SCALE, "Max", 1e-3), c.PREDICTED),
     ],
 )
 def test_a_fault_where_the_network_never_goes_is_found(
-    ffno: tuple[Any, bytes], fault: Callable[[onnx.ModelProto], None], output: str
+    exported: Exported, bundle: str, fault: Callable[[onnx.ModelProto], None], output: str
 ) -> None:
-    model, data = ffno
+    model, data = model_and_file(exported(bundle).bundle)
     file = onnx.load_from_string(data)
     fault(file)
     row = swept(model, file.SerializeToString())
@@ -124,9 +133,9 @@ def test_a_fault_where_the_network_never_goes_is_found(
 
 @pytest.mark.parametrize("entry", [(3, 30), (40, 33), (0, 32)])
 def test_one_entry_of_a_fourier_matrix_that_is_a_thousandth_off_is_found(
-    ffno: tuple[Any, bytes], entry: tuple[int, int]
+    tiny: tuple[Any, bytes], entry: tuple[int, int]
 ) -> None:
-    model, data = ffno
+    model, data = tiny
     file = onnx.load_from_string(data)
     (tensor,) = (tensor for tensor in file.graph.initializer if tensor.name == "physics.fourier_cos")
     values = numpy_helper.to_array(tensor).copy()
@@ -138,8 +147,8 @@ def test_one_entry_of_a_fourier_matrix_that_is_a_thousandth_off_is_found(
     assert row.worst()[1] > 2.0
 
 
-def test_a_file_that_hides_where_its_network_ends_fails(ffno: tuple[Any, bytes]) -> None:
-    model, data = ffno
+def test_a_file_that_hides_where_its_network_ends_fails(tiny: tuple[Any, bytes]) -> None:
+    model, data = tiny
     file = onnx.load_from_string(data)
     silent(file)
     row = swept(model, file.SerializeToString())
@@ -156,9 +165,9 @@ def test_a_file_that_hides_where_its_network_ends_fails(ffno: tuple[Any, bytes])
         (".shared_spectral.x.mixing", "network.ffno_stack.blocks.0.shared_spectral"),
     ],
 )
-def test_the_layer_that_is_wrong_is_named(ffno: tuple[Any, bytes], weight: str, layer: str) -> None:
+def test_the_layer_that_is_wrong_is_named(tiny: tuple[Any, bytes], weight: str, layer: str) -> None:
     """In the physics too, and where blocks share their spectral weights: not the norm that follows."""
-    model, data = ffno
+    model, data = tiny
     file = onnx.load_from_string(data)
     (tensor,) = (tensor for tensor in file.graph.initializer if tensor.name.endswith(weight))
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.01, tensor.name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from shared_exports import export_once
+from shared_exports import TINY, export_once
 
 import ptycho_runtime
 from ptycho_runtime import demo as package
@@ -38,6 +38,12 @@ def demo_result() -> Reconstruction:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the exported demo bundle."""
     return exported("cnn-2026-07-n64-g1-demo", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an exported bundle with the inputs and outputs of the demo and hardly any weights, for what is not about numbers."""
+    return exported(TINY, tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -51,14 +51,14 @@ class TestOptions:
 
 @no_gpu
 @pytest.mark.parametrize("device", ["cuda", "tensorrt"])
-def test_device_asked_for_by_name_is_that_or_an_error(device: str, demo: Path) -> None:
+def test_device_asked_for_by_name_is_that_or_an_error(device: str, tiny: Path) -> None:
     with pytest.raises(DeviceUnavailableError, match=f"{device} cannot be used: "):
-        open_session(open_export(demo).graphs[GRAPH], RunOptions(device))
+        open_session(open_export(tiny).graphs[GRAPH], RunOptions(device))
 
 
 @no_gpu
-def test_auto_says_why_it_runs_on_the_cpu(demo: Path) -> None:
-    with open_session(open_export(demo).graphs[GRAPH]) as session:
+def test_auto_says_why_it_runs_on_the_cpu(tiny: Path) -> None:
+    with open_session(open_export(tiny).graphs[GRAPH]) as session:
         assert session.device == session.options.device == "cpu"
         assert session.note.startswith("running on the CPU: ")
 
@@ -93,28 +93,28 @@ class TestGpuThatOnlySeemsToBeThere:
         monkeypatch.setattr(onnxruntime, "InferenceSession", watched)
         return seen
 
-    def test_by_name_it_is_refused_with_the_reason(self, demo: Path, opened: list[str]) -> None:
+    def test_by_name_it_is_refused_with_the_reason(self, tiny: Path, opened: list[str]) -> None:
         expected = (
             r"^cuda cannot be used: onnxruntime refused the session: libcudnn\.so\.9: cannot open shared object file$"
         )
         with pytest.raises(DeviceUnavailableError, match=expected):
-            open_session(open_export(demo).graphs[GRAPH], RunOptions("cuda"))
+            open_session(open_export(tiny).graphs[GRAPH], RunOptions("cuda"))
         assert opened == [PROVIDERS["cuda"]]
 
-    def test_auto_goes_on_with_the_cpu_and_what_was_tuned_for_it(self, demo: Path, opened: list[str]) -> None:
+    def test_auto_goes_on_with_the_cpu_and_what_was_tuned_for_it(self, tiny: Path, opened: list[str]) -> None:
         for device, batch in (("cuda", 64), ("cpu", 5)):
-            remember(open_export(demo), GRAPH, device, Tuned((Trial(Setting(batch, 1), 1.0, 0.0),)))
-        with ptycho_runtime.open(demo) as model:
+            remember(open_export(tiny), GRAPH, device, Tuned((Trial(Setting(batch, 1), 1.0, 0.0),)))
+        with ptycho_runtime.open(tiny) as model:
             assert (model.options.device, model.batch, model.tuned) == ("cpu", 5, Setting(5, 1))
             assert model.patches.note.startswith("running on the CPU: onnxruntime refused the session: libcudnn")
         assert opened == [PROVIDERS["cuda"], PROVIDERS["cpu"]]
 
-    def test_cuda_graph_does_not_turn_into_a_cpu_run(self, demo: Path, opened: list[str]) -> None:
+    def test_cuda_graph_does_not_turn_into_a_cpu_run(self, tiny: Path, opened: list[str]) -> None:
         with pytest.raises(DeviceUnavailableError, match=r"^CUDA graphs cannot be used: onnxruntime refused"):
-            open_session(open_export(demo).graphs[GRAPH], RunOptions(cuda_graph=True))
+            open_session(open_export(tiny).graphs[GRAPH], RunOptions(cuda_graph=True))
 
 
-def test_session_that_came_up_elsewhere_is_refused(demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_session_that_came_up_elsewhere_is_refused(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "DRIVER_FILES", ("/dev/null",))
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
 
@@ -127,7 +127,7 @@ def test_session_that_came_up_elsewhere_is_refused(demo: Path, monkeypatch: pyte
 
     monkeypatch.setattr(onnxruntime, "InferenceSession", Elsewhere)
     with pytest.raises(DeviceUnavailableError, match=r"the session came up on CPUExecutionProvider; pip install"):
-        open_session(open_export(demo).graphs[GRAPH], RunOptions("cuda"))
+        open_session(open_export(tiny).graphs[GRAPH], RunOptions("cuda"))
 
 
 def test_quota_of_the_control_group(tmp_path: Path) -> None:
@@ -148,12 +148,12 @@ def test_threads_respect_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_more_threads_than_the_process_may_keep_busy_are_capped_and_said(
-    demo: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1})
     monkeypatch.setattr(hardware, "cgroup_cpus", lambda: math.inf)
-    with ptycho_runtime.open(demo, device="cpu", threads=64) as model:
+    with ptycho_runtime.open(tiny, device="cpu", threads=64) as model:
         assert model.options.threads == 2
         assert model.patches.note == "64 threads were asked for, capped at the 2 that this process may keep busy"
-    with ptycho_runtime.open(demo, device="cpu", threads=2) as model:
+    with ptycho_runtime.open(tiny, device="cpu", threads=2) as model:
         assert (model.options.threads, model.patches.note) == (2, "")

@@ -38,8 +38,8 @@ def feed_of(groups: int, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def cpu(demo: Path) -> onnxruntime.InferenceSession:
-    return open_session(open_export(demo).graphs[GRAPH], RunOptions("cpu", threads=1)).session
+def cpu(tiny: Path) -> onnxruntime.InferenceSession:
+    return open_session(open_export(tiny).graphs[GRAPH], RunOptions("cpu", threads=1)).session
 
 
 def on_cpu(session: Any, batch: int = 4, cuda_graph: bool = False) -> GpuSession:
@@ -187,8 +187,8 @@ class TestRefusals:
         with pytest.raises(ReconstructionError, match="one at least"):
             on_cpu(cpu).run(feed_of(0))
 
-    def test_other_shapes_than_were_captured(self, demo: Path) -> None:
-        model = open_session(open_export(demo).graphs["autoencoder"], RunOptions("cpu", threads=1)).session
+    def test_other_shapes_than_were_captured(self, tiny: Path) -> None:
+        model = open_session(open_export(tiny).graphs["autoencoder"], RunOptions("cpu", threads=1)).session
         inputs = {info.name: info for info in model.get_inputs()}
         plain, graph = on_cpu(model), on_cpu(model, cuda_graph=True)
         for modes in (1, 2):
@@ -213,22 +213,22 @@ class TestRefusals:
             on_cpu(cpu, cuda_graph=True).run(feed_of(4))
 
     @pytest.mark.parametrize("device", ["cpu", "tensorrt"])
-    def test_cuda_graph_on_another_device(self, device: str, demo: Path) -> None:
+    def test_cuda_graph_on_another_device(self, device: str, tiny: Path) -> None:
         with pytest.raises(DeviceUnavailableError, match=f"^CUDA graphs run on cuda, not on {device}; ask for cuda"):
-            ptycho_runtime.open(demo, device, cuda_graph=True)
+            ptycho_runtime.open(tiny, device, cuda_graph=True)
 
     @no_gpu
-    def test_cuda_graph_without_a_gpu_does_not_turn_into_a_cpu_run(self, demo: Path) -> None:
+    def test_cuda_graph_without_a_gpu_does_not_turn_into_a_cpu_run(self, tiny: Path) -> None:
         with pytest.raises(DeviceUnavailableError, match=r"^CUDA graphs cannot be used: no NVIDIA driver is loaded"):
-            ptycho_runtime.open(demo, "auto", cuda_graph=True)
+            ptycho_runtime.open(tiny, "auto", cuda_graph=True)
 
     @pytest.mark.parametrize("command", ["reconstruct", "predict"])
     def test_command_line_says_so_in_one_line(
-        self, command: str, demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, command: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         np.save(tmp_path / "x.npy", feed_of(1)[c.DIFFRACTION])
         out = str(tmp_path / "out.npy") if command == "predict" else str(tmp_path / "out.npz")
-        arguments = [command, str(demo), str(tmp_path / "x.npy"), "-o", out, "--device", "cpu", "--cuda-graph"]
+        arguments = [command, str(tiny), str(tmp_path / "x.npy"), "-o", out, "--device", "cpu", "--cuda-graph"]
         assert cli.run(arguments) == 4
         assert capsys.readouterr().err == (
             "ptycho-runtime: CUDA graphs run on cuda, not on cpu; ask for cuda, or for no CUDA graph\n"

@@ -54,8 +54,8 @@ def openvino(model: bytes) -> Session:
 @pytest.fixture(
     params=[whole, split, bound, pytest.param(openvino, marks=needs_openvino)], ids=lambda kind: kind.__name__
 )
-def session(request: pytest.FixtureRequest, demo: Path) -> Session:
-    found: Session = request.param(open_export(demo).graphs[GRAPH])
+def session(request: pytest.FixtureRequest, tiny: Path) -> Session:
+    found: Session = request.param(open_export(tiny).graphs[GRAPH])
     return found
 
 
@@ -126,12 +126,12 @@ class Watched:
 
 @pytest.mark.parametrize(("groups", "sizes"), [(7, [2, 2, 3]), (3, [1, 1, 1]), (2, [2]), (1, [1])])
 def test_groups_are_split_among_threads_and_come_back_in_order(
-    demo: Path, groups: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+    tiny: Path, groups: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
     monkeypatch.setattr(hardware, "cgroup_cpus", lambda: math.inf)
     watched = Watched(monkeypatch)
-    model = open_export(demo).graphs[GRAPH]
+    model = open_export(tiny).graphs[GRAPH]
     feed = feed_of(groups)
     with open_session(model, RunOptions("cpu", threads=3)) as session:
         found = session.run(feed)
@@ -143,8 +143,8 @@ def test_groups_are_split_among_threads_and_come_back_in_order(
                 np.testing.assert_allclose(found[name][number : number + 1], value, rtol=0, atol=1e-5)
 
 
-def test_threads_of_a_session_that_waits_leave_the_cores_to_others(demo: Path) -> None:
-    with open_session(open_export(demo).graphs["autoencoder"], RunOptions("cpu")) as session:
+def test_threads_of_a_session_that_waits_leave_the_cores_to_others(tiny: Path) -> None:
+    with open_session(open_export(tiny).graphs["autoencoder"], RunOptions("cpu")) as session:
         told = session.session.get_session_options()
         assert told.get_session_config_entry("session.force_spinning_stop") == "1"
 
@@ -161,18 +161,18 @@ def test_a_graph_that_the_cpu_refuses_is_a_damaged_export() -> None:
 
 
 class TestFacts:
-    def test_providers_and_version_are_read_back(self, demo: Path) -> None:
-        with open_session(open_export(demo).graphs[GRAPH], RunOptions("cpu")) as session:
+    def test_providers_and_version_are_read_back(self, tiny: Path) -> None:
+        with open_session(open_export(tiny).graphs[GRAPH], RunOptions("cpu")) as session:
             assert session.facts() == {
                 "onnxruntime": onnxruntime.__version__,
                 "providers": ["CPUExecutionProvider"],
             }
 
     def test_a_profile_says_which_provider_ran_each_node_and_leaves_no_file(
-        self, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-        with open_session(open_export(demo).graphs[GRAPH], RunOptions("cpu"), profile=True) as session:
+        with open_session(open_export(tiny).graphs[GRAPH], RunOptions("cpu"), profile=True) as session:
             session.run(feed_of(2))
             counts = session.facts()["node_providers"]
             assert list(counts) == ["CPUExecutionProvider"]
@@ -180,25 +180,25 @@ class TestFacts:
             assert {"Conv"} < {run.operator for run in session.node_runs()}
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_profile_that_was_not_asked_for_is_an_error(self, demo: Path) -> None:
+    def test_a_profile_that_was_not_asked_for_is_an_error(self, tiny: Path) -> None:
         with (
-            open_session(open_export(demo).graphs[GRAPH], RunOptions("cpu")) as session,
+            open_session(open_export(tiny).graphs[GRAPH], RunOptions("cpu")) as session,
             pytest.raises(ValueError, match="without a profile"),
         ):
             session.node_runs()
 
     @needs_openvino
-    def test_openvino_says_what_it_computes_in(self, demo: Path) -> None:
-        with OpenVinoSession(open_export(demo).graphs[GRAPH], RunOptions("cpu", threads=1)) as session:
+    def test_openvino_says_what_it_computes_in(self, tiny: Path) -> None:
+        with OpenVinoSession(open_export(tiny).graphs[GRAPH], RunOptions("cpu", threads=1)) as session:
             facts = session.facts()
         assert (facts["devices"], facts["precision"], facts["threads"]) == (["CPU"], "f32", 1)
 
 
 class TestReconstructor:
-    def test_a_tuned_host_opens_one_session(self, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        tuned_for(open_export(demo), (Setting(5, 1), 10.0))
+    def test_a_tuned_host_opens_one_session(self, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tuned_for(open_export(tiny), (Setting(5, 1), 10.0))
         watched = Watched(monkeypatch)
-        with ptycho_runtime.open(demo, device="cpu") as model:
+        with ptycho_runtime.open(tiny, device="cpu") as model:
             assert (model.batch, model.options.threads) == (5, 1)
         assert len(watched.opened) == 1
 
@@ -217,17 +217,17 @@ class TestReconstructor:
         with pytest.raises(ReconstructionError, match=f"^{demo.name} is closed; open it again$"):
             assert model.autoencoder
 
-    def test_options_and_keywords_mean_the_same(self, demo: Path) -> None:
+    def test_options_and_keywords_mean_the_same(self, tiny: Path) -> None:
         options = RunOptions("cpu", 3, 1, precision="auto", engine="onnxruntime")
         for model in (
-            ptycho_runtime.open(demo, options),
-            ptycho_runtime.open(demo, "cpu", batch=3, threads=1, precision="auto"),
-            ptycho_runtime.open(demo, device="cpu", batch=3, threads=1, tf32=False, cuda_graph=False, precision="auto"),
-            ptycho_runtime.open(demo, RunOptions("cpu", 9, 1), batch=3, precision="auto"),
+            ptycho_runtime.open(tiny, options),
+            ptycho_runtime.open(tiny, "cpu", batch=3, threads=1, precision="auto"),
+            ptycho_runtime.open(tiny, device="cpu", batch=3, threads=1, tf32=False, cuda_graph=False, precision="auto"),
+            ptycho_runtime.open(tiny, RunOptions("cpu", 9, 1), batch=3, precision="auto"),
         ):
             with model:
                 assert model.options == options
 
-    def test_a_keyword_that_is_none_of_the_options_is_an_error(self, demo: Path) -> None:
+    def test_a_keyword_that_is_none_of_the_options_is_an_error(self, tiny: Path) -> None:
         with pytest.raises(TypeError, match="batch_size"):
-            ptycho_runtime.open(demo, batch_size=3)  # type: ignore[call-arg]
+            ptycho_runtime.open(tiny, batch_size=3)  # type: ignore[call-arg]

@@ -128,8 +128,8 @@ def test_installed_provider_knows_the_options_it_is_given(
 
 class TestRefusals:
     @pytest.fixture
-    def model(self, demo: Path) -> bytes:
-        return open_export(demo).graphs["diffraction_to_obj"]
+    def model(self, tiny: Path) -> bytes:
+        return open_export(tiny).graphs["diffraction_to_obj"]
 
     @pytest.fixture(autouse=True)
     def driver_and_provider(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,11 @@ from ptycho_runtime.export.onnx_file import CheckedModel
 onnx = pytest.importorskip("onnx")
 
 
-def reworked(demo: Path, target: Path, change: Any) -> Path:
+def reworked(tiny: Path, target: Path, change: Any) -> Path:
     """Copy an export with its ONNX model changed and `exports.json` made to agree."""
     import hashlib
 
-    stored = members(demo)
+    stored = members(tiny)
     name = c.onnx_member("diffraction_to_obj")
     model = onnx.load_from_string(stored[name])
     change(model)
@@ -34,7 +34,7 @@ def reworked(demo: Path, target: Path, change: Any) -> Path:
         "sha256": hashlib.sha256(data).hexdigest(),
         "size_bytes": len(data),
     }
-    return changed(demo, target, {name: data, c.EXPORTS_JSON: json.dumps(info).encode()})
+    return changed(tiny, target, {name: data, c.EXPORTS_JSON: json.dumps(info).encode()})
 
 
 def test_what_an_export_says(demo: Path) -> None:
@@ -45,9 +45,9 @@ def test_what_an_export_says(demo: Path) -> None:
     assert export.positions_sign == -1.0
 
 
-def test_bare_onnx_file_describes_itself(demo: Path) -> None:
-    export = open_export(demo.parent / "diffraction_to_obj" / "model.onnx")
-    whole = open_export(demo)
+def test_bare_onnx_file_describes_itself(tiny: Path) -> None:
+    export = open_export(tiny.parent / "diffraction_to_obj" / "model.onnx")
+    whole = open_export(tiny)
     assert (export.N, export.gridsize, export.domain, export.era, export.scale_formula) == (
         whole.N, whole.gridsize, whole.domain, whole.era, whole.scale_formula,
     )  # fmt: skip
@@ -64,23 +64,23 @@ def test_bundle_that_was_never_exported() -> None:
         open_export(DEMO)
 
 
-def test_changed_model_is_not_opened(demo: Path, tmp_path: Path) -> None:
+def test_changed_model_is_not_opened(tiny: Path, tmp_path: Path) -> None:
     name = c.onnx_member("diffraction_to_obj")
-    data = bytearray(members(demo)[name])
+    data = bytearray(members(tiny)[name])
     data[len(data) // 2] ^= 1
     with pytest.raises(DamagedExportError, match=r"model\.onnx is not the file that was exported"):
-        open_export(changed(demo, tmp_path / "w.zip", {name: bytes(data)}))
+        open_export(changed(tiny, tmp_path / "w.zip", {name: bytes(data)}))
 
 
 @pytest.mark.parametrize("cut", [0.2, 0.6, 0.99])
-def test_cut_bundle(cut: float, demo: Path, tmp_path: Path) -> None:
-    data = demo.read_bytes()
+def test_cut_bundle(cut: float, tiny: Path, tmp_path: Path) -> None:
+    data = tiny.read_bytes()
     (tmp_path / "w.zip").write_bytes(data[: int(len(data) * cut)])
     with pytest.raises(DamagedExportError, match="cut short or corrupt"):
         open_export(tmp_path / "w.zip")
 
 
-def test_weights_in_another_file(demo: Path, tmp_path: Path) -> None:
+def test_weights_in_another_file(tiny: Path, tmp_path: Path) -> None:
     def outside(model: Any) -> None:
         tensor = model.graph.initializer[0]
         tensor.data_location = onnx.TensorProto.EXTERNAL
@@ -88,27 +88,27 @@ def test_weights_in_another_file(demo: Path, tmp_path: Path) -> None:
         entry.key, entry.value = "location", "../../etc/passwd"
 
     with pytest.raises(UnsafeGraphError, match="holds weights in another file"):
-        open_export(reworked(demo, tmp_path / "w.zip", outside))
+        open_export(reworked(tiny, tmp_path / "w.zip", outside))
 
 
-def test_custom_operator(demo: Path, tmp_path: Path) -> None:
+def test_custom_operator(tiny: Path, tmp_path: Path) -> None:
     def custom(model: Any) -> None:
         model.graph.node[0].domain = "com.example"
 
     with pytest.raises(UnsafeGraphError, match=r"custom operator com\.example\."):
-        open_export(reworked(demo, tmp_path / "w.zip", custom))
+        open_export(reworked(tiny, tmp_path / "w.zip", custom))
 
 
-def test_function_of_its_own(demo: Path, tmp_path: Path) -> None:
+def test_function_of_its_own(tiny: Path, tmp_path: Path) -> None:
     def function(model: Any) -> None:
         model.functions.add().name = "f"
 
     with pytest.raises(UnsafeGraphError, match="functions of its own"):
-        open_export(reworked(demo, tmp_path / "w.zip", function))
+        open_export(reworked(tiny, tmp_path / "w.zip", function))
 
 
 @pytest.mark.parametrize("what", ["input", "output"])
-def test_graph_that_is_not_the_contracts(what: str, demo: Path, tmp_path: Path) -> None:
+def test_graph_that_is_not_the_contracts(what: str, tiny: Path, tmp_path: Path) -> None:
     def rename(model: Any) -> None:
         named = getattr(model.graph, what)[0]
         for node in model.graph.node:
@@ -117,7 +117,7 @@ def test_graph_that_is_not_the_contracts(what: str, demo: Path, tmp_path: Path) 
         named.name = "image"
 
     with pytest.raises(UnsafeGraphError, match=f"has the {what}s image"):
-        open_export(reworked(demo, tmp_path / "w.zip", rename))
+        open_export(reworked(tiny, tmp_path / "w.zip", rename))
 
 
 @pytest.mark.parametrize(
@@ -136,20 +136,20 @@ def test_graph_that_is_not_the_contracts(what: str, demo: Path, tmp_path: Path) 
         lambda info: info["graphs"]["autoencoder"]["files"]["onnx"].update(size_bytes=10**15),
     ],
 )
-def test_garbled_exports_json(change: Any, demo: Path, tmp_path: Path) -> None:
-    info = json.loads(members(demo)[c.EXPORTS_JSON])
+def test_garbled_exports_json(change: Any, tiny: Path, tmp_path: Path) -> None:
+    info = json.loads(members(tiny)[c.EXPORTS_JSON])
     change(info)
     with pytest.raises((DamagedExportError, NotExportedError)):
-        open_export(changed(demo, tmp_path / "w.zip", {c.EXPORTS_JSON: json.dumps(info).encode()}))
+        open_export(changed(tiny, tmp_path / "w.zip", {c.EXPORTS_JSON: json.dumps(info).encode()}))
 
 
-def test_exports_json_that_is_no_json(demo: Path, tmp_path: Path) -> None:
+def test_exports_json_that_is_no_json(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(DamagedExportError, match="is no JSON"):
-        open_export(changed(demo, tmp_path / "w.zip", {c.EXPORTS_JSON: b"\x80\x04."}))
+        open_export(changed(tiny, tmp_path / "w.zip", {c.EXPORTS_JSON: b"\x80\x04."}))
 
 
-def test_random_damage_to_a_model_never_escapes(demo: Path) -> None:
-    data = members(demo)[c.onnx_member("diffraction_to_obj")]
+def test_random_damage_to_a_model_never_escapes(tiny: Path) -> None:
+    data = members(tiny)[c.onnx_member("diffraction_to_obj")]
     random = np.random.default_rng(8)
     for _ in range(300):
         bad = bytearray(data[:4000] + data[-4000:])
@@ -185,7 +185,7 @@ def test_more_members_than_a_bundle_has(tmp_path: Path) -> None:
         open_export(tmp_path / "w.zip")
 
 
-def test_golden_with_a_pickle_inside_is_refused(demo: Path, tmp_path: Path) -> None:
+def test_golden_with_a_pickle_inside_is_refused(tiny: Path, tmp_path: Path) -> None:
     import hashlib
     import io
 
@@ -193,10 +193,10 @@ def test_golden_with_a_pickle_inside_is_refused(demo: Path, tmp_path: Path) -> N
 
     buffer = io.BytesIO()
     np.savez(buffer, a=np.array([{"x": 1}], dtype=object))
-    info = json.loads(members(demo)[c.EXPORTS_JSON])
+    info = json.loads(members(tiny)[c.EXPORTS_JSON])
     info["golden"] |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "size_bytes": len(buffer.getvalue())}
     path = changed(
-        demo, tmp_path / "w.zip", {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()}
+        tiny, tmp_path / "w.zip", {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()}
     )
     with pytest.raises(
         DamagedExportError, match=r"^w\.zip: golden\.npz: 'a\.npy' holds object of 1 axes; expected numbers$"

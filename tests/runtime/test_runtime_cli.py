@@ -35,13 +35,13 @@ def test_reconstruct(demo: Path, tmp_path: Path) -> None:
     assert done.stdout.startswith("trusted: object 222 x 222 px")
 
 
-def test_module_form(demo: Path, tmp_path: Path) -> None:
+def test_module_form(tiny: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
         "ptycho_runtime",
         "reconstruct",
-        demo,
+        tiny,
         SCAN,
         "-o",
         tmp_path / "o.h5",
