@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import tomllib
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ FLAG = "--config"
 _MOST_BYTES = 1 << 20
 
 
-def with_config(arguments: list[str], command: argparse.ArgumentParser) -> list[str]:
+def with_config(arguments: list[str], command: argparse.ArgumentParser, tables: Collection[str]) -> list[str]:
     """Return a command's arguments with those of its configuration file in front.
 
     Args:
         arguments: of the command, without its name.
         command: its grammar.
+        tables: names that tables may have: those of all commands.
 
     A key is an option's long name, with `_` or `-`; a table is called like the command, or its keys stand outside of any.
 
@@ -31,7 +33,7 @@ def with_config(arguments: list[str], command: argparse.ArgumentParser) -> list[
     paths, rest = _named(arguments)
     options: list[str] = []
     for path in paths:
-        options += _options(path, command)
+        options += _options(path, command, tables)
     return [*options, *rest]
 
 
@@ -53,19 +55,24 @@ def _named(arguments: list[str]) -> tuple[list[Path], list[str]]:
     return paths, rest
 
 
-def _options(path: Path, command: argparse.ArgumentParser) -> list[str]:
+def _options(path: Path, command: argparse.ArgumentParser, tables: Collection[str]) -> list[str]:
     try:
         with path.open("rb") as file:
             data = file.read(_MOST_BYTES + 1)
         if len(data) > _MOST_BYTES:
             raise ReconstructionError(f"{path.name}: has more than {_MOST_BYTES} bytes; expected a few options in TOML")
-        document = tomllib.loads(data.decode("utf-8"))
+        document = tomllib.loads(data.decode("utf-8-sig"))
     except FileNotFoundError:
         raise ReconstructionError(f"{path}: no such configuration file") from None
     except ReconstructionError:
         raise
     except (ValueError, RecursionError, OSError) as error:
         raise ReconstructionError(f"{path.name}: cannot be read as TOML ({error})") from error
+    strange = [key for key, value in document.items() if isinstance(value, dict) and key not in tables]
+    if strange:
+        raise ReconstructionError(
+            f"{path.name}: [{printable(strange[0])}] is no command; expected a table of {', '.join(tables)}"
+        )
     name = command.prog.rsplit(" ", 1)[-1]
     own = document.get(name, {})
     values = {key: value for key, value in document.items() if not isinstance(value, dict)}

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from types import FrameType
 
 from ptycho_runtime.cli import (
     batch,
@@ -87,7 +88,7 @@ def run(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         if given and given[0] in commands:
-            given = [given[0], *with_config(given[1:], commands[given[0]])]
+            given = [given[0], *with_config(given[1:], commands[given[0]], commands)]
         parsed = top.parse_args(given)
         parsed.given = given[1:]
         with (
@@ -129,8 +130,7 @@ def _ended(parsed: argparse.Namespace, given: list[str]) -> int:
 def main() -> None:
     """Run the command line of this process; what no command foresees ends in one line and exit code 1."""
     sys.excepthook = report_bug
-    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is done is written, as after Ctrl-C
+    stopped = stop_on_signals()
     for stream in (sys.stdout, sys.stderr):
         # A name that the terminal's encoding lacks is shown escaped and ends no run.
         if isinstance(stream, io.TextIOWrapper):
@@ -142,4 +142,24 @@ def main() -> None:
         # Nobody reads on, as after `| head`: what is left goes nowhere, and the exit code is a shell's for SIGPIPE.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_NOT_READ
+    except (Exception, KeyboardInterrupt):
+        # A module that is loaded just then makes an ImportError of it; so an error after a signal is the signal's.
+        if not stopped:
+            raise
+        complain("stopped; nothing was finished, nothing is written")
+        code = EXIT_STOPPED
     sys.exit(code)
+
+
+def stop_on_signals() -> list[int]:
+    """Let SIGTERM end a command in order as SIGINT does, so that what is done is written; returns the signals that came, as they come."""
+    came: list[int] = []
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+        raise KeyboardInterrupt
+
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
+        if signal.getsignal(number) is usual:
+            signal.signal(number, stop)
+    return came

@@ -222,6 +222,7 @@ def read_files(arguments: argparse.Namespace) -> dict[str, Path | None]:
         "scan": arguments.scan,
         "positions file": arguments.positions,
         "mask": arguments.mask,
+        "log": arguments.log_file,
     }
 
 
@@ -274,7 +275,8 @@ def frame_numbers(text: str) -> tuple[int | Literal["flagged"], ...]:
             continue
         first, dash, last = part.strip().partition("-")
         last = last if dash else first
-        if not (first.isdecimal() and last.isdecimal()) or int(last) - int(first) > 10**6:
+        decimal = first.isdecimal() and last.isdecimal() and max(len(first), len(last)) < 16
+        if not decimal or not 0 <= int(last) - int(first) <= 10**6:
             raise argparse.ArgumentTypeError(f"{part.strip()!r} is no frame number, and no range such as 20-29")
         numbers += range(int(first), int(last) + 1)
     return tuple(dict.fromkeys(numbers))
@@ -289,7 +291,10 @@ def row_range(text: str) -> tuple[int, int | None]:
 
 
 def positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
     return value

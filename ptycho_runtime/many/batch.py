@@ -37,7 +37,8 @@ def plan_batch(
         resume: pass over what is done.
 
     Raises:
-        OutputError: there are results already, and it was not said to go on with them or to make them anew.
+        OutputError: there are results already, and it was not said to go on with them or to make them anew; or a result would
+            replace a scan.
     """
     there = [scan for scan in scans if str(scan.absolute()) in results.records]
     if there and not resume and not work.force:
@@ -51,7 +52,14 @@ def plan_batch(
         for record in found
         if record is not None
     ]
-    return done, [results.task(scan) for scan, record in zip(scans, found, strict=True) if record is None]
+    tasks = [results.task(scan) for scan, record in zip(scans, found, strict=True) if record is None]
+    inputs = {scan.resolve() for scan in scans}
+    for task in tasks:
+        for suffix in (work.suffix, ".png"):
+            place = work.folder / f"{task.name}{suffix}"
+            if place.resolve() in inputs:
+                raise OutputError(f"{place}: is one of the scans; give another folder with -o")
+    return done, tasks
 
 
 def run_batch(

@@ -18,7 +18,7 @@ import numpy as np
 
 from ptycho_runtime.contract import CREATOR
 from ptycho_runtime.errors import OutputError, ReconstructionError
-from ptycho_runtime.image.products.target import refuse_foreign, refuse_input, refuse_unwritable
+from ptycho_runtime.image.products.target import refuse_foreign, refuse_input, refuse_long_name, refuse_unwritable
 
 _PAGE_BYTES = 4096
 _SEAL = b"sha256: "
@@ -201,6 +201,7 @@ def check_place(path: Path, kind: str, inputs: Mapping[str, Path | None], *, for
     Raises:
         OutputError: it is an input, another kind of file is there, or the folder cannot be written.
     """
+    refuse_long_name(path)
     refuse_input(path, inputs)
     refuse_foreign([path], force=force)
     refuse_unwritable(path)

@@ -59,8 +59,8 @@ def _unusable(values: np.ndarray, detector: Detector, N: int) -> str:
         return "it holds NaN or infinity"
     if not values.any():
         return "it is zero everywhere"
-    if np.abs(values).max() > 1e15:
-        return "its numbers are beyond what float32 can square"
+    if not 1e-15 < np.abs(values).max() < 1e15:
+        return f"its numbers reach {np.abs(values).max():.3g}, beyond what float32 can square"
     light = (np.abs(values.astype(np.complex128)) ** 2).reshape(-1, *side).sum(0)
     rows, columns = (slice(size // 4, size - size // 4) for size in side)
     if light[rows, columns].sum() < _LEAST_INSIDE * light.sum():

@@ -45,7 +45,7 @@ def test_exchanged_arguments_are_called_so(tmp_path: Path, capsys: pytest.Captur
 
 class TestConfig:
     def inspected(self, text: str, tmp_path: Path, *more: str) -> int:
-        (tmp_path / "beamline.toml").write_text(text)
+        (tmp_path / "beamline.toml").write_text(text, encoding="utf-8")
         return run(["inspect", str(SCAN), "--config", str(tmp_path / "beamline.toml"), "--json", *more])
 
     def test_options_of_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,6 +54,10 @@ class TestConfig:
         facts = json.loads(capsys.readouterr().out)
         assert facts["pixel"] == "2e-08 x 2e-08 m"
         assert facts["patterns"].startswith("20 of")
+
+    def test_mark_that_editors_begin_a_file_with(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert self.inspected("\ufeffpixel-size-m = 2e-8", tmp_path) == 0
+        assert json.loads(capsys.readouterr().out)["pixel"] == "2e-08 x 2e-08 m"
 
     def test_command_line_counts_more(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert self.inspected("pixel-size-m = 2e-8", tmp_path, "--pixel-size-m", "3e-8") == 0
@@ -66,6 +70,7 @@ class TestConfig:
             ("flip_x = 1", "flip-x is 1; expected true or false"),
             ("every = [1]", "expected text or a number"),
             ("= 3", "cannot be read as TOML"),
+            ("[inspct]\nevery = 2", "[inspct] is no command; expected a table of demo, reconstruct, live"),
         ],
     )
     def test_what_is_no_option(self, text: str, match: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -73,7 +78,7 @@ class TestConfig:
         assert match in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("text", ["3-", "a", "5,x", "-1"])
+@pytest.mark.parametrize("text", ["3-", "a", "5,x", "-1", "9-3", "9" * 20])
 def test_frames_to_leave_out_that_are_none(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         run(["inspect", str(SCAN), f"--exclude={text}"])

@@ -130,3 +130,13 @@ def test_figure_has_a_place_of_its_own(tmp_path: Path) -> None:
     (tmp_path / "figure.pdf").write_bytes(b"%PDF-1.4 a paper")
     with pytest.raises(OutputError, match=r"figure\.pdf: exists, and is not an earlier result"):
         check_target(tmp_path / "object.npz", {}, figure=tmp_path / "figure.pdf")
+
+
+def test_places_that_are_found_out_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"^x{24}…: is a name of 243 bytes; expected 224 at most; give a shorter one"):
+        check_target(tmp_path / f"{'x' * 240}.h5", {})
+    given = tmp_path / "object.partial.npz"
+    for path in (given, tmp_path / "object.npz"):
+        np.savez(path, creator="ptycho-runtime")
+    with pytest.raises(OutputError, match=r"object\.partial\.npz: is the same file as the positions file"):
+        check_target(tmp_path / "object.npz", {"positions file": given})

@@ -243,3 +243,13 @@ class TestSummary:
     def test_what_is_to_come_is_said(self, tmp_path: Path) -> None:
         write_summary(tmp_path, [record("a")], 3)
         assert "<h1>3 scans: 1 trusted; 2 to come</h1>" in (tmp_path / "summary.html").read_text()
+
+
+def test_result_that_would_replace_a_scan(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.npz", "a.h5"):
+        write_scan(tmp_path / name, seed=1)
+    before = (tmp_path / "a.npz").read_bytes()
+    scans = [str(tmp_path / name) for name in ("a.h5", "a.npz")]
+    assert cli.run(["batch", str(model), *scans, "-o", str(tmp_path), "--format", "npz", "--force"]) == 2
+    assert "a.npz: is one of the scans; give another folder with -o" in capsys.readouterr().err
+    assert (tmp_path / "a.npz").read_bytes() == before

@@ -428,6 +428,14 @@ def test_probe_that_an_fft_left_at_the_corner_is_not_used(tmp_path: Path) -> Non
         assert "the probe is not used: less than a tenth of its light is in its middle" in scan.warnings[0]
 
 
+def test_probe_of_numbers_that_float32_cannot_square_is_not_used(tmp_path: Path) -> None:
+    for factor in (1e-30, 1e30):
+        path = hdf5(tmp_path / "s.h5", probeGuess=(SHAPE * factor).astype(np.complex64))
+        with read_scan(path, N, GIVEN) as scan:
+            assert scan.probe is None
+            assert f"its numbers reach {factor:.0e}, beyond what float32 can square" in scan.warnings[0]
+
+
 def test_pixel_of_a_product_that_is_text(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "product.h5", "w") as file:
         file["probe_position_x_m"], file["probe_position_y_m"], file["object"] = X, Y, np.ones((4, 4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from ptycho_runtime.image.paper.write import check_figure
 from ptycho_runtime.image.products.ours import is_ours
 
 SUFFIXES = (".h5", ".hdf5", ".npz", ".cxi", ".tif", ".tiff", ".png")
+# Of 255 that file systems take: a temporary name is longer by 22, one of a partial result by 8.
+_MOST_NAME_BYTES = 224
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,16 @@ def check_target(
     if path.suffix.lower() not in SUFFIXES:
         raise OutputError(f"{path}: what to write is told by the suffix; expected one of {', '.join(SUFFIXES)}")
     target = Target(path, figure)
+    for each in target.paths:
+        refuse_long_name(each)
     if figure is not None:
         check_figure(figure)
         refuse_input(figure, {"result": path, "picture beside the result": target.picture})
         refuse_unwritable(figure)
-    for each in target.paths:
+    written = [*target.paths, *target.for_partial().paths]
+    for each in written:
         refuse_input(each, inputs)
-    refuse_foreign([*target.paths, *target.for_partial().paths], force=force)
+    refuse_foreign(written, force=force)
     refuse_unwritable(path)
     return target
 
@@ -80,9 +86,19 @@ def check_patches_target(path: Path, inputs: Mapping[str, Path | None], *, force
     """
     if path.suffix.lower() != ".npy":
         raise OutputError(f"{path}: patches are written as .npy; give a name that ends so")
+    refuse_long_name(path)
     refuse_input(path, inputs)
     refuse_foreign([path], force=force)
     refuse_unwritable(path)
+
+
+def refuse_long_name(path: Path) -> None:
+    """Raise `OutputError` where the names that a file has while it is written would be longer than file systems take."""
+    size = len(os.fsencode(path.name))
+    if size > _MOST_NAME_BYTES:
+        raise OutputError(
+            f"{path.name[:24]}…: is a name of {size} bytes; expected {_MOST_NAME_BYTES} at most; give a shorter one"
+        )
 
 
 def refuse_input(path: Path, inputs: Mapping[str, Path | None]) -> None:
