@@ -38,6 +38,7 @@ from exporters.parity.metrics import ALONE, budget, figures
 from exporters.parity.reference import one_thread
 from exporters.parity.rows import OUTPUT, Divergence, LayerError, ParityRow
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs
+from exporters.parity.script_values import value_before_first_layer
 from ptycho_torch.models.module import PtychoModel
 
 ONNX, SCRIPT = "onnx by layer", "torchscript by layer"
@@ -283,6 +284,10 @@ def _script(layers: Alone, data: bytes) -> Iterator[Found]:
             "a stored TorchScript file is run in a confined process, which hands out nothing but its outputs"
         )
     file = torch.jit.load(io.BytesIO(data))  # type: ignore[no-untyped-call]
+    entry = layers.entry
+    fed = value_before_first_layer(data, entry.feed, entry.reference.shape)
+    if fed is not None:
+        yield ENTRY, entry.errors_at_first_layer(fed)
     for path, module in file.named_modules():
         shape = layers.inputs.get(layers.shared.get(path, path))
         judged = None if shape is None or not hasattr(module, "forward") else layers.judged(path, shape=shape)

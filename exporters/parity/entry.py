@@ -7,11 +7,13 @@ size. Here they are of eighteen orders of magnitude, and each counts by its own 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 import torch
+from torch import nn
 
 from exporters.parity.inputs import Pool
 from exporters.parity.metrics import ALONE, budget, figures
@@ -33,6 +35,8 @@ class Entry:
     """(groups, channels, N, N) float64."""
     eager32: np.ndarray
     """The same in float32."""
+    first: tuple[np.ndarray, np.ndarray]
+    """What the network's first layer is fed, in both: another thing where the network begins with a root or a logarithm."""
 
     @classmethod
     def of(cls, model: PtychoModel, pool: Pool) -> Self:
@@ -44,10 +48,9 @@ class Entry:
         factors = feed[contract.INPUT_SCALE][:1] * np.array(_TIMES).reshape(-1, 1, 1, 1)
         feed |= {contract.DIFFRACTION: sizes.astype(np.float32), contract.INPUT_SCALE: factors.astype(np.float32)}
         tensors = [torch.from_numpy(feed[name]) for name in (contract.DIFFRACTION, contract.INPUT_SCALE)]
-        with torch.no_grad():
-            wanted = copy.deepcopy(model).double().network_input(*(tensor.double() for tensor in tensors))
-            eager = model.network_input(*tensors)
-        return cls(feed, wanted.numpy(), eager.numpy())
+        wanted, wanted_first = _entering(copy.deepcopy(model).double(), [tensor.double() for tensor in tensors])
+        eager, eager_first = _entering(copy.deepcopy(model), tensors)
+        return cls(feed, wanted, eager, (wanted_first, eager_first))
 
     def errors(self, value: np.ndarray) -> dict[str, float] | None:
         """Return the figures of what a file hands its network; None where it has another form.
@@ -55,14 +58,40 @@ class Entry:
         Args:
             value: (groups, channels, N, N) float32.
         """
-        if value.shape != self.reference.shape:
-            return None
-        found, eager32 = {ALONE: self._over_reference(value)}, {ALONE: self._over_reference(self.eager32)}
-        even = {ALONE: np.ones_like(self.reference)}
-        return figures(ALONE, found[ALONE], even, budget(ALONE, eager32, even))
+        return _errors(value, self.reference, self.eager32)
 
-    def _over_reference(self, value: np.ndarray) -> np.ndarray:
-        """Return each number over its reference; where that is 0, 1 for 0 and 2 for any other."""
-        empty = self.reference == 0.0
-        over: np.ndarray = np.where(empty, 1.0 + (value != 0.0), value / np.where(empty, 1.0, self.reference))
-        return over
+    def errors_at_first_layer(self, value: np.ndarray) -> dict[str, float] | None:
+        """Return the figures of what a file hands its network's first layer, as `errors` does."""
+        return _errors(value, *self.first)
+
+
+def _entering(model: PtychoModel, tensors: Sequence[torch.Tensor]) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a model hands its network, and what that hands its first layer; the former twice where the latter has another form."""
+    fed: list[np.ndarray] = []
+
+    def note(_module: nn.Module, inputs: tuple[object, ...]) -> None:
+        if not fed and isinstance(inputs[0], torch.Tensor):
+            fed.append(inputs[0].numpy())
+
+    for module in model.model.autoencoder.modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_pre_hook(note)
+    with torch.no_grad():
+        entering = model.network_input(*tensors).numpy()
+        model.network_output(*tensors)
+    return entering, fed[0] if fed and fed[0].shape == entering.shape else entering
+
+
+def _errors(value: np.ndarray, reference: np.ndarray, eager32: np.ndarray) -> dict[str, float] | None:
+    if value.shape != reference.shape:
+        return None
+    even = {ALONE: np.ones_like(reference)}
+    allowed = budget(ALONE, {ALONE: _over(eager32, reference)}, even)
+    return None if allowed.objection else figures(ALONE, _over(value, reference), even, allowed)
+
+
+def _over(value: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return each number over its reference; where that is 0, 1 for 0 and 2 for any other."""
+    empty = reference == 0.0
+    over: np.ndarray = np.where(empty, 1.0 + (value != 0.0), value / np.where(empty, 1.0, reference))
+    return over

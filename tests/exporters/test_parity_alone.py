@@ -18,8 +18,9 @@ from shared_exports import TINY
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
+from exporters.formats.torchscript import export_torchscript  # noqa: E402
 from exporters.formats.torchscript_run import StoredTorchScript  # noqa: E402
-from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
+from exporters.graph.graphs import PatchGraph, build_graph, graph_io  # noqa: E402
 from exporters.graph.physics import RealPhysics  # noqa: E402
 from exporters.parity.alone import ONNX, SCRIPT, Alone, Tried, alone_rows, middle  # noqa: E402
 from exporters.parity.inputs import Pool, make_pool  # noqa: E402
@@ -130,7 +131,7 @@ def test_right_files_pass_and_say_how_many_layers_were_tried(made: Made) -> None
         assert one.row.facts["layers"] == len(one.layers)
         assert len(one.layers) >= 7
         assert one.row.worst()[1] < 0.7
-    assert next(layer for layer in found[ONNX].layers if layer.layer == "network input").share < 0.1
+        assert next(layer for layer in one.layers if layer.layer == "network input").share < 0.1
     assert {layer.layer for layer in found[ONNX].layers} >= {"network.lifter", "network.lifter.conv1"}
 
 
@@ -164,6 +165,38 @@ def test_a_fault_is_found_and_its_layer_named(made: Made, fault: Fault, layer: s
 )
 def test_what_is_done_to_single_pixels_before_the_network_is_found(made: Made, fault: Fault) -> None:
     found = with_fault(made, fault)
+    assert found.row.verdict == "failed"
+    assert [layer.layer for layer in found.layers if layer.share > 1.0] == ["network input"]
+
+
+class Tampered(PatchGraph):
+    """A graph that does something to the patterns on their way in."""
+
+    def __init__(self, model: PtychoModel, change: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__(model)
+        self.change = change
+
+    def heads(self, diffraction: torch.Tensor, input_scale: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return super().heads(self.change(diffraction), input_scale)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: torch.clamp_min(x, 1e-6),
+        lambda x: torch.clamp_max(x, 1e4),
+        lambda x: torch.where(x < 1e-3, torch.zeros_like(x), x),
+        lambda x: x + 1e-9,
+        lambda x: x.half().float(),
+    ],
+    ids=["floor", "ceiling", "faint pixels", "offset", "half precision"],
+)
+def test_what_a_torchscript_file_does_to_single_pixels_is_found(
+    made: Made, change: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    inputs = graph_io(made[0].spec, GRAPH)[0]
+    file = export_torchscript(Tampered(made[0], change).eval().requires_grad_(False), inputs)
+    found = tried(made, torchscript=file)[SCRIPT]
     assert found.row.verdict == "failed"
     assert [layer.layer for layer in found.layers if layer.share > 1.0] == ["network input"]
 
