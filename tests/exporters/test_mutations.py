@@ -17,6 +17,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 from sample_bundles import ROOT, bundle_path, members
+from shared_exports import TINY
 from tampering import with_flipped_weight
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
@@ -205,7 +206,7 @@ SABOTAGES: dict[str, tuple[str, Callable[[Module], Module]]] = {
 }  # fmt: skip
 
 
-QUICK = ("dropped scale", "stale weights of one layer", "one layer in float16", "wrong fftshift")
+QUICK = ("dropped scale", "stale weights of one layer", "one layer in float16")
 
 
 @pytest.mark.parametrize(
@@ -230,6 +231,19 @@ def test_sabotage_is_caught(name: str, exported: Exported, record_property: Any)
     print(f"| {name} | {figure} |")
     told_output, told_share = documented()[name]
     assert told_share / 3 < share < told_share * 3, f"{figure}; docs/mutations.md says {told_output}: {told_share:g}"
+
+
+@pytest.mark.parametrize("name", ["wrong fftshift", "intensity in place of amplitude"])
+def test_a_sabotaged_prediction_of_the_smallest_network_is_caught(name: str, exported: Exported) -> None:
+    graph, sabotage = SABOTAGES[name]
+    bundle = exported(TINY).bundle
+    model, stored = load_torch_bundle(bundle)[0][graph], members(bundle)
+    script = export_torchscript(sabotage(build_graph(model, graph)), graph_io(model.spec, graph)[0])
+    files = {"onnx": stored[c.onnx_member(graph)], "torchscript": script}
+    made = prepare({graph: model}, model.spec, telling_batches(BATCHES))
+    failed = judge_files(made, {graph: files}, devices=("cpu",)).failures()
+    assert {"torchscript"} <= {row.runtime for row in failed} <= {"torchscript", alone.SCRIPT}
+    assert {row.worst()[0] for row in failed if row.runtime == "torchscript"} == {c.PREDICTED}
 
 
 @pytest.mark.long

@@ -86,7 +86,7 @@ class Case:
                     value.copy_(torch.from_numpy(random.uniform(0.5, 2.0, value.shape)))
                     self.scalars[short] = value.detach().double().numpy()
         self.model = self.model.double()
-        groups, modes = 3, 1 if spec.era == "U" and spec.single_probe_mode else 2
+        groups, modes = max(2, spec.num_datasets), 1 if spec.era == "U" and spec.single_probe_mode else 2
         scale = random.uniform(0.5, 1.5, (groups, 1, 1, 1))
         positions = random.uniform(-2, 2, (groups, spec.C, 1, 2)).astype(np.float32)
         positions[0] = np.round(positions[0])  # whole pixels, where rounding decides what is covered
