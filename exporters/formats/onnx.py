@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ast
-import gc
 import logging
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 import onnx_ir as ir
@@ -16,6 +14,7 @@ from torch import Tensor, nn
 from torch.onnx import ONNXProgram
 
 from exporters.errors import ExportError
+from exporters.formats.garbage import without_collections
 from exporters.formats.optimize import REWRITES, optimize
 from exporters.graph.centre import as_alone
 from exporters.graph.family import Family
@@ -110,7 +109,7 @@ def _traced(module: nn.Module, inputs: Sequence[contract.TensorInfo]) -> ir.Mode
     """Return what PyTorch's exporter makes of a module, before anything is made better."""
     axes = {name: torch.export.Dim(name, min=1, max=65536) for name in (contract.BATCH_AXIS, contract.MODES_AXIS)}
     dynamic = tuple({i: axes[d] for i, d in enumerate(info["shape"]) if isinstance(d, str)} for info in inputs)
-    with warnings.catch_warnings(), torch.no_grad(), _without_collections():
+    with warnings.catch_warnings(), torch.no_grad(), without_collections():
         warnings.simplefilter("ignore")
         loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "torch.export")]
         levels = [logger.level for logger in loggers]
@@ -133,18 +132,6 @@ def _traced(module: nn.Module, inputs: Sequence[contract.TensorInfo]) -> ir.Mode
     if program is None:
         raise ExportError("the ONNX exporter returned nothing; this is a bug, please report it")
     return program.model
-
-
-@contextmanager
-def _without_collections() -> Iterator[None]:
-    """Let Python not look for circles in this block: the exporter makes a million objects that stay, and each look passes them all."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def settle(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from exporters.formats.garbage import without_collections
 from exporters.formats.onnx import OnnxFamily
 from exporters.formats.torchscript import export_torchscript
 from exporters.graph.family import Family
@@ -20,11 +21,12 @@ def trace_family(family: Family, metadata: Mapping[str, Mapping[str, str]]) -> F
         family: what is traced.
         metadata: of the ONNX files, by graph and key of `contract.META_KEYS`.
     """
-    together = OnnxFamily(family)
-    return {
-        graph.name: {
-            "torchscript": export_torchscript(graph.module, list(graph.inputs)),
-            "onnx": together.file(graph, metadata[graph.name]),
+    with without_collections():
+        together = OnnxFamily(family)
+        return {
+            graph.name: {
+                "torchscript": export_torchscript(graph.module, list(graph.inputs)),
+                "onnx": together.file(graph, metadata[graph.name]),
+            }
+            for graph in family.graphs
         }
-        for graph in family.graphs
-    }
