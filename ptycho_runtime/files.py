@@ -196,7 +196,7 @@ def check_is_file(path: Path, what: str) -> None:
 
     Args:
         path: as the user gave it.
-        what: is expected there, with its article left out ("scan").
+        what: is expected there ("scan").
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -206,9 +206,9 @@ def check_is_file(path: Path, what: str) -> None:
     if path.is_file():
         return
     if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder; expected a {what}, which is one file")
+        raise IsADirectoryError(f"{path}: is a folder; expected one file, the {what}")
     if path.exists():
-        raise OSError(f"{path}: is a pipe or a device; expected a {what}, which is a file: copy it to one")
+        raise OSError(f"{path}: is a pipe or a device; expected a file, the {what}: copy it to one")
     raise FileNotFoundError(f"{path}: no such {what}")
 
 
@@ -223,6 +223,11 @@ def printable(value: object, limit: int = 80) -> str:
 def shown(text: str) -> str:
     """Return whole lines as they go to a terminal: no character in them does anything but stand there, or end a line."""
     return "".join(c if c.isprintable() or c in "\n\t" else _escaped(c) for c in text)
+
+
+def encodable(text: str) -> str:
+    """Return text as files keep it: of a name that is no UTF-8, what cannot be encoded is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 MAX_LINE = 1800

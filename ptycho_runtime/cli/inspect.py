@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ptycho_runtime.cli.options import examples, positive, read_options, scan_options
 from ptycho_runtime.cli.terminal import show
-from ptycho_runtime.files import printable
+from ptycho_runtime.files import check_is_file, printable
 
 if TYPE_CHECKING:
     from ptycho_runtime.export.bundle import Export
@@ -36,8 +36,9 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     path: Path = arguments.file
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected a scan or an exported bundle")
+    check_is_file(path, "scan or exported bundle")
     if is_export(path):
         from ptycho_runtime.export.bundle import open_export
 

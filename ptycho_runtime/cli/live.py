@@ -264,6 +264,9 @@ class _Live:
             code = exit_code_of(outcome.result.trust.verdict, strict=self.arguments.strict)
         else:
             say("no frame was placed: there is no image")
+            journal = Journal(out)
+            if not journal.exists:
+                journal.remove()
         if outcome.stopped:
             code = EXIT_STOPPED
         if fault is not None:

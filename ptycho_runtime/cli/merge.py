@@ -74,9 +74,15 @@ def run(arguments: argparse.Namespace) -> int:
 def merged(parts: Sequence[Path], target: Target, plan: Path | None = None) -> Merged:
     """Merge parts and write the image; returns what is to be said."""
     from ptycho_runtime.cli import report
+    from ptycho_runtime.image.products.target import refuse_input
     from ptycho_runtime.image.products.write import write_product
     from ptycho_runtime.many.merge import gathered, merge
 
-    result = merge(gathered(parts, plan))
+    found = gathered(parts, plan)
+    read = found.plan.read
+    inputs = {"scan": found.plan.scan_path, "positions file": read.positions_file, "mask": read.mask_file}
+    for path in target.paths:
+        refuse_input(path, {"plan": found.plan.path, **inputs})
+    result = merge(found)
     written = write_product(result, target)
     return Merged(result.note, result.trust.verdict, report.lines(result, written), report.document(result, written))

@@ -22,7 +22,7 @@ from ptycho_runtime.export.onnx_file import CheckedModel, GraphFile
 from ptycho_runtime.export.parse import MAX_GRIDSIZE, MAX_MEMBER_BYTES, MAX_SIDE_PX, NEGATIVE_IN_VERSION_1, parse
 from ptycho_runtime.export.precision import Variant
 from ptycho_runtime.export.record import DOMAINS, ExportRecord, StoredFile, StoredGraph
-from ptycho_runtime.files import other_name, printable
+from ptycho_runtime.files import check_is_file, other_name, printable
 
 _MAX_MEMBERS, _MAX_RATIO, _FREE_BYTES = 10_000, 100, 4 << 20
 _ENCRYPTED = 1  # flag of a zip entry
@@ -127,8 +127,9 @@ def open_export(path: str | Path, sha256: str | None = None) -> Export:
         (64, 'amplitude', ['diffraction_to_obj'])
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected an exported bundle (.zip) or a .onnx file")
+    check_is_file(path, "exported bundle (.zip) or .onnx file")
     if sha256 is not None and not _SHA256.fullmatch(sha256):
         raise ReconstructionError(
             f"sha256 {printable(sha256)}; expected 64 hexadecimal digits, as sha256sum prints them"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ptycho_runtime.export.bundle import Export
+from ptycho_runtime.files import encodable
 from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.scan.scan import Scan
 
@@ -64,7 +65,7 @@ class Origin:
             "host": platform.node(),
             "finished": self.finished,
         }
-        return {name: text for name, text in known.items() if text}
+        return {name: encodable(text) for name, text in known.items() if text}
 
 
 def origin_of(export: Export, scan: Scan, options: ReconstructOptions, engine: str) -> Origin:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ptycho_runtime.errors import OutputError, ReconstructionError
-from ptycho_runtime.files import lock
+from ptycho_runtime.files import check_is_file, lock
 from ptycho_runtime.image.products.target import refuse_unwritable
 from ptycho_runtime.many.one_scan import Task, Work
 from ptycho_runtime.many.records import Fingerprint, ScanRecord, read_record
 
 LOCK = ".ptycho-runtime.lock"
+# Of 255 that file systems take: a few letters, a suffix and what a temporary name has more come on top.
+_MOST_NAME_BYTES = 200
 SUMMARIES = ("summary.csv", "summary.json", "summary.html")
 
 
@@ -47,11 +50,12 @@ class Results:
         earlier = self.records.get(str(path))
         if earlier is not None:
             return Task(path, earlier.name)
-        name = (
-            path.stem
-            if path.stem not in self._taken
-            else f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-        )
+        name = path.stem
+        if name in self._taken or len(os.fsencode(name)) > _MOST_NAME_BYTES:
+            letters = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+            while len(os.fsencode(name)) > _MOST_NAME_BYTES:
+                name = name[:-1]
+            name = f"{name}-{letters}"
         self._taken.add(name)
         return Task(path, name)
 
@@ -109,14 +113,18 @@ def listed(arguments: Iterable[str]) -> list[Path]:
 
 
 def _from_list(path: Path) -> list[Path]:
+    check_is_file(path, "list of scans")
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         raise ReconstructionError(
             f"{path}: is no list of scans ({error.reason}); expected a path a line, in UTF-8"
         ) from error
     names = [line.strip() for line in lines]
-    return [found for name in names if name and not name.startswith("#") for found in _matches(path.parent / name)]
+    named = [name for name in names if name and not name.startswith("#")]
+    if not named or any("\0" in name for name in named):
+        raise ReconstructionError(f"{path}: is no list of scans; expected a path a line, in UTF-8, and found none")
+    return [found for name in named for found in _matches(path.parent / name)]
 
 
 def _matches(path: Path) -> list[Path]:

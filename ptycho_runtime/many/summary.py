@@ -102,14 +102,19 @@ def sheet(records: Sequence[ScanRecord], scans: int) -> str:
     )
 
 
+def _link(name: str) -> str:
+    """Return a name as a link has it, the bytes of one that is no UTF-8 included."""
+    return quote(name, errors="surrogateescape")
+
+
 def _card(record: ScanRecord) -> str:
     way = outcome(record)
     picture = next((name for name in record.files if name.endswith(".png")), None)
     parts = [f"<h2>{_text(record.name)}: {way}</h2>"]
     if picture is not None:
-        link = quote(record.files[0])
+        link = _link(record.files[0])
         parts.append(
-            f'<a href="{link}"><img src="{quote(picture)}" alt="object of {_text(record.name)}" loading="lazy"></a>'
+            f'<a href="{link}"><img src="{_link(picture)}" alt="object of {_text(record.name)}" loading="lazy"></a>'
         )
     if record.message:
         parts.append(f"<p>{_text(record.message)}</p>")

@@ -46,7 +46,7 @@ class Arrivals:
             results: a folder whose files are no scans, though it may lie in the place.
 
         Raises:
-            ReconstructionError: the place is no folder, or is that of the results.
+            ReconstructionError: the place is no folder, or is that of the results; the pattern is none.
         """
         self.place, self.results = place, results.resolve()
         if not place.folder.is_dir():
@@ -55,6 +55,12 @@ class Arrivals:
             raise ReconstructionError(
                 f"{place.folder}: results would be taken for scans there; give another folder with -o"
             )
+        try:
+            self.files()
+        except (ValueError, NotImplementedError) as error:
+            raise ReconstructionError(
+                f"--pattern {place.pattern!r} is no pattern of names in a folder ({error}); expected one such as '*.h5' or '**/*.h5'"
+            ) from error
         self._seen: dict[Path, tuple[Fingerprint, float]] = {}
 
     def files(self) -> list[Path]:

@@ -121,3 +121,7 @@ def test_options_that_were_given_are_said_and_paths_by_name() -> None:
         "flip_x": True,
     }
     assert changed(None) == {}
+
+
+def test_name_that_is_no_utf_8_is_kept_escaped() -> None:
+    assert Origin(bundle="b.zip", scan="\udcff.npz").facts()["scan"] == "\\udcff.npz"

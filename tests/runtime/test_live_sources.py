@@ -18,6 +18,7 @@ from ptycho_runtime.live.scale import exactly_again, known_scale, scale_of_windo
 from ptycho_runtime.live.sources.codecs import CODECS, decoded, encoded
 from ptycho_runtime.live.sources.ntndarray import attribute_position, frame_of, positions_of, probe_of
 from ptycho_runtime.live.sources.plan import read_plan
+from ptycho_runtime.live.sources.swmr import FollowSource
 from ptycho_runtime.live.store import Store
 from ptycho_runtime.live.values import FaultError, Frame
 
@@ -201,3 +202,12 @@ def test_journal_takes_no_folder_that_is_not_its_own(tmp_path: Path) -> None:
         journal.begin()
     journal.remove()
     assert (journal.folder / "mine.txt").read_text() == "mine"
+
+
+def test_positions_of_a_file_that_are_no_pixels(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["diff3d"], file["xcoords"], file["ycoords"] = np.ones((2, 4, 4)), np.zeros(2), np.zeros(2)
+        file["ycoords"].attrs["units"] = "um"
+        with pytest.raises(FaultError, match=r"s\.h5: ycoords is in um; expected pixels; give --positions plan\.csv"):
+            FollowSource(tmp_path / "s.h5")._datasets(file)

@@ -227,6 +227,21 @@ class TestFolder:
         with pytest.raises(ReconstructionError, match="no scan has such a name"):
             listed([str(tmp_path / "*.h5")])
 
+    def test_lists_as_editors_leave_them(self, tmp_path: Path) -> None:
+        (tmp_path / "list").write_bytes("\ufeffa.h5\r\n\r\n# b\r\n".encode())
+        assert listed([f"@{tmp_path}/list"]) == [tmp_path / "a.h5"]
+
+    @pytest.mark.parametrize("content", [b"", b"# nothing\n", b"a\0b\n"])
+    def test_lists_that_name_no_scan(self, content: bytes, tmp_path: Path) -> None:
+        (tmp_path / "list").write_bytes(content)
+        with pytest.raises(ReconstructionError, match="is no list of scans; expected a path a line"):
+            listed([f"@{tmp_path}/list"])
+
+    def test_name_that_leaves_no_room_for_a_suffix_is_cut(self, tmp_path: Path) -> None:
+        names = {Results(tmp_path).task(Path("/data") / f"{'ö' * 124}{last}.h5").name for last in "ab"}
+        assert {len(name.encode()) for name in names} == {209}
+        assert len(names) == 2
+
     def test_a_folder_is_no_scan(self, tmp_path: Path) -> None:
         with pytest.raises(ReconstructionError, match="is a folder; give scans, or a pattern"):
             listed([str(tmp_path)])
@@ -239,6 +254,9 @@ class TestSummary:
         assert "<script>" not in page
         assert "&lt;script&gt;\\x1b[31m" in page
         assert "'=HYPERLINK(1)" in lines
+
+    def test_a_name_that_is_no_utf_8_is_linked_by_its_bytes(self) -> None:
+        assert '<a href="%FF.h5">' in sheet([record("\udcff", files=("\udcff.h5", "\udcff.png"))], 1)
 
     def test_what_is_to_come_is_said(self, tmp_path: Path) -> None:
         write_summary(tmp_path, [record("a")], 3)

@@ -63,6 +63,13 @@ def test_parts_and_merge_are_one_run(folder: Path, tmp_path: Path, capsys: pytes
         assert run("reconstruct", model, scan, *part) == 0
     assert run("reconstruct", model, scan, *given, *part) == 0
     assert "part 2/2 is done already" in capsys.readouterr().out
+    for place, what in ((plan, "plan"), (scan, "scan"), (parts[0], "part")):
+        before = place.read_bytes()
+        assert run("merge", *parts, "-o", place, "--force") == 2
+        assert f"is the same file as the {what}" in capsys.readouterr().err
+        assert place.read_bytes() == before
+    assert run("reconstruct", model, scan, "-o", plan, *given) == 2
+    assert "exists, and is a plan, no earlier result; give another name, or --force" in capsys.readouterr().err
     assert run("merge", *parts[::-1], "-o", tmp_path / "merged.npz") == 0
     assert run("reconstruct", model, scan, "-o", tmp_path / "whole.npz", *given, "--quiet") == 0
     with np.load(tmp_path / "merged.npz") as merged, np.load(tmp_path / "whole.npz") as whole:

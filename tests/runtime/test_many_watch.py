@@ -163,3 +163,9 @@ def test_the_command_makes_images_of_what_is_there(tmp_path: Path, capsys: pytes
     assert "1 failed" in capsys.readouterr().out
     assert (tmp_path / "out" / "one.h5").is_file()
     assert sorted(path.name for path in scans.iterdir()) == ["one.npz", "two.npz"]
+
+
+@pytest.mark.parametrize("pattern", ["", "/data/*.h5", "**h5"])
+def test_pattern_that_is_none(pattern: str, tmp_path: Path) -> None:
+    with pytest.raises(ReconstructionError, match=r"is no pattern of names in a folder .*expected one such as"):
+        Arrivals(Place(tmp_path, pattern), tmp_path / "out")

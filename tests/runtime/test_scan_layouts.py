@@ -416,7 +416,10 @@ def test_nothing_to_make_an_image_of(patterns: np.ndarray, options: ReadOptions,
 
 def test_what_is_no_file_is_said_to_be_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    for path, match in ((tmp_path, "is a folder; expected a scan"), (tmp_path / "pipe", "is a pipe or a device")):
+    for path, match in (
+        (tmp_path, "is a folder; expected one file, the scan"),
+        (tmp_path / "pipe", "is a pipe or a device"),
+    ):
         with pytest.raises(OSError, match=match):
             read_scan(path, N)
 

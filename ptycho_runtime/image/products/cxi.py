@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 
 from ptycho_runtime.contract import CREATOR
+from ptycho_runtime.files import encodable
 from ptycho_runtime.image.products.nexus import add_nexus
 from ptycho_runtime.image.products.values import (
     centre_m,
@@ -36,7 +37,7 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
     with h5py.File(memory, "w") as product:
         product.attrs["creator"] = CREATOR
         product["cxi_version"] = 160
-        product["entry_1/title"] = result.scan.name
+        product["entry_1/title"] = encodable(result.scan.name)
         product["entry_1/experiment_description"] = comments(result)
         image = product.create_group("entry_1/image_2")
         image["data"] = result.object

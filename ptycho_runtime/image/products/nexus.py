@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ptycho_runtime.contract import CREATOR
+from ptycho_runtime.files import encodable
 from ptycho_runtime.image.products.values import amplitude_and_phase, pixel_m, provenance
 from ptycho_runtime.image.result import Reconstruction
 
@@ -42,7 +43,7 @@ def add_nexus(file: h5py.File, entry: str, result: Reconstruction, beside: h5py.
     file.attrs["NX_class"], file.attrs["default"] = "NXroot", entry
     group.attrs["NX_class"], group.attrs["default"] = "NXentry", "shown"
     if "title" not in group:
-        group["title"] = result.scan.name
+        group["title"] = encodable(result.scan.name)
     group["end_time"] = result.origin.finished
     group["program_name"] = CREATOR
     _add_plot(group.create_group("shown"), result, beside)
@@ -57,7 +58,7 @@ def _add_plot(shown: h5py.Group, result: Reconstruction, beside: h5py.Group) -> 
     shown.attrs["NX_class"] = "NXdata"
     shown.attrs["signal"], shown.attrs["auxiliary_signals"] = "phase", ["amplitude"]
     shown.attrs["axes"] = ["y", "x"]
-    shown["title"] = f"{result.scan.name}: {result.trust.verdict}"
+    shown["title"] = encodable(f"{result.scan.name}: {result.trust.verdict}")
     shown["phase"], shown["amplitude"] = phase, amplitude
     shown["phase"].attrs["units"], shown["amplitude"].attrs["units"] = "rad", "1"
     shown["phase"].attrs["long_name"] = "phase (rad)"

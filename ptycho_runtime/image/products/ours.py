@@ -30,6 +30,17 @@ def is_ours(path: Path) -> bool:
         return False
 
 
+def kind_of(path: Path) -> str:
+    """Return what a file of ours is that is no result, `plan` or `part`; nothing for results and for files of others."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return str(file.attrs.get("kind", "")) if file.attrs.get("creator") == CREATOR else ""
+    except OSError:
+        return ""
+
+
 def _npz(path: Path) -> object:
     import numpy as np
 

@@ -8,6 +8,7 @@ from typing import IO
 import numpy as np
 
 from ptycho_runtime.contract import CREATOR
+from ptycho_runtime.files import encodable
 from ptycho_runtime.image.products.nexus import add_nexus
 from ptycho_runtime.image.products.values import (
     centre_m,
@@ -39,7 +40,7 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
     memory = io.BytesIO()
     with h5py.File(memory, "w") as product:
         product.attrs["creator"] = CREATOR
-        product.attrs["name"] = scan.name
+        product.attrs["name"] = encodable(scan.name)
         product.attrs["comments"] = comments(result)
         for name in ("detector_object_distance_m", "exposure_time_s", "probe_photon_count"):
             product.attrs[name] = known.get(name, 0.0)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ptycho_runtime.errors import OutputError
 from ptycho_runtime.image.paper.write import check_figure
-from ptycho_runtime.image.products.ours import is_ours
+from ptycho_runtime.image.products.ours import is_ours, kind_of
 
 SUFFIXES = (".h5", ".hdf5", ".npz", ".cxi", ".tif", ".tiff", ".png")
 # Of 255 that file systems take: a temporary name is longer by 22, one of a partial result by 8.
@@ -74,6 +74,12 @@ def check_target(
     for each in written:
         refuse_input(each, inputs)
     refuse_foreign(written, force=force)
+    for each in written:
+        kind = "" if force else kind_of(each)
+        if kind:
+            raise OutputError(
+                f"{each}: exists, and is a {kind}, no earlier result; give another name, or --force to overwrite it"
+            )
     refuse_unwritable(path)
     return target
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from ptycho_runtime.errors import ScanError
-from ptycho_runtime.files import printable
+from ptycho_runtime.files import check_is_file, printable
 from ptycho_runtime.live.values import FaultError, Frame, Positions, Sink
+from ptycho_runtime.scan.layouts.units import unit_text
 from ptycho_runtime.scan.options import PATTERN_KEYS
 
 _POLL_S = 0.1
@@ -40,10 +41,9 @@ class FollowSource:
             position_keys: of x and y, pixels; None where positions come another way.
 
         Raises:
-            FileNotFoundError: nothing is there.
+            OSError: no file is there.
         """
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such scan")
+        check_is_file(path, "scan")
         self.path, self.patterns_key, self.position_keys = path, patterns_key, position_keys
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -97,6 +97,12 @@ class FollowSource:
                 "--positions"
             )
         x, y = (file[key] for key in self.position_keys)
+        for key, dataset in zip(self.position_keys, (x, y), strict=True):
+            unit = unit_text(dataset)
+            if unit and unit.lower() not in ("px", "pixel", "pixels"):
+                raise FaultError(
+                    f"{self.path.name}: {printable(key)} is in {printable(unit)}; expected pixels; give --positions plan.csv with pixels"
+                )
         return found[0], (x, y)
 
     def _take_frames(self, patterns: Any, numbers: Any, row: int, sink: Sink) -> int:
