@@ -40,4 +40,5 @@ def run(arguments: argparse.Namespace) -> int:
     given += ["--force"] * arguments.force + ["--json"] * arguments.json
     command = argparse.ArgumentParser()
     reconstruct.options(command)
-    return reconstruct.run(command.parse_args(given))
+    # What the demo says is logged already; `reconstruct` looks where, so as not to write over it.
+    return reconstruct.run(command.parse_args(given, argparse.Namespace(log_file=arguments.log_file)))
