@@ -56,8 +56,9 @@ ALL_FREQUENCIES = {
     for generator in ("ffno", "fno_vanilla")
 }
 
-# Families of which whole graphs are looked at in every run (`test_formats_operators.py`), and the one that is the front of fno.
-WHOLE_GRAPHS_TRACED = ("cnn-n256", "ffno", "fno", "fno_vanilla")
+# Families of which whole graphs are looked at in every run (`test_formats_operators.py`), and those whose layers others have: the
+# front of fno, a decoder of the CNN and gates of the U-Net.
+WHOLE_GRAPHS_TRACED = ("cnn-n256", "cnn-shared", "ffno", "fno", "fno_vanilla")
 
 
 def network(case: ModelSpec) -> torch.nn.Module:

@@ -439,8 +439,12 @@ class TestInputs:
         (tmp_path / "s.npz").write_bytes(content)
         with pytest.raises(ScanError):
             open_scan(tmp_path / "s.npz", SPEC)
-        with pytest.raises(FileNotFoundError, match="no such scan"):
+
+    def test_scan_that_is_a_folder_or_absent_is_said(self, tmp_path: Any) -> None:
+        with pytest.raises(IsADirectoryError, match="is a folder; expected one file, the scan"):
             open_scan(tmp_path, SPEC)
+        with pytest.raises(FileNotFoundError, match="no such scan"):
+            open_scan(tmp_path / "none.npz", SPEC)
 
 
 class TestBatches:
