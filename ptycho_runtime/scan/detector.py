@@ -13,7 +13,9 @@ from ptycho_runtime.scan.options import Domain, Fit
 
 _NEIGHBOURS = 8  # good pixels that a bad one is filled from
 _WINDOW_PX = 5  # for pixels that are bad in one frame alone
-_MOST_BAD = 0.5  # of a detector
+MOST_BAD: Final = 0.5  # of a detector
+_NEARLY_ALWAYS = 0.95  # of the patterns
+_WIDEST_GAP_PX = 4  # from a pixel that is never lit to lit ones
 _ENOUGH = 8  # patterns in which a pixel that counts photons reads more than one number
 
 # What detectors write in place of a count, as numbers of each kind of array: the ends of counters, also of those that were
@@ -42,7 +44,7 @@ class Detector:
                 f"the mask is of {self.bad.shape[0]} × {self.bad.shape[1]} pixels, "
                 f"patterns of {self.shape[0]} × {self.shape[1]}"
             )
-        if self.bad is not None and self.bad.mean() > _MOST_BAD:
+        if self.bad is not None and self.bad.mean() > MOST_BAD:
             raise ScanError(
                 f"the mask marks {100 * self.bad.mean():.0f} % of the pixels as bad; a mask is not zero where pixels are bad"
             )
@@ -153,7 +155,8 @@ def always_marked(patterns: np.ndarray) -> np.ndarray:
     """Return which pixels hold a detector's mark for a bad pixel in all of these patterns (n, rows, columns): (rows, columns) bool.
 
     Marks are the counter's largest number, −1 and −2, in arrays of floats these numbers, NaN and infinity; and, where patterns differ
-    from each other, one number in every pattern that is negative, or beyond all that pixels which change ever read.
+    from each other, one number in every pattern that is negative, or beyond all that pixels which change ever read, and zero between
+    pixels that nearly always read something.
     """
     patterns = patterns[(patterns != 0).any((1, 2))]
     if not len(patterns):
@@ -180,7 +183,28 @@ def _never_changing(patterns: np.ndarray) -> np.ndarray:
     if changing.sum() < 0.5 * lit.sum():  # patterns alike
         return np.zeros(changing.shape, bool)
     beyond: np.ndarray = ~changing & ((lowest < 0) | (highest > highest[changing].max(initial=0)))
+    beyond |= _dark_between_lit(patterns)
     return beyond
+
+
+def _dark_between_lit(patterns: np.ndarray) -> np.ndarray:
+    """Return which pixels (rows, columns) are never lit, though pixels on both sides of them, a few away, nearly always are."""
+    often = (patterns > 0).mean(0, dtype=np.float64)
+    lit, found = often > _NEARLY_ALWAYS, np.zeros(often.shape, bool)
+    for axis in (0, 1):
+        sides = []
+        for direction in (1, -1):
+            near = np.zeros(lit.shape, bool)
+            for step in range(1, _WIDEST_GAP_PX + 1):
+                moved = np.roll(lit, direction * step, axis)
+                # What was rolled in from the other end is no neighbour.
+                edge = slice(0, step) if direction > 0 else slice(-step, None)
+                moved[(slice(None),) * axis + (edge,)] = False
+                near |= moved
+            sides.append(near)
+        found |= sides[0] & sides[1]
+    found &= often == 0
+    return found
 
 
 def overflown(stored: np.ndarray, bad: np.ndarray | None) -> np.ndarray | None:

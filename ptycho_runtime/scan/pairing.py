@@ -52,6 +52,9 @@ def pair(raw: RawScan, options: ReadOptions, n: int) -> Pairs:
                 f"{raw.label}: {len(raw.x)} positions along x and {len(raw.y)} along y; expected as many of both"
             )
         pairs = _by_row(raw, options, numbers) if raw.numbers is None else _by_number(raw, raw.numbers, numbers)
+    if options.incomplete and raw.x is not None and raw.y is not None:
+        there = ~np.isnan(raw.x + raw.y)[pairs.positions]
+        pairs = pairs.part(there, "frames whose positions were never written")
     unwritten = np.isin(pairs.rows, raw.unwritten)
     if unwritten.any() and not options.incomplete:
         raise ScanError(

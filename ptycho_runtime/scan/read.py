@@ -9,7 +9,7 @@ import numpy as np
 
 from ptycho_runtime.errors import ScanError
 from ptycho_runtime.files import check_is_file
-from ptycho_runtime.scan.detector import Detector, always_marked
+from ptycho_runtime.scan.detector import MOST_BAD, Detector, always_marked
 from ptycho_runtime.scan.geometry import ObjectPixel, check_object_pixel, check_positions, object_pixel
 from ptycho_runtime.scan.layouts.mask import read_mask
 from ptycho_runtime.scan.layouts.numbers import check_type
@@ -21,6 +21,7 @@ from ptycho_runtime.scan.pairing import Pairs, pair, selected
 from ptycho_runtime.scan.probe import understood_probe
 from ptycho_runtime.scan.scan import Scan
 
+_MOST_AT_ORIGIN = 2  # frames
 _COARSE_PX = 0.1  # between positions that the numbers in the file can tell apart
 
 
@@ -112,6 +113,7 @@ class _Reading:
         if pixel is not None:
             check_object_pixel(pixel, f"{self.label}: a pixel of the object")
         if raw.positions_from:
+            self._note_repeated(pairs)
             check_positions(positions, pairs.numbers, self.N, self.label, unit_said=options.position_unit is not None)
         frames = Frames(self.label, raw.read, pairs.rows, pairs.numbers, detector, domain)
         seen = look_at(frames, self.N)
@@ -205,6 +207,11 @@ class _Reading:
             bad |= marked
         if not bad.any():
             return None
+        if bad.mean() > MOST_BAD:
+            raise ScanError(
+                f"{self.label}: {100 * bad.mean():.0f} % of the pixels are bad ({', '.join(sources)}); expected half of them at most: a mask "
+                "is not zero where pixels are bad, and a background is taken off before patterns are stored"
+            )
         self.warnings.append(
             f"masked {int(bad.sum())} bad pixels of {bad.size} ({', '.join(sources)}); filled from their neighbours"
         )
@@ -310,6 +317,18 @@ class _Reading:
         # Pixels of the recorded grid: side λz/(S·pitch); the image's is λz/(N·binning·pitch).
         scale = self.N * detector.binning(self.N) / np.array([self.shape[1], self.shape[0]], float)
         return np.ascontiguousarray(positions * scale)
+
+    def _note_repeated(self, pairs: Pairs) -> None:
+        """Say it where several frames lie at exactly 0, 0, as positions do that were never written."""
+        raw = self.raw
+        if raw.x is None or raw.y is None:
+            return
+        frames = pairs.numbers[(raw.x[pairs.positions] == 0) & (raw.y[pairs.positions] == 0)]
+        if _MOST_AT_ORIGIN < len(frames) < len(pairs.numbers):
+            self.warnings.append(
+                f"{len(frames)} frames lie at exactly 0, 0, as positions that were never written do: {listed(frames)}; leave them out "
+                "with --exclude if so"
+            )
 
     def _note_coarse(self, largest: float, pixels: float) -> None:
         """Say it where positions were stored in so few digits that they come in steps.

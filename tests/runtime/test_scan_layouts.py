@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_scans import COUNT, COUNTS, GIVEN, SHAPE, STORED, N, X, Y, cxi, hdf5
+from tiny_scans import COUNT, COUNTS, GIVEN, GRID_X, GRID_Y, SHAPE, STORED, N, X, Y, cxi, hdf5
 
 from ptycho_runtime import ScanError
 from ptycho_runtime.scan.options import ReadOptions
@@ -446,3 +446,78 @@ def test_pixel_of_a_product_that_is_text(tmp_path: Path) -> None:
     path = hdf5(tmp_path / "s.h5", x=None, y=None)
     with pytest.raises(ScanError, match=r"product\.h5: pixel_width_m: holds text"):
         read_scan(path, N, ReadOptions(positions_file=tmp_path / "product.h5"))
+
+
+def test_gap_that_reads_zero_between_lit_pixels_is_masked_and_dark_regions_are_not(tmp_path: Path) -> None:
+    gap = COUNTS.copy()
+    gap[:, :, 15:17] = 0
+    gap[:, GRID_Y + GRID_X < 20] = 0
+    with read_scan(hdf5(tmp_path / "s.h5", gap.astype(np.uint16)), N, GIVEN) as scan:
+        bad = np.argwhere(scan.detector.bad)
+        assert set(bad[:, 1]) == {15, 16}
+        assert 16 in bad[:, 0]
+        assert "that read 0 in every pattern); filled from their neighbours" in scan.warnings[0]
+
+
+def test_more_bad_pixels_than_good_ones_say_where_they_come_from(tmp_path: Path) -> None:
+    path = hdf5(tmp_path / "s.h5", np.where(SHAPE > 0.4, COUNTS, -5).astype(np.int32))
+    with pytest.raises(
+        ScanError, match=r"s\.h5: \d+ % of the pixels are bad \(\d+ that read -5 .*a background is taken off"
+    ):
+        read_scan(path, N, GIVEN)
+
+
+class TestPositionsThatAreNotThere:
+    def virtual(self, folder: Path) -> Path:
+        """Return a scan whose x is joined of two files, of which one is gone."""
+
+        def patterns(file: h5py.File) -> None:
+            file["entry/data/data"] = STORED
+            layout = h5py.VirtualLayout((COUNT,), "f8")
+            for k, name in enumerate(("there.h5", "gone.h5")):
+                layout[18 * k : 18 * k + 18] = h5py.VirtualSource(name, "x", (18,))
+            file.create_virtual_dataset("x", layout)
+
+        with h5py.File(folder / "there.h5", "w") as file:
+            file["x"] = X[:18]
+        return hdf5(folder / "s.h5", patterns, x=None)
+
+    def preallocated(self, folder: Path) -> Path:
+        """Return a scan whose x was written to half."""
+
+        def patterns(file: h5py.File) -> None:
+            file["entry/data/data"] = STORED
+            file.create_dataset("x", (COUNT,), "f8", chunks=(1,))[:18] = X[:18]
+
+        return hdf5(folder / "s.h5", patterns, x=None)
+
+    @pytest.mark.parametrize("how", ["virtual", "preallocated"])
+    def test_they_are_not_taken_for_zeros(self, how: str, tmp_path: Path) -> None:
+        path = getattr(self, how)(tmp_path)
+        with pytest.raises(ScanError, match=r"s\.h5: x is incomplete: .*give --incomplete to take what is there"):
+            read_scan(path, N, GIVEN)
+        with read_scan(path, N, replace(GIVEN, incomplete=True)) as scan:
+            assert scan.positions_px == pytest.approx(XY[:18])
+            assert scan.skipped == {"frames whose positions were never written": list(range(18, COUNT))}
+
+    def test_several_at_the_origin_are_named(self, tmp_path: Path) -> None:
+        late = np.arange(COUNT) > 30
+        path = hdf5(tmp_path / "s.h5", x=np.where(late, 0, X), y=np.where(late, 0, Y))
+        with read_scan(path, N, GIVEN) as scan:
+            assert scan.warnings[0].startswith(
+                "5 frames lie at exactly 0, 0, as positions that were never written do: 31, 32"
+            )
+
+
+def test_virtual_dataset_that_may_grow(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file.create_dataset("d", data=STORED, maxshape=(None, N, N), chunks=(1, N, N))
+
+    def patterns(file: h5py.File) -> None:
+        layout = h5py.VirtualLayout((COUNT, N, N), "u2", maxshape=(None, N, N))
+        source = h5py.VirtualSource("raw.h5", "d", (COUNT, N, N), maxshape=(None, N, N))
+        layout[: h5py.h5s.UNLIMITED] = source[: h5py.h5s.UNLIMITED]
+        file.create_virtual_dataset("entry/data/data", layout)
+
+    with read_scan(hdf5(tmp_path / "s.h5", patterns), N, GIVEN) as scan:
+        assert len(scan) == COUNT

@@ -12,7 +12,7 @@ import numpy as np
 from ptycho_runtime.closing import Closing
 from ptycho_runtime.errors import PackageMissingError, ScanError, ScanIncompleteError
 from ptycho_runtime.files import printable
-from ptycho_runtime.scan.layouts.numbers import MOST_FRAMES, MOST_VALUES, check_type
+from ptycho_runtime.scan.layouts.numbers import MOST_FRAMES, MOST_VALUES, check_type, names_in
 from ptycho_runtime.scan.options import ReadOptions
 
 _MOST_LINKS = 32  # one after the other
@@ -90,17 +90,28 @@ class Hdf5File(Closing):
         return item if item is not None and hasattr(item, "shape") else None
 
     def array(self, key: str) -> np.ndarray:
-        """Return a dataset's values; `ScanError` where there are none, not all were written, or too many claimed."""
+        """Return a dataset's values; `ScanError` where there are none, not all were written, or too many claimed.
+
+        Where what is there was asked for, numbers that nobody wrote are NaN.
+        """
         dataset = self.dataset(key)
         if dataset is None:
-            raise ScanError(f"{self.label}: has no dataset {printable(key)}")
+            raise ScanError(f"{self.label}: has no dataset {printable(key)}; it has {names_in(self.names())}")
         check_type(dataset.dtype, f"{self.label}: {key}", "biufcSUO")
         if dataset.size is None or dataset.size > MOST_VALUES:
             raise ScanError(f"{self.label}: {key} has shape {dataset.shape}, which is more than a scan's can be")
-        if len(unwritten_rows(dataset)) and not self.options.incomplete:
-            raise ScanError(f"{self.label}: {key} is incomplete: some of it was never written")
+        missing = self._missing(dataset, key)
+        if len(missing) and not self.options.incomplete:
+            raise ScanError(
+                f"{self.label}: {printable(key)} is incomplete: some of it was never written, or is in a file that is not there; wait for "
+                "the rest, or give --incomplete to take what is there"
+            )
         try:
-            return np.asarray(dataset[()])
+            values = np.asarray(dataset[()])
+            if len(missing) and values.dtype.kind in "iuf":
+                values = values.astype(np.float64)
+                values[missing] = np.nan
+            return values
         except (OSError, RuntimeError) as error:
             raise ScanError(f"{self.label}: {key} cannot be read, its data are damaged ({error})") from error
 
@@ -125,15 +136,20 @@ class Hdf5File(Closing):
 
     def missing_rows(self, dataset: Any, key: str) -> np.ndarray:
         """Return the rows of patterns that nobody wrote, in this file or in those that a virtual dataset joins."""
-        rows = unwritten_rows(dataset)
-        if dataset.is_virtual:
-            for source in dataset.virtual_sources():
-                whole = self._source(dataset, source, key, [])
-                rows = np.union1d(rows, self._rows_of(source, whole, len(dataset)))
+        rows = self._missing(dataset, key)
         if len(dataset.shape) == 4:  # a raster's line is lost where one of its frames is
             columns = dataset.shape[1]
             rows = (rows[:, None] * columns + np.arange(columns)).reshape(-1)
         return rows
+
+    def _missing(self, dataset: Any, key: str) -> np.ndarray:
+        """Return the rows (first axis) that nobody wrote, here or in what a virtual dataset joins."""
+        rows = unwritten_rows(dataset)
+        if dataset.shape and dataset.is_virtual:
+            for source in dataset.virtual_sources():
+                whole = self._source(dataset, source, key, [])
+                rows = np.union1d(rows, self._rows_of(source, whole, len(dataset)))
+        return rows.astype(np.int64)
 
     def _rows_of(self, source: Any, whole: Any | None, n: int) -> np.ndarray:
         """Return the rows that a virtual dataset takes from a source that lacks them."""
@@ -307,6 +323,8 @@ def _selected_rows(space: Any, n: int) -> np.ndarray:
         return np.arange(n)
     if space.is_regular_hyperslab():
         start, stride, count, block = (int(values[0]) for values in space.get_regular_hyperslab())
+        # One of them says that there is no end where the dataset may grow.
+        count, block = min(count, n), min(block, n)
         return (start + stride * np.arange(count)[:, None] + np.arange(block)).reshape(-1)
     blocks = {(int(first[0]), int(last[0])) for first, last in space.get_select_hyper_blocklist()}
     return np.unique(np.concatenate([np.arange(first, last + 1) for first, last in blocks]))
