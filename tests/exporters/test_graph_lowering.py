@@ -57,8 +57,8 @@ ALL_FREQUENCIES = {
 }
 
 # Families of which whole graphs are looked at in every run (`test_formats_operators.py`), and those whose layers others have: the
-# front of fno, a decoder of the CNN and gates of the U-Net.
-WHOLE_GRAPHS_TRACED = ("cnn-n256", "cnn-shared", "ffno", "fno", "fno_vanilla")
+# front of fno, the Fourier layers of ffno with convolutions, a decoder of the CNN with gates of the U-Net.
+WHOLE_GRAPHS_TRACED = ("cnn-n256", "cnn-shared", "ffno", "fno", "fno_vanilla", "neuralop_uno")
 
 
 def network(case: ModelSpec) -> torch.nn.Module:

@@ -240,6 +240,7 @@ class TestWeights:
         )
 
 
+@pytest.mark.usefixtures("without_pictures")
 class TestCommands:
     def run(self, *arguments: object) -> Any:
         return CliRunner().invoke(cli, [str(a) for a in arguments], catch_exceptions=False)

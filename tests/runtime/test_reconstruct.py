@@ -22,6 +22,7 @@ from ptycho_runtime.image.reconstruct import reconstruct
 from ptycho_runtime.image.result import Reconstruction
 from ptycho_runtime.image.stitch import Stitcher
 from ptycho_runtime.image.trust.residual import residuals
+from ptycho_runtime.scan.options import ReadOptions
 from ptycho_runtime.scan.read import read_scan
 
 SCAN = ROOT / "examples" / "demo" / "scan.npz"
@@ -162,9 +163,12 @@ def test_groups_of_four(group_model: Path) -> None:
     assert np.isfinite(stitched.trust.scores.disagreement).all()
 
 
-def test_scan_by_batches_of_any_size_is_the_same(model: ptycho_runtime.Reconstructor, result: Any) -> None:
-    other = reconstruct(model.export, Graphs(model.patches, batch=37), read_scan(SCAN, 64))
-    assert np.abs(other.object - result.object).max() <= 1e-5
+def test_scan_by_batches_of_any_size_is_the_same(model: ptycho_runtime.Reconstructor) -> None:
+    first, other = (
+        reconstruct(model.export, Graphs(model.patches, batch=batch), read_scan(SCAN, 64, ReadOptions(rows=(100, 200))))
+        for batch in (16, 37)
+    )
+    assert np.abs(other.object - first.object).max() <= 1e-5
 
 
 def test_pattern_that_does_not_belong_is_flagged(model: ptycho_runtime.Reconstructor, tmp_path: Path) -> None:

@@ -91,7 +91,13 @@ def loaded(case: ModelSpec) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
     return network.double().eval(), weights
 
 
-@pytest.mark.parametrize("name", CASES)
+# Others of their family are evaluated in every run.
+LONG = ("cnn-no-hidden-units-n256", "unet-n256-bottleneck")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name in LONG else name for name in CASES]
+)
 def test_network_equals_independent_evaluation(name: str) -> None:
     case = CASES[name]
     network, weights = loaded(case)
