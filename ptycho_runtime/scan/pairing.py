@@ -97,10 +97,11 @@ def _by_row(raw: RawScan, options: ReadOptions, numbers: np.ndarray) -> Pairs:
     if n != count and not options.incomplete:
         raise ScanError(
             f"{raw.label}: {n} patterns and {count} positions; which belong together is not said, "
-            "so give a file where both have one length"
+            f"so give a file where both have one length, or --incomplete to take the first {min(n, count)} of both"
         )
     rows = np.arange(min(n, count))
-    return Pairs(rows, numbers[: len(rows)], rows, {})
+    alone = numbers[len(rows) :].tolist()
+    return Pairs(rows, numbers[: len(rows)], rows, {"patterns without a position": alone} if alone else {})
 
 
 def _by_number(raw: RawScan, wanted: np.ndarray, numbers: np.ndarray) -> Pairs:

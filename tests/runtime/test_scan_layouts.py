@@ -500,6 +500,16 @@ class TestPositionsThatAreNotThere:
             assert scan.positions_px == pytest.approx(XY[:18])
             assert scan.skipped == {"frames whose positions were never written": list(range(18, COUNT))}
 
+    def test_first_ones_of_both_are_taken_where_that_is_asked_for(self, tmp_path: Path) -> None:
+        path = hdf5(tmp_path / "s.h5", x=X[:-2], y=Y[:-2])
+        with pytest.raises(
+            ScanError, match=r"36 patterns and 34 positions; .* or --incomplete to take the first 34 of both"
+        ):
+            read_scan(path, N, GIVEN)
+        with read_scan(path, N, replace(GIVEN, incomplete=True)) as scan:
+            assert len(scan) == 34
+            assert scan.skipped == {"patterns without a position": [34, 35]}
+
     def test_several_at_the_origin_are_named(self, tmp_path: Path) -> None:
         late = np.arange(COUNT) > 30
         path = hdf5(tmp_path / "s.h5", x=np.where(late, 0, X), y=np.where(late, 0, Y))
