@@ -20,8 +20,11 @@ from simulated import (
 from ptycho_runtime.export.record import TrustBaseline
 from ptycho_runtime.image.stitch import Stitcher, probe_weights
 from ptycho_runtime.image.trust.assess import assess_kept
+from ptycho_runtime.image.trust.contest import Contest
 from ptycho_runtime.image.trust.frames import hot_pixels
-from ptycho_runtime.image.trust.pairs import agreeing_sets
+from ptycho_runtime.image.trust.pairs import compare_pairs
+from ptycho_runtime.image.trust.photons import multiplied
+from ptycho_runtime.image.trust.sets import agreeing_sets
 from ptycho_runtime.image.trust.spool import Spool
 from ptycho_runtime.image.trust.values import KINDS
 
@@ -115,6 +118,79 @@ def test_two_halves_of_which_one_lies_elsewhere_are_told_apart_where_one_is_larg
     assert trust.flagged[bad].mean() >= 0.95
     assert trust.flagged[good].mean() <= 0.01
     assert trust.verdict == "not trusted"
+
+
+@pytest.mark.parametrize("probe", [True, False])
+@pytest.mark.parametrize("share", [0.4, 0.5])
+def test_side_that_lies_elsewhere_is_told_apart_and_its_displacement_named(
+    share: float, probe: bool, scan: Simulated
+) -> None:
+    bad = chosen(scan, share)
+    positions = scan.positions_px.copy()
+    positions[bad] += [6, -4]
+    trust = assessed(replace(scan, positions_px=positions), probe=probe)
+    good = np.setdiff1d(np.arange(len(scan)), bad)
+    # At half and half either side may be the first: only the difference of the two is known.
+    sides = [trust.flagged[each].mean() for each in (bad, good)]
+    assert max(sides) >= 0.95
+    assert min(sides) <= 0.01
+    assert share == 0.5 or sides[0] > sides[1]
+    named = "(6, -4) px" if sides[0] > sides[1] else "(-6, 4) px"
+    assert any(f"their positions are off by {named} (x, y)" in reason for reason in trust.reasons), trust.reasons
+
+
+@pytest.mark.parametrize("since", [60, 90, 120])
+def test_positions_that_jumped_once_are_those_after_the_jump_unless_these_are_most(since: int, scan: Simulated) -> None:
+    order = np.random.default_rng(9).permutation(len(scan))  # so that both sides lie everywhere
+    mixed = replace(
+        scan, patches=scan.patches[order], amplitudes=scan.amplitudes[order], positions_px=scan.positions_px[order]
+    )
+    mixed.positions_px[since:] += 6
+    trust = assessed(mixed)
+    late = np.arange(len(scan)) >= since
+    wrong = ~late if since == 60 else late
+    assert trust.flagged[wrong].mean() >= 0.95
+    assert trust.flagged[~wrong].mean() <= 0.02
+    assert any(
+        (f"before pattern {since}" if since == 60 else f"from pattern {since} on") in reason for reason in trust.reasons
+    ), trust.reasons
+    assert any("came first" in reason for reason in trust.reasons) == (since == 90)
+
+
+def test_sums_of_two_places_are_not_believed_though_they_agree_among_themselves_and_are_more() -> None:
+    """Blurred patches agree with each other, but hardly better in place than beside it."""
+    scan = simulated(0)
+    blurred = np.zeros(len(scan), bool)
+    blurred[chosen(scan, 0.6)] = True
+    patches = scan.patches.copy()
+    patches[blurred] = 0.5 * (patches[blurred] + np.roll(scan.patches, 71, axis=0)[blurred])
+    spoilt = replace(scan, patches=patches.astype(np.complex64))
+    with closing(evidence_of(spoilt)) as evidence:
+        known = evidence.in_order()
+        pairs = compare_pairs(known.placed(), np.ones(len(scan), bool))
+        contest = Contest(known, known.placed(), pairs)
+        assert contest.better(blurred, ~blurred) == (-1, "their patches agree more sharply")
+        assert contest.better(~blurred, blurred) == (1, "their patches agree more sharply")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_halves_of_a_scan_without_faults_are_not_told_apart(seed: int) -> None:
+    with closing(evidence_of(simulated(seed))) as evidence:
+        known = evidence.in_order()
+        contest = Contest(known, known.placed(), compare_pairs(known.placed(), np.ones(len(known.counts), bool)))
+        half = np.random.default_rng(seed).permutation(len(known.counts)) % 2 == 0
+        assert contest.better(half, ~half) == (0, "")
+
+
+def test_multiplied_counts_are_told_from_more_photons(scan: Simulated) -> None:
+    bright = np.zeros(len(scan), bool)
+    bright[chosen(scan, 0.6)] = True
+    counts = np.square(scan.amplitudes)
+    more = np.random.default_rng(3).poisson(100.0 * counts)
+    for values, expected in ((100.0 * counts, bright), (more, np.zeros(len(scan), bool))):
+        spoilt = np.where(bright[:, None, None], values, counts)
+        with closing(evidence_of(replace(scan, amplitudes=np.sqrt(spoilt).astype(np.float32)))) as evidence:
+            np.testing.assert_array_equal(multiplied(evidence.in_order()), expected)
 
 
 def test_sets_that_agree_are_found_whatever_their_number() -> None:

@@ -10,8 +10,9 @@ from ptycho_runtime.export.record import TrustBaseline
 from ptycho_runtime.image.trust import flags
 from ptycho_runtime.image.trust.evidence import Evidence, Kept
 from ptycho_runtime.image.trust.hypotheses import better_reading
+from ptycho_runtime.image.trust.leading import Leading, leading
 from ptycho_runtime.image.trust.overlap import Placed, deviations
-from ptycho_runtime.image.trust.pairs import compare_pairs
+from ptycho_runtime.image.trust.photons import dark, multiplied
 from ptycho_runtime.image.trust.scoring import Scoring, median
 from ptycho_runtime.image.trust.values import Trust
 from ptycho_runtime.image.trust.verdict import Findings, judge
@@ -19,8 +20,8 @@ from ptycho_runtime.image.trust.verdict import Findings, judge
 _ROUNDS = 7
 _MANY = 0.1  # of the patterns: so many flagged ones spoil the others' scores too much to start from these
 _LEAST_LEFT = 0.05  # of the patterns: fewer are nothing to compare with
-_PAIRS = flags.Bounds(0.08, 0.25, 3.0)
-_DARK = 0.02  # of the brighter patterns' counts
+_AMONG_FEW = flags.Bounds(0.08, 0.4)  # of disagreement where many are bad: beside few good ones differ as two do
+_MOST_LEFT = 0.5  # of the patterns: where fewer are left, all are asked whether another reading fits
 _LOOK_FURTHER = 0.045  # median disagreement above which a scan is looked at more closely
 
 
@@ -46,10 +47,12 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
     scoring = Scoring(known, placed, reached)
     scores = scoring.scores()
     limits = flags.Limits.of(scores, reached)
-    bad = (flags.flagged(scores, limits) | _dark(known.counts)) & reached
+    bad = (flags.flagged(scores, limits) | _by_counts(known)) & reached
     many = bool(bad.sum() > _MANY * reached.sum() or median(scores.disagreement) > further)
+    led = None
     if many:
-        bad = _unfit_in_pairs(known, placed, reached)
+        led = _led(known, placed, reached)
+        bad = reached & ~led.fits
     for first in (True, *(False,) * (_ROUNDS - 1)):
         kept = reached & ~bad
         if (kept == scoring.kept).all() or kept.sum() < max(_LEAST_LEFT * reached.sum(), 2):
@@ -59,16 +62,21 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
         # Where many are bad, those that come back may not lift the limit for the next, and who is beside none that is kept stays out.
         if first or not many:
             limits = flags.Limits.of(scores, kept)
-            # Beside few that are left, good ones differ from them as two do.
-            limits = replace(limits, disagreement=max(limits.disagreement, _PAIRS.least if many else 0.0))
+            if many:
+                limits = replace(limits, disagreement=flags.limit(scores.disagreement[kept], _AMONG_FEW))
         beside_none = np.isnan(scores.disagreement) if many else np.zeros(len(kept), bool)
         bad = np.where(beside_none, bad, flags.flagged(scores, limits)) & reached
+        if led is not None:
+            bad |= led.astray
     good = reached & ~bad
     if good.sum() < _LEAST_LEFT * reached.sum():
         good = reached
     typical = median(scores.disagreement[good])
     centre, N = known.centre_px(), known.stitcher.N
-    reading = better_reading(placed, known.positions_px, good, centre, N) if typical > further else None
+    # A few that agree by chance say nothing of the rest.
+    few = good.sum() < _MOST_LEFT * reached.sum()
+    asked = reached & ~_by_counts(known) if few else good
+    reading = better_reading(placed, known.positions_px, asked, centre, N) if few or typical > further else None
     kinds = flags.kinds(scores, limits, bad)
     findings = Findings(
         disagreement=typical,
@@ -77,6 +85,7 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
         flagged=float(bad.sum() / max(reached.sum(), 1)),
         kinds=kinds[bad],
         centre_px=centre,
+        split=led.split if led is not None else "",
         reading=reading,
         partial=partial,
         lost=known.lost,
@@ -95,17 +104,15 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
     return Trust(verdict, reasons, figures, bad, kinds, scores, amplitude, phase)
 
 
-def _unfit_in_pairs(known: Kept, placed: Placed, reached: np.ndarray) -> np.ndarray:
-    """Return which patterns agree with too few of their neighbours, (n,) bool, for a scan in which many are bad."""
+def _led(known: Kept, placed: Placed, reached: np.ndarray) -> Leading:
+    """Return what the others must agree with, for a scan in which many are bad."""
     centroid = np.hypot(*known.centroids_px.T)
-    alone = _dark(known.counts) | (centroid > flags.limit(centroid, flags.CENTROID_PX))
-    pairs = compare_pairs(placed, reached & ~alone)
-    found: np.ndarray = reached & (alone | ~pairs.majority(flags.limit(pairs.best, _PAIRS)))
-    return found
+    alone = _by_counts(known) | (centroid > flags.limit(centroid, flags.CENTROID_PX))
+    return leading(known, placed, reached & ~alone)
 
 
-def _dark(counts: np.ndarray) -> np.ndarray:
-    """Return which patterns have next to no counts beside the brighter ones, (n,) bool; these may be few."""
-    known = counts[np.isfinite(counts)]
-    found: np.ndarray = counts < _DARK * (np.percentile(known, 90) if len(known) else 0.0)
-    return found
+def _by_counts(known: Kept) -> np.ndarray:
+    """Return which patterns are bad by their counts alone, (n,) bool."""
+    bright = multiplied(known)
+    # Beside counts that were multiplied, all others are next to none.
+    return bright if bright.any() else dark(known.counts)

@@ -40,6 +40,8 @@ class Findings:
     partial: bool
     lost: str
     """Why the patches could not be kept for a comparison; empty where they were."""
+    split: str = ""
+    """What is to be said of patterns that agree among themselves, but not with those that are believed; empty where there are none."""
 
 
 def limits(universal: tuple[float, float], baseline: float | None) -> tuple[float, float]:
@@ -76,6 +78,8 @@ def judge(findings: Findings, baseline: TrustBaseline | None) -> tuple[Verdict, 
             f"positions do not fit the patterns; with {reading.name} they would: overlapping patches then differ by "
             f"{reading.disagreement:.3f} in place of {reading.as_given:.3f}; check the options for positions"
         )
+    if findings.split:
+        grave.append(findings.split)
     tests = (
         (
             findings.disagreement,
