@@ -20,6 +20,16 @@ _AXES = {
     "x and y exchanged and y mirrored": ((0, 1), (-1, 0)),
     "x and y exchanged and both mirrored": ((0, -1), (-1, 0)),
 }
+# What settles a reading; positions are exchanged first and mirrored then.
+_OPTIONS = {
+    "x and y exchanged": "--swap-xy",
+    "x mirrored": "--flip-x",
+    "y mirrored": "--flip-y",
+    "both signs turned (the sample's motion for the beam's)": "--flip-x and --flip-y, or the other --positions-of",
+    "x and y exchanged and x mirrored": "--swap-xy and --flip-x",
+    "x and y exchanged and y mirrored": "--swap-xy and --flip-y",
+    "x and y exchanged and both mirrored": "--swap-xy, --flip-x and --flip-y",
+}
 _SIZES = (0.5, 0.7, 0.8, 0.9, 1.1, 1.25, 1.4, 2.0)
 
 
@@ -32,6 +42,13 @@ class Reading:
     as_given: float
     of_centre: bool = False
     """It is of the zero frequency's place, not of the positions."""
+
+    @property
+    def remedy(self) -> str:
+        """What to do where it is of the positions."""
+        if self.name in _OPTIONS:
+            return f"give {_OPTIONS[self.name]} (what was given already, leave out)"
+        return "check the unit of the positions, --pixel-size-m, energy and distance"
 
 
 def better_reading(

@@ -76,7 +76,7 @@ def judge(findings: Findings, baseline: TrustBaseline | None) -> tuple[Verdict, 
     elif reading is not None:
         grave.append(
             f"positions do not fit the patterns; with {reading.name} they would: overlapping patches then differ by "
-            f"{reading.disagreement:.3f} in place of {reading.as_given:.3f}; check the options for positions"
+            f"{reading.disagreement:.3f} in place of {reading.as_given:.3f}; {reading.remedy}"
         )
     if findings.split:
         grave.append(findings.split)
