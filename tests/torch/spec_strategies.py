@@ -100,6 +100,8 @@ def specs(draw: st.DrawFn, eras: tuple[str, ...] = ("A", "A2", "B", "V", "U", "U
             values["parity_scale_mode"] = draw(st.sampled_from(["off", "tied", "fixed", "input", "output"]))
     if values.get("physics") == "rectangular" and new:
         values["measurement_domain"] = draw(st.sampled_from(["amplitude", "counts"]))
+        if values["measurement_domain"] == "counts":  # which PtychoPINN never trains with a gain
+            values.pop("amplitude_physics_gain", None)
     if era not in ("A", "U2", "V") and values.get("parity_scale_mode", "off") == "off" and draw(st.integers(0, 4)) == 0:
         values |= {"intensity_scale_trainable": True, "intensity_scale": draw(st.sampled_from([1.0, 31.5]))}
     return ModelSpec(**values)
