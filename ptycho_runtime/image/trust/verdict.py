@@ -78,7 +78,7 @@ def judge(findings: Findings, baseline: TrustBaseline | None) -> tuple[Verdict, 
             f"positions do not fit the patterns; with {reading.name} they would: overlapping patches then differ by "
             f"{reading.disagreement:.3f} in place of {reading.as_given:.3f}; {reading.remedy}"
         )
-    if findings.split:
+    if findings.split and reading is None:
         grave.append(findings.split)
     tests = (
         (
