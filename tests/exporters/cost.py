@@ -16,7 +16,7 @@ import onnx
 from sample_bundles import members
 
 from exporters.graph.cost import multiply_adds
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 
 Figures = dict[str, int]
 
@@ -79,9 +79,9 @@ def bundle_figures(name: str, bundle: Path) -> dict[str, Figures]:
     """Return what each graph of an exported bundle costs, by `NAME/GRAPH`."""
     stored = members(bundle)
     return {
-        f"{name}/{graph}": figures(stored[c.onnx_member(graph)], stored[c.torchscript_member(graph)])
-        for graph in c.ALL_GRAPHS
-        if c.onnx_member(graph) in stored
+        f"{name}/{graph}": figures(stored[contract.onnx_member(graph)], stored[contract.torchscript_member(graph)])
+        for graph in contract.ALL_GRAPHS
+        if contract.onnx_member(graph) in stored
     }
 
 

@@ -21,7 +21,7 @@ from sample_bundles import NAMES, members  # noqa: E402
 from shared_exports import TINY, source_of  # noqa: E402
 
 from exporters import export_bundle  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def counted(bundles: dict[str, Path], folder: Path, before: Instructions | None)
     for name, graph in COUNTED:
         print(f"counting instructions of {name}/{graph}")
         model = folder / f"{name}.{graph}.onnx"
-        model.write_bytes(members(bundles[name])[c.onnx_member(graph)])
+        model.write_bytes(members(bundles[name])[contract.onnx_member(graph)])
         try:
             found = count(model, folder)
         except NotCountableError as error:

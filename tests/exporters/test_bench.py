@@ -36,7 +36,7 @@ from exporters.cli.main import cli  # noqa: E402
 from exporters.errors import ExportError  # noqa: E402
 from exporters.formats.optimize import REWRITES  # noqa: E402
 from exporters.graph.cost import multiply_adds, multiply_adds_by_node  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_runtime.engine.devices import why_not  # noqa: E402
 from ptycho_runtime.errors import ReconstructionError  # noqa: E402
 
@@ -103,7 +103,7 @@ class TestMultiplyAdds:
             multiply_adds(model)
 
     def test_graph_of_a_shared_bundle(self, exported: Callable[[str], ExportResult]) -> None:
-        data = members(exported("cnn-2026-07-n64-g1-demo").bundle)[c.onnx_member(GRAPH)]
+        data = members(exported("cnn-2026-07-n64-g1-demo").bundle)[contract.onnx_member(GRAPH)]
         counts = multiply_adds_by_node(data)
         # The first convolution: 3 × 3 from one pattern to 32 channels, on 64 × 64 pixels.
         assert next(iter(counts.values())) == 64 * 64 * 32 * 9
@@ -389,7 +389,7 @@ class TestGpuContenders:
         for groups in (1, 4):
             for seed in (0, 1):
                 x = np.random.default_rng(seed).standard_normal((groups, 3)).astype(np.float32)
-                found = engine.arrays(engine.prepare({c.DIFFRACTION: x, "x": x})())
+                found = engine.arrays(engine.prepare({contract.DIFFRACTION: x, "x": x})())
                 np.testing.assert_array_equal(found["y"], np.maximum(x, 0.0))
 
     def test_buffers_of_a_batch_size_stay_until_another_comes_and_so_does_its_session(self, case: Case) -> None:

@@ -20,7 +20,7 @@ from cost import ALLOWANCE_BYTES, RECORD_COMMAND, Figures, changes, load_record,
 from instructions import COUNTED, Counted, NotCountableError, count
 
 from exporters import ExportResult
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 
 Exported = Callable[[str], ExportResult]
 GRAPH = f"{TINY}/diffraction_to_obj"
@@ -50,10 +50,10 @@ def test_every_bundle_is_recorded() -> None:
 
 def test_one_more_operator_in_a_stored_graph_is_told(exported: Exported) -> None:
     stored = members(exported(TINY).bundle)
-    model = onnx.load_from_string(stored[c.onnx_member("diffraction_to_obj")])
+    model = onnx.load_from_string(stored[contract.onnx_member("diffraction_to_obj")])
     recorded = load_record()["graphs"][GRAPH]
     model.graph.node.append(onnx.helper.make_node("Gelu", [model.graph.input[0].name], ["more"], name="more"))
-    found = cost.figures(model.SerializeToString(), stored[c.torchscript_member("diffraction_to_obj")])
+    found = cost.figures(model.SerializeToString(), stored[contract.torchscript_member("diffraction_to_obj")])
     gelu, total = recorded["operator Gelu"], recorded["operators"]
     with pytest.raises(pytest.fail.Exception) as failure:
         judge({GRAPH: recorded}, {GRAPH: found})
@@ -110,7 +110,7 @@ class TestInstructions:
         recorded, key = load_record()["instructions"], f"{name}/{graph}"
         if reason := not_comparable(recorded, onnxruntime.__version__, recorded["instruction_set"]):
             pytest.skip(reason)
-        (tmp_path / "model.onnx").write_bytes(members(exported(name).bundle)[c.onnx_member(graph)])
+        (tmp_path / "model.onnx").write_bytes(members(exported(name).bundle)[contract.onnx_member(graph)])
         found = counted(tmp_path / "model.onnx")
         if reason := not_comparable(recorded, found.onnxruntime, found.instruction_set):
             pytest.skip(reason)

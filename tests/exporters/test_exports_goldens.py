@@ -14,7 +14,7 @@ from sample_bundles import NAMES, each, golden, members, relative_l2
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters import ExportResult  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 
 Exported = Callable[[str], ExportResult]
 
@@ -24,12 +24,12 @@ def feed(name: str) -> dict[str, np.ndarray]:
     data = golden(name)
     probe = data["probe"].reshape(-1, *data["probe"].shape[-2:])
     return {
-        c.DIFFRACTION: data["x"],
-        c.INPUT_SCALE: data["input_scale_factor"].reshape(-1, 1, 1, 1),
-        c.POSITIONS: data["positions"],
-        c.PROBE_REAL: np.ascontiguousarray(probe.real),
-        c.PROBE_IMAG: np.ascontiguousarray(probe.imag),
-        c.OUTPUT_SCALE: data["output_scale_factor"].reshape(-1, 1, 1, 1),
+        contract.DIFFRACTION: data["x"],
+        contract.INPUT_SCALE: data["input_scale_factor"].reshape(-1, 1, 1, 1),
+        contract.POSITIONS: data["positions"],
+        contract.PROBE_REAL: np.ascontiguousarray(probe.real),
+        contract.PROBE_IMAG: np.ascontiguousarray(probe.imag),
+        contract.OUTPUT_SCALE: data["output_scale_factor"].reshape(-1, 1, 1, 1),
     }
 
 
@@ -54,17 +54,19 @@ def run_torchscript(data: bytes, inputs: dict[str, np.ndarray], model: onnx.Mode
 def test_stored_files_equal_ptychopinn(name: str, runtime: str, exported: Exported) -> None:
     stored, wanted = members(exported(name).bundle), golden(name)
     found: dict[str, np.ndarray] = {}
-    for graph in c.GRAPHS:
-        data = stored[c.onnx_member(graph)]
+    for graph in contract.GRAPHS:
+        data = stored[contract.onnx_member(graph)]
         if runtime == "torchscript":
-            found |= run_torchscript(stored[c.torchscript_member(graph)], feed(name), onnx.load_from_string(data))
+            found |= run_torchscript(
+                stored[contract.torchscript_member(graph)], feed(name), onnx.load_from_string(data)
+            )
         else:
             found |= run_onnx(data, feed(name))
     pairs = {
-        "object_patches": found[c.OBJECT_REAL] + 1j * found[c.OBJECT_IMAG],
-        "pred_diffraction": found[c.PREDICTED],
-        "amp": found[c.AMPLITUDE],
-        "phase": found[c.PHASE],
+        "object_patches": found[contract.OBJECT_REAL] + 1j * found[contract.OBJECT_IMAG],
+        "pred_diffraction": found[contract.PREDICTED],
+        "amp": found[contract.AMPLITUDE],
+        "phase": found[contract.PHASE],
     }
     for key, value in pairs.items():
         assert value.shape == wanted[key].shape, key
@@ -76,18 +78,18 @@ def test_stored_files_equal_ptychopinn(name: str, runtime: str, exported: Export
 def test_result_of_a_pattern_does_not_depend_on_its_batch(name: str, exported: Exported) -> None:
     stored, inputs = members(exported(name).bundle), feed(name)
     alone = {k: v if k.startswith("probe") else v[:1] for k, v in inputs.items()}
-    for graph in c.GRAPHS:
-        together, single = (run_onnx(stored[c.onnx_member(graph)], each) for each in (inputs, alone))
+    for graph in contract.GRAPHS:
+        together, single = (run_onnx(stored[contract.onnx_member(graph)], each) for each in (inputs, alone))
         for key, value in single.items():
             assert relative_l2(value, together[key][:1]) <= 1e-6, key
 
 
-@pytest.mark.parametrize("graph", c.GRAPHS)
+@pytest.mark.parametrize("graph", contract.GRAPHS)
 def test_onnx_file_describes_itself(graph: str, exported: Exported) -> None:
     result = exported("cnn-2026-07-n64-g2")
-    model = onnx.load_from_string(members(result.bundle)[c.onnx_member(graph)])
-    told = {p.key.removeprefix(c.META_PREFIX): p.value for p in model.metadata_props}
-    assert set(told) == set(c.META_KEYS)
+    model = onnx.load_from_string(members(result.bundle)[contract.onnx_member(graph)])
+    told = {p.key.removeprefix(contract.META_PREFIX): p.value for p in model.metadata_props}
+    assert set(told) == set(contract.META_KEYS)
     assert (told["graph"], told["N"], told["gridsize"], told["generator"]) == (graph, "64", "2", "cnn")
     assert told["data_domain"] == "amplitude"
     assert told["input_scale_formula"].startswith("half_n_over_rms: sqrt((N/2)^2")
@@ -99,6 +101,8 @@ def test_onnx_file_describes_itself(graph: str, exported: Exported) -> None:
 
 @pytest.mark.long
 def test_oldest_era_uses_its_own_scale_formula(exported: Exported) -> None:
-    model = onnx.load_from_string(members(exported("cnn-2025-11-n64-g2").bundle)[c.onnx_member("diffraction_to_obj")])
+    model = onnx.load_from_string(
+        members(exported("cnn-2025-11-n64-g2").bundle)[contract.onnx_member("diffraction_to_obj")]
+    )
     told = {p.key: p.value for p in model.metadata_props}
     assert told["ptycho_export.input_scale_formula"].startswith("n_over_rms: sqrt(N^2")

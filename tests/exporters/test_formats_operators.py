@@ -24,7 +24,7 @@ from exporters.graph.family import make_family  # noqa: E402
 from exporters.graph.graphs import has_centre  # noqa: E402
 from exporters.parity.matrix import judge_files  # noqa: E402
 from exporters.parity.prepare import Prepared, prepare, telling_batches  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.models.registry import GENERATORS  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
@@ -85,8 +85,8 @@ def built(name: str) -> tuple[PtychoModel, Files]:
     spec = {**BUILT, **MORE}[name]
     torch.manual_seed(3)
     model = PtychoModel(spec).eval().requires_grad_(False)
-    graphs = c.ALL_GRAPHS if has_centre(spec) else c.GRAPHS
-    metadata = {graph: dict.fromkeys(c.META_KEYS, "x") | {"graph": graph} for graph in graphs}
+    graphs = contract.ALL_GRAPHS if has_centre(spec) else contract.GRAPHS
+    metadata = {graph: dict.fromkeys(contract.META_KEYS, "x") | {"graph": graph} for graph in graphs}
     return model, trace_family(make_family(dict.fromkeys(graphs, model), graphs), metadata)
 
 
@@ -112,7 +112,7 @@ def test_a_device_that_a_trace_keeps_is_seen() -> None:
 
 def test_convolutions_of_a_torchscript_file_stay_float32_whatever_was_allowed_when_it_was_traced() -> None:
     before = torch.backends.cudnn.allow_tf32
-    example: c.TensorInfo = {"name": "x", "dtype": "float32", "shape": ["batch", 1, 8, 8]}
+    example: contract.TensorInfo = {"name": "x", "dtype": "float32", "shape": ["batch", 1, 8, 8]}
     files = []
     for allowed in (True, False):
         torch.backends.cudnn.allow_tf32 = allowed
@@ -183,7 +183,7 @@ def test_shared_bundles_stay_on_the_gpu(name: str, exported: Callable[[str], Exp
     result = exported(GOLDEN.get(name, name))
     stored = members(result.bundle)
     for graph in result.graphs:
-        assert left_to_the_cpu(onnx.load_from_string(stored[c.onnx_member(graph)])) == []
+        assert left_to_the_cpu(onnx.load_from_string(stored[contract.onnx_member(graph)])) == []
 
 
 def operators(data: bytes) -> str:
@@ -203,7 +203,7 @@ def test_table_of_operators_is_up_to_date(name: str, exported: Callable[[str], E
     result = exported(GOLDEN[name])
     stored = members(result.bundle)
     for graph in result.graphs:
-        assert f"| {name} | {graph} | {operators(stored[c.onnx_member(graph)])} |" in TABLE.read_text()
+        assert f"| {name} | {graph} | {operators(stored[contract.onnx_member(graph)])} |" in TABLE.read_text()
 
 
 @pytest.mark.parametrize("name", QUICK)

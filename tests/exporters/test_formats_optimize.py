@@ -20,7 +20,7 @@ from exporters import ExportResult  # noqa: E402
 from exporters.formats.optimize import optimize  # noqa: E402
 from exporters.formats.optimize.pixel_blocks import BLOCK_PX, block_weights  # noqa: E402
 from exporters.formats.optimize.subpixel import MAX_OUTPUTS, subpixel_weights  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 
 DOUBLED = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 
@@ -185,7 +185,7 @@ def test_export_rounds_no_worse_than_eager(exported: Callable[[str], ExportResul
     result = exported("cnn-2026-07-n64-g1-demo")
     eager, onnx_ = (
         next(
-            row.outputs[c.OBJECT_IMAG]["rel_l2"]
+            row.outputs[contract.OBJECT_IMAG]["rel_l2"]
             for row in result.report.rows
             if row.graph == "diffraction_to_obj" and row.runtime == runtime and row.batch == 5
         )
@@ -198,7 +198,7 @@ def test_export_rounds_no_worse_than_eager(exported: Callable[[str], ExportResul
 def test_exported_heads_work_on_the_small_image_and_the_encoder_runs_once(
     name: str, exported: Callable[[str], ExportResult]
 ) -> None:
-    graph = onnx.load_from_string(members(exported(name).bundle)[c.onnx_member("diffraction_to_obj")]).graph
+    graph = onnx.load_from_string(members(exported(name).bundle)[contract.onnx_member("diffraction_to_obj")]).graph
     sources = {output: node for node in graph.node for output in node.output}
     doubled = [sources[n.input[0]].op_type for n in graph.node if n.op_type == "Conv" and n.input[0] in sources]
     # One in each decoder has too many outputs.

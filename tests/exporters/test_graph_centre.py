@@ -17,7 +17,7 @@ from exporters.graph.cost import multiply_adds  # noqa: E402
 from exporters.graph.eager import eager_outputs  # noqa: E402
 from exporters.graph.graphs import build_graph, has_centre  # noqa: E402
 from exporters.parity.inputs import make_pool  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 
@@ -45,9 +45,9 @@ def test_centre_is_the_middle_of_the_eager_patches(name: str) -> None:
     }
     with torch.no_grad():
         whole = eager_outputs(model, "diffraction_to_obj", feed)
-        found = build_graph(model, c.CENTRE)(feed[c.DIFFRACTION], feed[c.INPUT_SCALE])
-    middle = c.centre(spec.N)
-    for values, name_ in zip(found, (c.OBJECT_REAL, c.OBJECT_IMAG), strict=True):
+        found = build_graph(model, contract.CENTRE)(feed[contract.DIFFRACTION], feed[contract.INPUT_SCALE])
+    middle = contract.centre(spec.N)
+    for values, name_ in zip(found, (contract.OBJECT_REAL, contract.OBJECT_IMAG), strict=True):
         wanted = whole[name_][..., middle, middle]
         torch.testing.assert_close(values, wanted, rtol=0.0, atol=1e-12 * float(wanted.abs().max()))
 
@@ -58,7 +58,7 @@ def test_generators_have_no_centre() -> None:
 
 def test_convolutions_that_never_reach_the_middle_are_gone(exported: Callable[[str], ExportResult]) -> None:
     stored = members(exported("cnn-2026-07-n64-g1-demo").bundle)
-    whole, middle = (stored[c.onnx_member(graph)] for graph in ("diffraction_to_obj", c.CENTRE))
+    whole, middle = (stored[contract.onnx_member(graph)] for graph in ("diffraction_to_obj", contract.CENTRE))
     assert any("conv_up_block" in tensor.name for tensor in onnx.load_from_string(whole).graph.initializer)
     assert not any("conv_up_block" in tensor.name for tensor in onnx.load_from_string(middle).graph.initializer)
 
@@ -73,12 +73,14 @@ def test_convolutions_that_never_reach_the_middle_are_gone(exported: Callable[[s
 )
 def test_centre_needs_fewer_multiply_adds(name: str, share: float, exported: Callable[[str], ExportResult]) -> None:
     stored = members(exported(name).bundle)
-    whole, middle = (multiply_adds(stored[c.onnx_member(graph)]) for graph in ("diffraction_to_obj", c.CENTRE))
+    whole, middle = (
+        multiply_adds(stored[contract.onnx_member(graph)]) for graph in ("diffraction_to_obj", contract.CENTRE)
+    )
     assert middle < share * whole
 
 
 def test_centre_is_proven_like_the_other_graphs(exported: Callable[[str], ExportResult]) -> None:
-    rows = [row for row in exported("cnn-2026-07-n64-g1-demo").report.rows if row.graph == c.CENTRE]
+    rows = [row for row in exported("cnn-2026-07-n64-g1-demo").report.rows if row.graph == contract.CENTRE]
     passed = {row.runtime for row in rows if row.verdict == "passed"}
     assert passed == PROVEN_BY
     assert all(np.isfinite(row.worst()[1]) for row in rows)

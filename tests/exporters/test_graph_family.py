@@ -18,7 +18,7 @@ from exporters.formats.onnx import SCOPES, OnnxFamily, export_onnx  # noqa: E402
 from exporters.graph.family import families, make_family  # noqa: E402
 from exporters.graph.graphs import Graph, has_centre, make_graph  # noqa: E402
 from exporters.parity.inputs import make_pool  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
@@ -47,11 +47,11 @@ def model_of(spec: ModelSpec) -> PtychoModel:
 
 
 def graphs_of(spec: ModelSpec) -> list[str]:
-    return [c.AUTOENCODER, c.DIFFRACTION_TO_OBJ, *([c.CENTRE] if has_centre(spec) else [])]
+    return [contract.AUTOENCODER, contract.DIFFRACTION_TO_OBJ, *([contract.CENTRE] if has_centre(spec) else [])]
 
 
 def metadata(graph: Graph) -> dict[str, str]:
-    return dict.fromkeys(c.META_KEYS, "x") | {"graph": graph.name}
+    return dict.fromkeys(contract.META_KEYS, "x") | {"graph": graph.name}
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -69,30 +69,33 @@ def test_together_they_give_what_each_gives(name: str) -> None:
 
 def test_the_whole_and_its_middle_without_physics() -> None:
     model = model_of(SPECS["unet"])
-    names = [c.DIFFRACTION_TO_OBJ, c.CENTRE]
+    names = [contract.DIFFRACTION_TO_OBJ, contract.CENTRE]
     family = make_family(dict.fromkeys(names, model), names)
-    assert [info["name"] for info in family.inputs] == [c.DIFFRACTION, c.INPUT_SCALE]
+    assert [info["name"] for info in family.inputs] == [contract.DIFFRACTION, contract.INPUT_SCALE]
     real, _, middle, _ = family.module(torch.rand(2, 4, 64, 64), torch.ones(2, 1, 1, 1))
     assert torch.allclose(real[..., 16:-16, 16:-16], middle, atol=1e-6)
 
 
 def test_other_weights_are_another_family() -> None:
-    models = {c.AUTOENCODER: model_of(SPECS["fno"]), c.DIFFRACTION_TO_OBJ: model_of(SPECS["fno"])}
-    assert families(models, models) == [[c.AUTOENCODER, c.DIFFRACTION_TO_OBJ]]
-    next(models[c.DIFFRACTION_TO_OBJ].parameters()).mul_(1.5)
-    assert families(models, models) == [[c.AUTOENCODER], [c.DIFFRACTION_TO_OBJ]]
+    models = {contract.AUTOENCODER: model_of(SPECS["fno"]), contract.DIFFRACTION_TO_OBJ: model_of(SPECS["fno"])}
+    assert families(models, models) == [[contract.AUTOENCODER, contract.DIFFRACTION_TO_OBJ]]
+    next(models[contract.DIFFRACTION_TO_OBJ].parameters()).mul_(1.5)
+    assert families(models, models) == [[contract.AUTOENCODER], [contract.DIFFRACTION_TO_OBJ]]
 
 
 @pytest.mark.parametrize(
     ("bundle", "name"),
-    [(TINY, c.DIFFRACTION_TO_OBJ), pytest.param("cnn-2026-07-n64-g1-demo", c.CENTRE, marks=pytest.mark.long)],
+    [
+        (TINY, contract.DIFFRACTION_TO_OBJ),
+        pytest.param("cnn-2026-07-n64-g1-demo", contract.CENTRE, marks=pytest.mark.long),
+    ],
 )
 def test_a_file_of_an_export_is_that_of_its_graph_traced_again_and_alone(
     bundle: str, name: str, exported: Callable[[str], ExportResult]
 ) -> None:
     stored = exported(bundle).bundle
-    graph = make_graph(load_torch_bundle(stored)[0][c.DIFFRACTION_TO_OBJ], name)
-    assert form(members(stored)[c.onnx_member(name)]) == form(export_onnx(graph, metadata(graph)))
+    graph = make_graph(load_torch_bundle(stored)[0][contract.DIFFRACTION_TO_OBJ], name)
+    assert form(members(stored)[contract.onnx_member(name)]) == form(export_onnx(graph, metadata(graph)))
 
 
 @pytest.mark.long

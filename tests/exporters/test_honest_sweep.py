@@ -20,7 +20,7 @@ from exporters.parity.metrics import budget, figures, sound_groups  # noqa: E402
 from exporters.parity.prepare import POOL_GROUPS  # noqa: E402
 from exporters.parity.reference import eager_results  # noqa: E402
 from exporters.parity.rounding import rounded_results  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
@@ -78,7 +78,7 @@ def groups_of_all_seeds(model: PtychoModel) -> Pool:
     ordinary = make_pool(model.spec, POOL_GROUPS)
     woken, _ = wake(model, ordinary)
     pools.append(woken.take(np.arange(POOL_GROUPS, len(woken))))
-    per_group = [name for name in pools[0].feed if name not in (c.PROBE_REAL, c.PROBE_IMAG)]
+    per_group = [name for name in pools[0].feed if name not in (contract.PROBE_REAL, contract.PROBE_IMAG)]
     feed = dict(pools[0].feed) | {name: np.concatenate([pool.feed[name] for pool in pools]) for name in per_group}
     return Pool(feed, [kind for pool in pools for kind in pool.kinds])
 
@@ -100,7 +100,7 @@ def test_an_honest_export_never_comes_near_its_limits(name: str) -> None:
         wanted, own = ({k: v[kept] for k, v in results[graph].items()} for results in (reference, rounded))
         limits = {output: budget(output, own, wanted) for output in wanted}
         assert not [limit.objection for limit in limits.values() if limit.objection]
-        data = export_onnx(make_graph(model, graph), dict.fromkeys(c.META_KEYS, "x") | {"graph": graph})
+        data = export_onnx(make_graph(model, graph), dict.fromkeys(contract.META_KEYS, "x") | {"graph": graph})
         for level in LEVELS:
             for threads in (1, 2):
                 options = onnxruntime.SessionOptions()

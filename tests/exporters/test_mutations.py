@@ -30,7 +30,7 @@ from exporters.parity.inputs import make_pool  # noqa: E402
 from exporters.parity.matrix import judge_files  # noqa: E402
 from exporters.parity.prepare import Prepared, prepare, telling_batches  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 
 # All ways are tried on the trained demo in test-all, some on the smallest network in every run. A barely trained network of that
@@ -57,14 +57,18 @@ def prepared(exported: Exported, graph: str, name: str, batches: tuple[int, ...]
 
 
 def honest_onnx(exported: Exported, graph: str, name: str) -> bytes:
-    return members(exported(name).bundle)[c.onnx_member(graph)]
+    return members(exported(name).bundle)[contract.onnx_member(graph)]
 
 
 def judged(
     exported: Exported, graph: str, name: str, batches: tuple[int, ...] = BATCHES, **changed: bytes
 ) -> ParityReport:
     stored = members(exported(name).bundle)
-    files = {"onnx": stored[c.onnx_member(graph)], "torchscript": stored[c.torchscript_member(graph)], **changed}
+    files = {
+        "onnx": stored[contract.onnx_member(graph)],
+        "torchscript": stored[contract.torchscript_member(graph)],
+        **changed,
+    }
     return judge_files(prepared(exported, graph, name, batches), {graph: files}, devices=("cpu",))
 
 
@@ -149,7 +153,7 @@ def asleep(graph: Module) -> Module:
     answers: list[torch.Tensor] = []
     handle = layer.register_forward_hook(lambda _, __, value: answers.append(value.amax((0, 2, 3))))
     pool = make_pool(graph.spec, 8)
-    graph(torch.from_numpy(pool.feed[c.DIFFRACTION]), torch.from_numpy(pool.feed[c.INPUT_SCALE]))
+    graph(torch.from_numpy(pool.feed[contract.DIFFRACTION]), torch.from_numpy(pool.feed[contract.INPUT_SCALE]))
     handle.remove()
     silent = answers[0] <= 0.0
     assert silent.any()
@@ -246,13 +250,13 @@ def test_sabotage_is_caught(name: str, exported: Exported, record_property: Any)
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("graph", c.GRAPHS)
+@pytest.mark.parametrize("graph", contract.GRAPHS)
 def test_honest_export_passes(graph: str, exported: Exported) -> None:
     assert judged(exported, graph, GROUPED).passed
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("graph", c.GRAPHS)
+@pytest.mark.parametrize("graph", contract.GRAPHS)
 def test_flipped_onnx_weight_is_caught(graph: str, exported: Exported) -> None:
     report = judged(exported, graph, GROUPED, onnx=with_flipped_weight(honest_onnx(exported, graph, GROUPED)))
     assert {"onnx"} <= {row.runtime for row in report.failures()} <= {"onnx", alone.ONNX}
@@ -267,8 +271,8 @@ def quantised(model: onnx.ModelProto) -> None:
 
 def unscaled(model: onnx.ModelProto) -> None:
     """Let the first node that takes the scale take the diffraction alone."""
-    node = next(n for n in model.graph.node if c.INPUT_SCALE in n.input)
-    node.input[:] = [c.DIFFRACTION, c.DIFFRACTION]
+    node = next(n for n in model.graph.node if contract.INPUT_SCALE in n.input)
+    node.input[:] = [contract.DIFFRACTION, contract.DIFFRACTION]
 
 
 @pytest.mark.parametrize("bundle", [TINY, pytest.param(TRAINED, marks=pytest.mark.long)])

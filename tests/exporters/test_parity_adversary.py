@@ -25,7 +25,7 @@ from exporters.parity import alone, sweep  # noqa: E402
 from exporters.parity.golden import make_golden  # noqa: E402
 from exporters.parity.matrix import run_parity  # noqa: E402
 from exporters.stored.open import golden_problems  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_runtime.errors import DamagedExportError, NotExportedError  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 from ptycho_torch.errors import UnsafeContentError  # noqa: E402
@@ -82,7 +82,7 @@ class TestExportsJson:
             del info["graphs"][AUTO]
             info["left_out"] = {AUTO: "its mean is no pattern"}
 
-        new: dict[str, bytes | None] = {c.onnx_member(AUTO): None, c.torchscript_member(AUTO): None}
+        new: dict[str, bytes | None] = {contract.onnx_member(AUTO): None, contract.torchscript_member(AUTO): None}
         message = r"names diffraction_to_obj; the bundle's own weights give autoencoder, diffraction_to_obj; export"
         with pytest.raises(NotExportedError, match=message):
             verify_bundle(forged(exported(TINY).bundle, tmp_path / "w.zip", new, taken_out))
@@ -90,7 +90,7 @@ class TestExportsJson:
     def test_a_good_file_elsewhere_does_not_stand_for_the_one_that_runs(
         self, exported: Exported, tmp_path: Path
     ) -> None:
-        member = c.onnx_member(AUTO)
+        member = contract.onnx_member(AUTO)
         good = members(exported(TINY).bundle)[member]
 
         def elsewhere(info: Any) -> None:
@@ -110,7 +110,7 @@ class TestFiles:
     def test_an_onnx_file_from_other_weights_with_forged_digests_and_metadata_fails(
         self, exported: Exported, tmp_path: Path
     ) -> None:
-        member = c.onnx_member(AUTO)
+        member = contract.onnx_member(AUTO)
         right = onnx.load_from_string(members(exported(TINY).bundle)[member])
         other = onnx.load_from_string(members(exported(OTHER).bundle)[member])
         del other.metadata_props[:]
@@ -124,7 +124,7 @@ class TestFiles:
     def test_torchscript_from_other_weights_with_a_forged_digest_is_refused(
         self, exported: Exported, tmp_path: Path
     ) -> None:
-        member = c.torchscript_member(AUTO)
+        member = contract.torchscript_member(AUTO)
         other = members(exported(OTHER).bundle)[member]
         message = (
             r"^w\.zip: autoencoder/model\.torchscript\.pt: is not the TorchScript that the bundle's weights give with the same "
@@ -144,16 +144,16 @@ class TestFiles:
     def test_what_is_no_onnx_file_is_refused(
         self, data: bytes, message: str, exported: Exported, tmp_path: Path
     ) -> None:
-        bundle = forged(exported(TINY).bundle, tmp_path / "w.zip", {c.onnx_member(AUTO): data})
+        bundle = forged(exported(TINY).bundle, tmp_path / "w.zip", {contract.onnx_member(AUTO): data})
         with pytest.raises(DamagedExportError) as caught:
             verify_bundle(bundle, batches=(1,))
         assert str(caught.value).startswith(f"w.zip: {message}")
 
     def test_an_onnx_file_that_no_host_can_open_fails_its_rows(self, exported: Exported, tmp_path: Path) -> None:
-        model = onnx.load_from_string(members(exported(TINY).bundle)[c.onnx_member(AUTO)])
+        model = onnx.load_from_string(members(exported(TINY).bundle)[contract.onnx_member(AUTO)])
         # Weights of another type than what they are multiplied with.
         max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data)).data_type = onnx.TensorProto.INT32
-        new: dict[str, bytes | None] = {c.onnx_member(AUTO): model.SerializeToString()}
+        new: dict[str, bytes | None] = {contract.onnx_member(AUTO): model.SerializeToString()}
         report = verify_bundle(forged(exported(TINY).bundle, tmp_path / "w.zip", new), batches=(1,))
         rows = [row for row in report.failures() if row.device == "cpu"]
         assert {(row.graph, row.runtime, row.batch) for row in rows} == {
@@ -168,11 +168,11 @@ class TestFiles:
 
     def test_swapped_graphs_fail(self, exported: Exported, tmp_path: Path) -> None:
         stored = members(exported(TINY).bundle)
-        one, two = (c.onnx_member(graph) for graph in c.GRAPHS)
+        one, two = (contract.onnx_member(graph) for graph in contract.GRAPHS)
         report = verify_bundle(
             forged(exported(TINY).bundle, tmp_path / "w.zip", {one: stored[two], two: stored[one]}), batches=(1,)
         )
-        assert {row.graph for row in report.failures()} == set(c.GRAPHS)
+        assert {row.graph for row in report.failures()} == set(contract.GRAPHS)
 
 
 @pytest.fixture(scope="module")
@@ -227,7 +227,9 @@ class TestWeights:
             largest = max(models[AUTO].parameters(), key=lambda weight: weight.numel())
             largest.view(-1)[0] = value
         stored = members(exported(TINY).bundle)
-        files = {AUTO: {"onnx": stored[c.onnx_member(AUTO)], "torchscript": stored[c.torchscript_member(AUTO)]}}
+        files = {
+            AUTO: {"onnx": stored[contract.onnx_member(AUTO)], "torchscript": stored[contract.torchscript_member(AUTO)]}
+        }
         report = run_parity(models, models[AUTO].spec, files, batches=(1,), devices=("cpu",))
         # What lies behind the network is fed made-up values in place of the network's own, so these weights do not reach it.
         reached = [row for row in report.rows if row.runtime != sweep.RUNTIME]
@@ -300,6 +302,6 @@ def test_the_page_fetches_nothing_and_names_the_files(exported: Exported) -> Non
     result = exported(TINY)
     page = (result.folder / "report.html").read_text()
     assert not any(word in page for word in ("http:", "https:", "<script", "<link", "@import", "url("))
-    for graph in c.GRAPHS:
-        assert hashlib.sha256((result.folder / c.onnx_member(graph)).read_bytes()).hexdigest() in page
+    for graph in contract.GRAPHS:
+        assert hashlib.sha256((result.folder / contract.onnx_member(graph)).read_bytes()).hexdigest() in page
     assert "prefers-color-scheme: dark" in page

@@ -28,7 +28,7 @@ from exporters.parity.layers import SCOPES  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
 from exporters.parity.script_steps import script_steps  # noqa: E402
 from exporters.stored.torchscript import whereabouts  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 
@@ -42,7 +42,7 @@ def made(exported: Callable[[str], ExportResult]) -> Made:
     """Return a small network with GELU, spectral filters and norms, its two files, and inputs."""
     bundle = exported(TINY).bundle
     stored = members(bundle)
-    files = {"onnx": stored[c.onnx_member(GRAPH)], "torchscript": stored[c.torchscript_member(GRAPH)]}
+    files = {"onnx": stored[contract.onnx_member(GRAPH)], "torchscript": stored[contract.torchscript_member(GRAPH)]}
     model = load_torch_bundle(bundle)[0][GRAPH]
     return model, files, make_pool(model.spec, 5)
 
@@ -94,9 +94,9 @@ def on_the_way_in(op: str, limit: float) -> Fault:
 
     def fault(file: onnx.ModelProto) -> None:
         for node in file.graph.node:
-            node.input[:] = ["changed__" if name == c.DIFFRACTION else name for name in node.input]
+            node.input[:] = ["changed__" if name == contract.DIFFRACTION else name for name in node.input]
         file.graph.initializer.append(numpy_helper.from_array(np.array(limit, np.float32), "limit__"))
-        file.graph.node.insert(0, helper.make_node(op, [c.DIFFRACTION, "limit__"], ["changed__"]))
+        file.graph.node.insert(0, helper.make_node(op, [contract.DIFFRACTION, "limit__"], ["changed__"]))
 
     return fault
 
@@ -106,14 +106,14 @@ def without_faint_pixels(file: onnx.ModelProto) -> None:
     on_the_way_in("GreaterOrEqual", 1e-3)(file)
     file.graph.node[0].output[0] = "kept__"
     file.graph.node.insert(1, helper.make_node("Cast", ["kept__"], ["one__"], to=onnx.TensorProto.FLOAT))
-    file.graph.node.insert(2, helper.make_node("Mul", [c.DIFFRACTION, "one__"], ["changed__"]))
+    file.graph.node.insert(2, helper.make_node("Mul", [contract.DIFFRACTION, "one__"], ["changed__"]))
 
 
 def factor_of_at_most_10(file: onnx.ModelProto) -> None:
     for node in file.graph.node:
-        node.input[:] = ["changed__" if name == c.INPUT_SCALE else name for name in node.input]
+        node.input[:] = ["changed__" if name == contract.INPUT_SCALE else name for name in node.input]
     file.graph.initializer.append(numpy_helper.from_array(np.array(10.0, np.float32), "limit__"))
-    file.graph.node.insert(0, helper.make_node("Min", [c.INPUT_SCALE, "limit__"], ["changed__"]))
+    file.graph.node.insert(0, helper.make_node("Min", [contract.INPUT_SCALE, "limit__"], ["changed__"]))
 
 
 def silent(file: onnx.ModelProto) -> None:
@@ -238,7 +238,7 @@ def test_the_layer_of_a_torchscript_file_is_named(made: Made) -> None:
     found = tried(made, torchscript=script_with(files["torchscript"], model))[SCRIPT]
     assert found.row.verdict == "failed"
     figures = {"max_abs": 1.0, "rel_l2": 1.0, "allowed_max_abs": 1e-6, "allowed_rel_l2": 1e-6, "share": 1e6}
-    whole = ParityRow(GRAPH, "torchscript", "cpu", "float32", 1, "", "failed", "", {c.OBJECT_REAL: figures})
+    whole = ParityRow(GRAPH, "torchscript", "cpu", "float32", 1, "", "failed", "", {contract.OBJECT_REAL: figures})
     divergence = found.divergence(whole)
     assert divergence.first is not None
     assert divergence.first.layer in ("network.lifter", "network.lifter.conv2")
@@ -248,7 +248,7 @@ def test_the_layer_of_a_torchscript_file_is_named(made: Made) -> None:
 def test_the_step_of_a_torchscript_files_physics_is_named(exported: Callable[[str], ExportResult]) -> None:
     bundle = exported(TINY).bundle
     model, graph = load_torch_bundle(bundle)[0]["autoencoder"], "autoencoder"
-    own = members(bundle)[c.torchscript_member(graph)]
+    own = members(bundle)[contract.torchscript_member(graph)]
     pool = make_pool(model.spec, 5).only({info["name"] for info in graph_io(model.spec, graph)[0]})
     right = script_steps(model, graph, own, pool, 3)
     assert [step.layer for step in right] == ["physics.exit_wave", "physics.far_field"]
@@ -260,7 +260,7 @@ def test_the_step_of_a_torchscript_files_physics_is_named(exported: Callable[[st
     assert [step.layer for step in steps if step.share > 30.0] == ["physics.far_field"]
     assert steps[0] == right[0]
     figures = {"max_abs": 1.0, "rel_l2": 1.0, "allowed_max_abs": 1e-6, "allowed_rel_l2": 1e-6, "share": 1e3}
-    whole = ParityRow(graph, "torchscript", "cpu", "float32", 1, "", "failed", "", {c.PREDICTED: figures})
+    whole = ParityRow(graph, "torchscript", "cpu", "float32", 1, "", "failed", "", {contract.PREDICTED: figures})
     layers = Tried(ParityRow(graph, SCRIPT, "cpu", "float32", 2, "", "passed"), [])
     assert (
         layers.divergence(whole, steps)

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters import ExportResult  # noqa: E402
 from exporters.parity.matrix import judge_files, run_parity  # noqa: E402
 from exporters.parity.prepare import Prepared, prepare, telling_batches  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 
 Files = dict[str, dict[str, bytes]]
@@ -26,15 +26,15 @@ def made(exported: Callable[[str], ExportResult]) -> tuple[dict[str, Any], Files
     bundle = exported(TINY).bundle
     models, stored = load_torch_bundle(bundle)[0], members(bundle)
     files = {
-        graph: {"onnx": stored[c.onnx_member(graph)], "torchscript": stored[c.torchscript_member(graph)]}
-        for graph in c.GRAPHS
+        graph: {"onnx": stored[contract.onnx_member(graph)], "torchscript": stored[contract.torchscript_member(graph)]}
+        for graph in contract.GRAPHS
     }
-    return models, files, prepare(models, models[c.AUTOENCODER].spec, telling_batches((1,)))
+    return models, files, prepare(models, models[contract.AUTOENCODER].spec, telling_batches((1,)))
 
 
 def test_files_are_judged_as_if_they_came_alone(made: tuple[dict[str, Any], Files, Prepared]) -> None:
     models, files, prepared = made
-    graph = c.DIFFRACTION_TO_OBJ
+    graph = contract.DIFFRACTION_TO_OBJ
     bad = {**files, graph: {**files[graph], "onnx": with_flipped_weight(files[graph]["onnx"])}}
     assert not judge_files(prepared, bad, devices=("cpu",)).passed
     found = judge_files(prepared, files, devices=("cpu",))
@@ -48,6 +48,6 @@ def test_files_are_judged_as_if_they_came_alone(made: tuple[dict[str, Any], File
 
 def test_graphs_without_files_are_no_part_of_the_report(made: tuple[dict[str, Any], Files, Prepared]) -> None:
     _, files, prepared = made
-    report = judge_files(prepared, {c.AUTOENCODER: files[c.AUTOENCODER]}, devices=("cpu",))
+    report = judge_files(prepared, {contract.AUTOENCODER: files[contract.AUTOENCODER]}, devices=("cpu",))
     assert report.passed
-    assert {row.graph for row in report.rows} == {c.AUTOENCODER}
+    assert {row.graph for row in report.rows} == {contract.AUTOENCODER}

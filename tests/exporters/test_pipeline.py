@@ -25,7 +25,7 @@ from exporters.errors import DeviceRequiredError, ParityError  # noqa: E402
 from exporters.formats.torchscript import reproducible  # noqa: E402
 from exporters.formats.trace import Files  # noqa: E402
 from exporters.graph.family import Family  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_runtime.errors import NotExportedError, OutputError  # noqa: E402
 from ptycho_torch.bundle.write import npz_bytes  # noqa: E402
 from ptycho_torch.errors import ConfigurationError, DamagedBundleError, UnsafeContentError  # noqa: E402
@@ -48,13 +48,13 @@ class TestStore:
         source, result = members(bundle_path(name)), members(exported(name).bundle)
         assert list(result)[: len(source)] == list(source)
         assert all(result[key] == value for key, value in source.items())
-        assert set(result) - set(source) == set(c.export_members(exported(name).graphs))
+        assert set(result) - set(source) == set(contract.export_members(exported(name).graphs))
 
     def test_exports_json_tells_what_is_stored(self, exported: Exported, tmp_path: Path) -> None:
         stored = members(exported(TINY).bundle)
         info = json.loads(stored["exports.json"])
-        assert (info["schema"], info["schema_version"]) == (c.SCHEMA, c.SCHEMA_VERSION)
-        for graph in c.GRAPHS:
+        assert (info["schema"], info["schema_version"]) == (contract.SCHEMA, contract.SCHEMA_VERSION)
+        for graph in contract.GRAPHS:
             for file in info["graphs"][graph]["files"].values():
                 assert hashlib.sha256(stored[file["path"]]).hexdigest() == file["sha256"]
                 assert len(stored[file["path"]]) == file["size_bytes"]
@@ -67,7 +67,7 @@ class TestStore:
     def test_files_lie_beside_the_bundle(self, exported: Exported) -> None:
         result = exported(TINY)
         stored = members(result.bundle)
-        for name in c.export_members(result.graphs):
+        for name in contract.export_members(result.graphs):
             assert (result.folder / name).read_bytes() == stored[name]
         assert json.loads((result.folder / "params_snapshot_after.json").read_text())["N"] == 64
         assert json.loads((result.folder / "params_snapshot_before.json").read_text())["N"] == 128
@@ -99,10 +99,12 @@ class TestStore:
         assert result.report.passed
         assert verify_bundle(result.bundle, batches=(1,)).passed
         stored, shared = members(result.bundle), members(exported(TINY).bundle)
-        held = {graph: convolution(stored[c.onnx_member(graph)]) for graph in c.GRAPHS}
+        held = {graph: convolution(stored[contract.onnx_member(graph)]) for graph in contract.GRAPHS}
         assert held["autoencoder"] != held["diffraction_to_obj"]
         # Of the bundle whose models share their weights, they are those of `diffraction_to_obj`.
-        assert {convolution(shared[c.onnx_member(graph)]) for graph in c.GRAPHS} == {held["diffraction_to_obj"]}
+        assert {convolution(shared[contract.onnx_member(graph)]) for graph in contract.GRAPHS} == {
+            held["diffraction_to_obj"]
+        }
 
     def test_in_place_augments_the_source(self, exported: Exported, tmp_path: Path) -> None:
         source = tiny_bundle(tmp_path)
@@ -112,7 +114,7 @@ class TestStore:
         assert result.bundle == source
         assert not list((tmp_path / "reports").glob("*.zip"))
         after = members(source)
-        assert list(after) == [*before, *c.export_members(c.GRAPHS)]
+        assert list(after) == [*before, *contract.export_members(contract.GRAPHS)]
         assert verify_bundle(source, batches=(1,)).passed
 
     def test_export_onto_its_own_source_is_refused(self, tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ class TestStore:
         assert result.bundle == tmp_path / "out" / "tiny.zip"
         stored = members(result.bundle)
         assert stored[source.name] == source.read_bytes()
-        assert list(stored) == [source.name, *c.export_members(c.GRAPHS)]
+        assert list(stored) == [source.name, *contract.export_members(contract.GRAPHS)]
         assert verify_bundle(result.bundle, batches=(1,)).passed
         with pytest.raises(ConfigurationError, match="checkpoint cannot be augmented in place"):
             export_bundle(source, tmp_path, in_place=True)
@@ -159,7 +161,7 @@ class TestFailedParity:
             export_bundle(tiny_bundle(tmp_path / "source"), tmp_path / "out", batches=(1,), trace=sabotaged)
         assert caught.value.report is not None
         failed = {(row.graph, row.runtime) for row in caught.value.report.failures()}
-        assert {(graph, "onnx") for graph in c.GRAPHS} <= failed
+        assert {(graph, "onnx") for graph in contract.GRAPHS} <= failed
         assert {runtime for _, runtime in failed} <= {"onnx", "onnx behind its network", "onnx by layer"}
         assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
             "parity.json",
@@ -190,19 +192,19 @@ class TestVerify:
         report = verify_bundle(exported(TINY).bundle, batches=(1, 3))
         assert report.passed, report.summary()
         assert {(r.graph, r.runtime) for r in report.rows if r.verdict == "passed"} == {
-            (g, r) for g in c.GRAPHS for r in PROVEN_BY
+            (g, r) for g in contract.GRAPHS for r in PROVEN_BY
         }
         assert params_cfg == before
 
-    @pytest.mark.parametrize("graph", c.GRAPHS)
+    @pytest.mark.parametrize("graph", contract.GRAPHS)
     @pytest.mark.parametrize("digest", ["kept", "forged"])
     def test_flipped_weight_names_the_graph_and_the_figure(
         self, graph: str, digest: str, exported: Exported, tmp_path: Path
     ) -> None:
         bundle = exported(TINY).bundle
         stored = members(bundle)
-        bad = with_flipped_weight(stored[c.onnx_member(graph)])
-        new = {c.onnx_member(graph): bad}
+        bad = with_flipped_weight(stored[contract.onnx_member(graph)])
+        new = {contract.onnx_member(graph): bad}
         if digest == "forged":
             info = json.loads(stored["exports.json"])
             info["graphs"][graph]["files"]["onnx"]["sha256"] = hashlib.sha256(bad).hexdigest()
@@ -232,9 +234,11 @@ class TestVerify:
 
     def test_golden_of_other_weights(self, exported: Exported, tmp_path: Path) -> None:
         bundle = exported(TINY).bundle
-        with np.load(io.BytesIO(members(bundle)[c.GOLDEN_NPZ])) as stored:
+        with np.load(io.BytesIO(members(bundle)[contract.GOLDEN_NPZ])) as stored:
             others = {name: value * 1.001 if ".reference." in name else value for name, value in stored.items()}
-        report = verify_bundle(changed(bundle, tmp_path / "w.zip", {c.GOLDEN_NPZ: npz_bytes(others)}), batches=(1,))
+        report = verify_bundle(
+            changed(bundle, tmp_path / "w.zip", {contract.GOLDEN_NPZ: npz_bytes(others)}), batches=(1,)
+        )
         assert not report.passed
         assert "golden.npz: " in report.summary()
         assert "away from what the weights give" in report.summary()

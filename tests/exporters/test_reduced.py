@@ -32,7 +32,7 @@ from exporters.reduced.half import half, kept_in_float32, magnitudes  # noqa: E4
 from exporters.reduced.layers import Sensitivity, plan_layers  # noqa: E402
 from exporters.reduced.patterns import scan_patterns  # noqa: E402
 from exporters.reduced.quantize import Range, calibrate, candidates, quantized, run  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_runtime.check import check_host  # noqa: E402
 from ptycho_runtime.engine.judging import raise_unless_passed  # noqa: E402
 from ptycho_runtime.export.precision import Budget, PrecisionErrors  # noqa: E402
@@ -57,8 +57,8 @@ def convolution(inputs: int, uneven: bool = False) -> tuple[bytes, dict[str, np.
     node = helper.make_node("Conv", ["x", "w", "b"], ["y"], name="only", kernel_shape=[3, 3], pads=[1, 1, 1, 1])
     graph = helper.make_graph(
         [node], "test",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [c.BATCH_AXIS, inputs, 12, 12])],
-        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [c.BATCH_AXIS, 8, 12, 12])],
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [contract.BATCH_AXIS, inputs, 12, 12])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [contract.BATCH_AXIS, 8, 12, 12])],
         [numpy_helper.from_array(weights, "w"), numpy_helper.from_array(bias, "b")],
     )  # fmt: skip
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
@@ -166,15 +166,15 @@ class TestPatterns:
         again = scan_patterns(read_scan(SCAN, 64), SPEC, SCALE)
         assert (len(calibration), len(held_back)) == (64, 32)
         assert [p.sha256 for p in again] == [calibration.sha256, held_back.sha256]
-        both = {p.tobytes() for p in calibration.feed[c.DIFFRACTION]} & {
-            p.tobytes() for p in held_back.feed[c.DIFFRACTION]
+        both = {p.tobytes() for p in calibration.feed[contract.DIFFRACTION]} & {
+            p.tobytes() for p in held_back.feed[contract.DIFFRACTION]
         }
         assert not both
 
     def test_scale_is_the_whole_scan_s(self) -> None:
         _, held_back = scan_patterns(read_scan(SCAN, 64), SPEC, SCALE)
         result = scale_of_energy("half_n_over_rms", read_scan(SCAN, 64).energy(64, "amplitude"), 64)
-        assert np.all(held_back.feed[c.INPUT_SCALE] == np.float32(result))
+        assert np.all(held_back.feed[contract.INPUT_SCALE] == np.float32(result))
 
     def test_short_scan_is_refused(self, tmp_path: Path) -> None:
         with np.load(SCAN) as data:
@@ -222,24 +222,26 @@ class TestFrontier:
 class TestStored:
     def test_fastest_way_is_stored_beside_float32(self, made: ExportResult) -> None:
         stored = members(made.bundle)
-        info = json.loads(stored[c.EXPORTS_JSON])
-        assert [entry["graph"] for entry in info["variants"]] == ["diffraction_to_obj", c.CENTRE]
+        info = json.loads(stored[contract.EXPORTS_JSON])
+        assert [entry["graph"] for entry in info["variants"]] == ["diffraction_to_obj", contract.CENTRE]
         for entry in info["variants"]:
             assert entry["int8_layers"]
-            assert entry["file"]["path"] == c.int8_member(entry["graph"])
-            assert c.onnx_member(entry["graph"]) in stored
+            assert entry["file"]["path"] == contract.int8_member(entry["graph"])
+            assert contract.onnx_member(entry["graph"]) in stored
             assert entry["errors"]["phase_rad"] <= entry["budget"]["phase_rad"] == 0.05
             assert (entry["calibration"]["groups"], entry["held_back"]["groups"]) == (64, 32)
             assert len({entry["calibration"]["sha256"], entry["held_back"]["sha256"]}) == 2
-        assert len(stored[c.int8_member(c.CENTRE)]) < 0.7 * len(stored[c.onnx_member(c.CENTRE)])
+        assert len(stored[contract.int8_member(contract.CENTRE)]) < 0.7 * len(
+            stored[contract.onnx_member(contract.CENTRE)]
+        )
 
     def test_what_was_tried_is_told(self, made: ExportResult) -> None:
         assert next(line.split(": ")[1] for line in made.variants if " × " in line) == "openvino float32"
-        assert made.variants[-1].startswith(f"{c.CENTRE}: stored: openvino int8 (")
+        assert made.variants[-1].startswith(f"{contract.CENTRE}: stored: openvino int8 (")
 
     def test_report_has_a_row_with_its_own_budget(self, made: ExportResult) -> None:
         rows = [row for row in made.report.rows if row.runtime == "openvino"]
-        assert [row.graph for row in rows] == ["diffraction_to_obj", c.CENTRE]
+        assert [row.graph for row in rows] == ["diffraction_to_obj", contract.CENTRE]
         for row in rows:
             name, share = row.worst()
             assert row.verdict == "passed"
@@ -257,17 +259,19 @@ class TestStored:
         report = verify_bundle(with_other_weights(made, tmp_path), batches=(1, 5))
         assert not report.passed
         failed = report.failures()
-        assert [(row.graph, row.runtime) for row in failed] == [(c.CENTRE, "openvino")]
+        assert [(row.graph, row.runtime) for row in failed] == [(contract.CENTRE, "openvino")]
 
     def test_other_reference_is_found(self, made: ExportResult, tmp_path: Path) -> None:
         stored = members(made.bundle)
-        with np.load(io.BytesIO(stored[c.VARIANT_NPZ])) as data:
-            arrays = {name: value * 1.001 if name == c.OBJECT_REAL else value for name, value in data.items()}
-        info = json.loads(stored[c.EXPORTS_JSON])
+        with np.load(io.BytesIO(stored[contract.VARIANT_NPZ])) as data:
+            arrays = {name: value * 1.001 if name == contract.OBJECT_REAL else value for name, value in data.items()}
+        info = json.loads(stored[contract.EXPORTS_JSON])
         new = npz_bytes(arrays)
         info["variant_patterns"] |= {"sha256": hashlib.sha256(new).hexdigest(), "size_bytes": len(new)}
         bundle = changed(
-            made.bundle, tmp_path / "w.zip", {c.VARIANT_NPZ: new, c.EXPORTS_JSON: json.dumps(info).encode()}
+            made.bundle,
+            tmp_path / "w.zip",
+            {contract.VARIANT_NPZ: new, contract.EXPORTS_JSON: json.dumps(info).encode()},
         )
         report = verify_bundle(bundle, batches=(1, 5))
         assert "variant_patterns.npz: object_real is 1.0e-03 away from what the weights give" in report.summary()
@@ -276,15 +280,15 @@ class TestStored:
 def with_other_weights(made: ExportResult, folder: Path) -> Path:
     """Return the bundle with a wrong centre variant that `exports.json` vouches for."""
     stored = members(made.bundle)
-    name = c.int8_member(c.CENTRE)
+    name = contract.int8_member(contract.CENTRE)
     model = onnx.load_from_string(stored[name])
     steps = next(t for t in model.graph.initializer if t.name.endswith("_weight_steps"))
     steps.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(steps) * np.float32(1.5), steps.name))
     data = model.SerializeToString()
-    info = json.loads(stored[c.EXPORTS_JSON])
-    entry = next(entry for entry in info["variants"] if entry["graph"] == c.CENTRE)
+    info = json.loads(stored[contract.EXPORTS_JSON])
+    entry = next(entry for entry in info["variants"] if entry["graph"] == contract.CENTRE)
     entry["file"] |= {"sha256": hashlib.sha256(data).hexdigest(), "size_bytes": len(data)}
-    return changed(made.bundle, folder / "bad.zip", {name: data, c.EXPORTS_JSON: json.dumps(info).encode()})
+    return changed(made.bundle, folder / "bad.zip", {name: data, contract.EXPORTS_JSON: json.dumps(info).encode()})
 
 
 @pytest.mark.long
@@ -324,15 +328,15 @@ class TestOnAHost:
 
     def test_check_judges_the_variants_too(self, made: ExportResult, tmp_path: Path) -> None:
         rows = check_host(ptycho_runtime.open_export(made.bundle), ptycho_runtime.RunOptions("cpu"))
-        assert [row.graph for row in rows if "openvino int8" in row.device] == ["diffraction_to_obj", c.CENTRE]
+        assert [row.graph for row in rows if "openvino int8" in row.device] == ["diffraction_to_obj", contract.CENTRE]
         raise_unless_passed(rows, "demo")
         rows = check_host(
             ptycho_runtime.open_export(with_other_weights(made, tmp_path)), ptycho_runtime.RunOptions("cpu")
         )
-        assert [row.graph for row in rows if not row.passed] == [c.CENTRE]
+        assert [row.graph for row in rows if not row.passed] == [contract.CENTRE]
 
     def test_damaged_variant_is_refused(self, made: ExportResult, tmp_path: Path) -> None:
-        name = c.int8_member(c.CENTRE)
+        name = contract.int8_member(contract.CENTRE)
         bundle = changed(made.bundle, tmp_path / "w.zip", {name: members(made.bundle)[name][:-1]})
         with pytest.raises(ptycho_runtime.DamagedExportError, match=f"{name} is not the file that was exported"):
             ptycho_runtime.open_export(bundle)
@@ -346,9 +350,9 @@ class TestOnAHost:
     def test_garbled_variant_is_refused(
         self, change: dict[str, object], field: str, made: ExportResult, tmp_path: Path
     ) -> None:
-        info = json.loads(members(made.bundle)[c.EXPORTS_JSON])
+        info = json.loads(members(made.bundle)[contract.EXPORTS_JSON])
         info["variants"][0] |= change
-        bundle = changed(made.bundle, tmp_path / "w.zip", {c.EXPORTS_JSON: json.dumps(info).encode()})
+        bundle = changed(made.bundle, tmp_path / "w.zip", {contract.EXPORTS_JSON: json.dumps(info).encode()})
         with pytest.raises(ptycho_runtime.DamagedExportError, match=rf"exports\.json.*variants\[0\]\.{field}"):
             ptycho_runtime.open_export(bundle)
 
@@ -416,9 +420,10 @@ class TestFloat16:
 
     @pytest.mark.long
     def test_variant_is_judged_and_its_speed_is_not_invented(self, made16: ExportResult) -> None:
-        info = json.loads(members(made16.bundle)[c.EXPORTS_JSON])
+        info = json.loads(members(made16.bundle)[contract.EXPORTS_JSON])
         assert [(v["graph"], v["engine"], v["precision"], v["file"]["path"]) for v in info["variants"]] == [
-            (graph, "onnxruntime", "float16", c.float16_member(graph)) for graph in ("diffraction_to_obj", c.CENTRE)
+            (graph, "onnxruntime", "float16", contract.float16_member(graph))
+            for graph in ("diffraction_to_obj", contract.CENTRE)
         ]
         assert {v["times_as_fast"] for v in info["variants"]} == {None}
         assert "speed not measured (no CUDA device)" in made16.variants[0]
@@ -428,8 +433,8 @@ class TestFloat16:
     @pytest.mark.long
     def test_every_operator_has_a_kernel_on_cuda(self, made16: ExportResult) -> None:
         stored = members(made16.bundle)
-        for graph in ("diffraction_to_obj", c.CENTRE):
-            assert left_to_the_cpu(onnx.load_from_string(stored[c.float16_member(graph)])) == []
+        for graph in ("diffraction_to_obj", contract.CENTRE):
+            assert left_to_the_cpu(onnx.load_from_string(stored[contract.float16_member(graph)])) == []
 
     @pytest.mark.long
     def test_verify_proves_it_again(self, made16: ExportResult) -> None:

@@ -18,13 +18,13 @@ from exporters.parity.forms.pictures import Picture, output_picture, pictures
 from exporters.parity.forms.terminal import matrix_table, not_run_lines
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import ParityRow
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 
 FIGURES = {"max_abs": 1e-7, "rel_l2": 2e-7, "allowed_max_abs": 4e-7, "allowed_rel_l2": 4e-7, "share": 0.5}
 
 
 def row(runtime: str, device: str, batch: int, reason: str = "") -> ParityRow:
-    verdict, outputs = ("not run", {}) if reason else ("passed", {c.PHASE: dict(FIGURES)})
+    verdict, outputs = ("not run", {}) if reason else ("passed", {contract.PHASE: dict(FIGURES)})
     return ParityRow("autoencoder", runtime, device, "float32", batch, "simulated", verdict, reason, outputs)
 
 
@@ -49,10 +49,10 @@ def report() -> ParityReport:
 def case(found: float) -> Case:
     random = np.random.default_rng(1)
     amplitude, phase = random.uniform(0.5, 1.0, (3, 1, 16, 16)), random.uniform(-3, 3, (3, 1, 16, 16))
-    reference = {c.AMPLITUDE: amplitude, c.PHASE: phase}
-    wrong = {c.AMPLITUDE: amplitude.astype(np.float32), c.PHASE: (phase + found).astype(np.float32)}
+    reference = {contract.AMPLITUDE: amplitude, contract.PHASE: phase}
+    wrong = {contract.AMPLITUDE: amplitude.astype(np.float32), contract.PHASE: (phase + found).astype(np.float32)}
     kinds = ["simulated", "all zero", "scan"]
-    return Case("autoencoder", "onnx", "cpu", "float32", 0.5, False, kinds, {}, wrong, reference, {}, c.PHASE)
+    return Case("autoencoder", "onnx", "cpu", "float32", 0.5, False, kinds, {}, wrong, reference, {}, contract.PHASE)
 
 
 def test_the_page_says_rule_inputs_units_and_notices() -> None:
@@ -157,7 +157,7 @@ def test_words_of_a_table_stay_whole_in_eighty_columns() -> None:
         for batch, name in enumerate(names, 1)
     ]
     for made in rows:
-        made.outputs[c.PHASE] = FIGURES | {"max_abs": 1.2e-9, "rel_l2": 3.4e-7}
+        made.outputs[contract.PHASE] = FIGURES | {"max_abs": 1.2e-9, "rel_l2": 3.4e-7}
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(matrix_table(ParityReport("demo", rows)))
     text = console.export_text()

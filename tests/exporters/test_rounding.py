@@ -11,11 +11,11 @@ from exporters.parity.inputs import make_pool  # noqa: E402
 from exporters.parity.metrics import Signal, budget, group_errors  # noqa: E402
 from exporters.parity.reference import eager_results  # noqa: E402
 from exporters.parity.rounding import farthest, nudged, rounded_results  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.spec import ModelSpec  # noqa: E402
 
-NAME = c.OBJECT_REAL
+NAME = contract.OBJECT_REAL
 
 
 def test_the_worst_draw_stands_for_its_group_with_the_largest_error_of_all() -> None:
@@ -45,13 +45,13 @@ def test_the_draws_are_stored_as_they_were() -> None:
 
 def test_pixels_move_by_one_unit_and_nothing_else_changes() -> None:
     pool = make_pool(ModelSpec(era="J", generator="cnn", N=64, gridsize=1), 5)
-    before, after = pool.feed[c.DIFFRACTION], nudged(pool, 0).feed[c.DIFFRACTION]
+    before, after = pool.feed[contract.DIFFRACTION], nudged(pool, 0).feed[contract.DIFFRACTION]
     steps = before.view(np.int32).astype(np.int64) - after.view(np.int32)
     assert set(np.unique(np.abs(steps[before > 0.0]))) == {1}
     assert not after[before == 0.0].any()
     assert 0.4 < float(np.mean(steps[before > 0.0] > 0)) < 0.6
-    assert (nudged(pool, 1).feed[c.DIFFRACTION] != after).any()
-    assert all(nudged(pool, 0).feed[name] is value for name, value in pool.feed.items() if name != c.DIFFRACTION)
+    assert (nudged(pool, 1).feed[contract.DIFFRACTION] != after).any()
+    assert all(nudged(pool, 0).feed[name] is value for name, value in pool.feed.items() if name != contract.DIFFRACTION)
 
 
 def test_budgets_never_shrink_and_grow_but_little_where_luck_decides_little() -> None:

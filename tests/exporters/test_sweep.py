@@ -21,7 +21,7 @@ from exporters.parity.inputs import make_pool  # noqa: E402
 from exporters.parity.layers import SCOPES, bisect_graph  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
 from exporters.parity.sweep import sweep_rows  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 
 GRAPH = "autoencoder"
@@ -31,7 +31,7 @@ Exported = Callable[[str], ExportResult]
 
 
 def model_and_file(bundle: Path) -> tuple[Any, bytes]:
-    return load_torch_bundle(bundle)[0][GRAPH], members(bundle)[c.onnx_member(GRAPH)]
+    return load_torch_bundle(bundle)[0][GRAPH], members(bundle)[contract.onnx_member(GRAPH)]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def producer(file: onnx.ModelProto, name: str) -> onnx.NodeProto:
 
 def without_left_half(file: onnx.ModelProto) -> None:
     """Give the angle of the mirrored point where the real part is negative."""
-    last = producer(file, c.PHASE)
+    last = producer(file, contract.PHASE)
     inner = producer(file, last.input[2])
     assert producer(file, inner.input[0]).op_type == "Less"
     for node in file.graph.node:
@@ -61,10 +61,10 @@ def without_left_half(file: onnx.ModelProto) -> None:
 
 def coarse_amplitude(file: onnx.ModelProto) -> None:
     """Give the amplitude in half precision."""
-    node = producer(file, c.AMPLITUDE)
+    node = producer(file, contract.AMPLITUDE)
     node.output[:] = ["whole__"]
     file.graph.node.append(helper.make_node("Cast", ["whole__"], ["half__"], to=onnx.TensorProto.FLOAT16))
-    file.graph.node.append(helper.make_node("Cast", ["half__"], [c.AMPLITUDE], to=onnx.TensorProto.FLOAT))
+    file.graph.node.append(helper.make_node("Cast", ["half__"], [contract.AMPLITUDE], to=onnx.TensorProto.FLOAT))
 
 
 def on_the_way_in(name: str, op: str, *limits: object) -> Callable[[onnx.ModelProto], None]:
@@ -82,14 +82,14 @@ def on_the_way_in(name: str, op: str, *limits: object) -> Callable[[onnx.ModelPr
 
 
 def without_fourth_mode(file: onnx.ModelProto) -> None:
-    on_the_way_in(c.PROBE_REAL, "Slice", [0], [3], [0])(file)
+    on_the_way_in(contract.PROBE_REAL, "Slice", [0], [3], [0])(file)
     file.graph.node[0].output[0] = "real__"
     for node in file.graph.node:
         node.input[:] = ["real__" if value == "changed__" else value for value in node.input]
     names = [f"limit{number}__" for number in range(3)]
     for node in file.graph.node:
-        node.input[:] = ["imag__" if value == c.PROBE_IMAG else value for value in node.input]
-    file.graph.node.insert(0, helper.make_node("Slice", [c.PROBE_IMAG, *names], ["imag__"]))
+        node.input[:] = ["imag__" if value == contract.PROBE_IMAG else value for value in node.input]
+    file.graph.node.insert(0, helper.make_node("Slice", [contract.PROBE_IMAG, *names], ["imag__"]))
 
 
 def silent(file: onnx.ModelProto) -> None:
@@ -112,11 +112,11 @@ def test_a_right_file_passes(tiny: tuple[Any, bytes]) -> None:
     [
         (TINY, without_left_half, "phase"),
         (TINY, coarse_amplitude, "amplitude"),
-        (TINY, without_fourth_mode, c.PREDICTED),
+        (TINY, without_fourth_mode, contract.PREDICTED),
         # The tiny one's patches stay where they are.
-        ("cnn-2026-07-n64-g1-demo", on_the_way_in(c.POSITIONS, "Clip", -20.0, 20.0), c.PREDICTED),
-        (TINY, on_the_way_in(c.OUTPUT_SCALE, "Min", 2.0), c.PREDICTED),
-        (TINY, on_the_way_in(c.OUTPUT_SCALE, "Max", 1e-3), c.PREDICTED),
+        ("cnn-2026-07-n64-g1-demo", on_the_way_in(contract.POSITIONS, "Clip", -20.0, 20.0), contract.PREDICTED),
+        (TINY, on_the_way_in(contract.OUTPUT_SCALE, "Min", 2.0), contract.PREDICTED),
+        (TINY, on_the_way_in(contract.OUTPUT_SCALE, "Max", 1e-3), contract.PREDICTED),
     ],
 )
 def test_a_fault_where_the_network_never_goes_is_found(
@@ -143,7 +143,7 @@ def test_one_entry_of_a_fourier_matrix_that_is_a_thousandth_off_is_found(
     tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
     row = swept(model, file.SerializeToString())
     assert row.verdict == "failed"
-    assert row.worst()[0] == c.PREDICTED
+    assert row.worst()[0] == contract.PREDICTED
     assert row.worst()[1] > 2.0
 
 

@@ -17,12 +17,12 @@ onnx = pytest.importorskip("onnx")
 
 from exporters import ExportResult  # noqa: E402
 from exporters.stored import triton  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_runtime.errors import NotExportedError, OutputError  # noqa: E402
 from ptycho_runtime.export.bundle import Export, open_export  # noqa: E402
 from ptycho_runtime.export.onnx_file import CheckedModel  # noqa: E402
 
-GRAPH = c.DIFFRACTION_TO_OBJ
+GRAPH = contract.DIFFRACTION_TO_OBJ
 
 
 @pytest.fixture(scope="module")

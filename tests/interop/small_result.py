@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.core import Graphs
@@ -26,11 +26,11 @@ class Session:
     engine, device, note, options = "onnxruntime", "cpu", "", RunOptions()
 
     def __init__(self) -> None:
-        self.inputs = {c.DIFFRACTION: SimpleNamespace(shape=["batch", 1, N, N])}
+        self.inputs = {contract.DIFFRACTION: SimpleNamespace(shape=["batch", 1, N, N])}
 
     def run(self, feed: Any) -> dict[str, np.ndarray]:
-        x = feed[c.DIFFRACTION]
-        return {c.OBJECT_REAL: 1.0 + 0.3 * np.cos(x), c.OBJECT_IMAG: 0.3 * np.sin(x)}
+        x = feed[contract.DIFFRACTION]
+        return {contract.OBJECT_REAL: 1.0 + 0.3 * np.cos(x), contract.OBJECT_IMAG: 0.3 * np.sin(x)}
 
 
 def small_result() -> Reconstruction:

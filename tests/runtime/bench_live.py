@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import ptycho_runtime
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.live.groups import Groups
 from ptycho_runtime.live.inbox import Inbox, Limits
 from ptycho_runtime.live.pairing import Pairing
@@ -73,8 +73,8 @@ def session_rate(model: ptycho_runtime.Reconstructor) -> float:
     session = model.graphs(ptycho_runtime.ReconstructOptions(), has_probe=False).patches
     N, batch = model.export.N, model.batch
     feed = {
-        c.DIFFRACTION: np.ones((batch, 1, N, N), np.float32),
-        c.INPUT_SCALE: np.full((batch, 1, 1, 1), 0.03, np.float32),
+        contract.DIFFRACTION: np.ones((batch, 1, N, N), np.float32),
+        contract.INPUT_SCALE: np.full((batch, 1, 1, 1), 0.03, np.float32),
     }
     session.run(feed)
     start, runs = time.perf_counter(), 0

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from one_layer import N, write_model
 
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine import openvino
 from ptycho_runtime.engine.tuned import Setting, Trial, Tuned, remember
 from ptycho_runtime.export.bundle import Export, open_export
 
-GRAPH = c.DIFFRACTION_TO_OBJ
+GRAPH = contract.DIFFRACTION_TO_OBJ
 
 
 def proven_export(folder: Path, gridsize: int = 1) -> Export:
@@ -27,8 +27,11 @@ def proven_export(folder: Path, gridsize: int = 1) -> Export:
     x = rng.poisson(3.0, (3, gridsize**2, N, N)).astype(np.float32)
     scale = np.array([0.5, 1.0, 2.0], np.float32).reshape(3, 1, 1, 1)
     padded = np.pad((x * scale).astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
-    kernels = {c.OBJECT_REAL: np.outer([1, 2, 1], [1, 2, 1]) / 16, c.OBJECT_IMAG: np.outer([1, 0, -1], [1, 2, 1]) / 16}
-    arrays = {f"{GRAPH}.input.{c.DIFFRACTION}": x, f"{GRAPH}.input.{c.INPUT_SCALE}": scale}
+    kernels = {
+        contract.OBJECT_REAL: np.outer([1, 2, 1], [1, 2, 1]) / 16,
+        contract.OBJECT_IMAG: np.outer([1, 0, -1], [1, 2, 1]) / 16,
+    }
+    arrays = {f"{GRAPH}.input.{contract.DIFFRACTION}": x, f"{GRAPH}.input.{contract.INPUT_SCALE}": scale}
     for name, kernel in kernels.items():
         windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
         arrays[f"{GRAPH}.reference.{name}"] = np.einsum("bcijkl,kl->bcij", windows, kernel)

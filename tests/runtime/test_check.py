@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from sample_bundles import changed, members
 
-from ptycho_runtime import CheckFailedError, RunOptions, open_export
-from ptycho_runtime import contract as c
+from ptycho_runtime import CheckFailedError, RunOptions, contract, open_export
 from ptycho_runtime.check import check_host
 from ptycho_runtime.engine.judging import output_row, raise_unless_passed
 from ptycho_runtime.errors import DamagedExportError
@@ -24,7 +23,7 @@ def test_this_host_computes_what_was_exported(demo: Path) -> None:
     rows = check_host(open_export(demo), CPU)
     assert {(row.graph, row.output) for row in rows} == {
         ("diffraction_to_obj", "object_real"), ("diffraction_to_obj", "object_imag"),
-        (c.CENTRE, "object_real"), (c.CENTRE, "object_imag"),
+        (contract.CENTRE, "object_real"), (contract.CENTRE, "object_imag"),
         ("autoencoder", "predicted_diffraction"), ("autoencoder", "amplitude"), ("autoencoder", "phase"),
     }  # fmt: skip
     raise_unless_passed(rows, "demo")
@@ -33,15 +32,17 @@ def test_this_host_computes_what_was_exported(demo: Path) -> None:
 def with_golden(demo: Path, path: Path, factors: dict[str, float]) -> Path:
     """Return a copy of an export in whose golden reference some arrays are multiplied."""
     stored = members(demo)
-    with np.load(io.BytesIO(stored[c.GOLDEN_NPZ])) as data:
+    with np.load(io.BytesIO(stored[contract.GOLDEN_NPZ])) as data:
         arrays = dict(data)
     for name, factor in factors.items():
         arrays[name] *= factor
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    info = json.loads(stored[c.EXPORTS_JSON])
+    info = json.loads(stored[contract.EXPORTS_JSON])
     info["golden"] |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "size_bytes": len(buffer.getvalue())}
-    return changed(demo, path, {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()})
+    return changed(
+        demo, path, {contract.GOLDEN_NPZ: buffer.getvalue(), contract.EXPORTS_JSON: json.dumps(info).encode()}
+    )
 
 
 @pytest.mark.parametrize(("device", "passes"), [("cpu", False), ("cuda", True), ("tensorrt", True)])
@@ -71,7 +72,7 @@ def test_a_wrong_reference_of_one_graph_is_a_figure_first(demo: Path, tmp_path: 
 
 
 def test_references_that_agree_with_this_host_and_not_with_each_other(demo: Path, tmp_path: Path) -> None:
-    forged = {f"diffraction_to_obj.reference.{name}": 1 + 1e-8 for name in (c.OBJECT_REAL, c.OBJECT_IMAG)}
+    forged = {f"diffraction_to_obj.reference.{name}": 1 + 1e-8 for name in (contract.OBJECT_REAL, contract.OBJECT_IMAG)}
     with pytest.raises(
         DamagedExportError, match=r"golden\.npz contradicts itself: the object of .* is 1\.0e-08 away from that of"
     ):

@@ -18,8 +18,14 @@ from one_layer import write_model, write_scan
 from proven_layer import GRAPH, computing_wrongly, proven_export, tuned_for
 
 import ptycho_runtime
-from ptycho_runtime import CheckFailedError, DeviceUnavailableError, NotExportedError, ReconstructionError, RunOptions
-from ptycho_runtime import contract as c
+from ptycho_runtime import (
+    CheckFailedError,
+    DeviceUnavailableError,
+    NotExportedError,
+    ReconstructionError,
+    RunOptions,
+    contract,
+)
 from ptycho_runtime.api import Reconstructor
 from ptycho_runtime.check import check_host
 from ptycho_runtime.cli import main as cli
@@ -63,8 +69,8 @@ class TestAsked:
     @needs_openvino
     def test_openvino_by_name_runs_and_gives_the_same_to_rounding(self, export: Export) -> None:
         feed = {
-            c.DIFFRACTION: np.full((5, 1, 32, 32), 2.0, np.float32),
-            c.INPUT_SCALE: np.ones((5, 1, 1, 1), np.float32),
+            contract.DIFFRACTION: np.full((5, 1, 32, 32), 2.0, np.float32),
+            contract.INPUT_SCALE: np.ones((5, 1, 1, 1), np.float32),
         }
         with (
             open_graph(export, GRAPH, replace(CPU, engine="openvino")).session as asked,

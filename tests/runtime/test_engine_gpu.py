@@ -16,8 +16,7 @@ import onnxruntime
 import pytest
 
 import ptycho_runtime
-from ptycho_runtime import DeviceUnavailableError, RunOptions, open_export
-from ptycho_runtime import contract as c
+from ptycho_runtime import DeviceUnavailableError, RunOptions, contract, open_export
 from ptycho_runtime.cli import main as cli
 from ptycho_runtime.engine import devices
 from ptycho_runtime.engine.batching import warmup_feed
@@ -34,7 +33,7 @@ needs_gpu = pytest.mark.skipif(bool(devices.why_not("cuda")), reason="no CUDA de
 
 def feed_of(groups: int, seed: int = 0) -> dict[str, np.ndarray]:
     x = np.random.default_rng(seed).random((groups, 1, 64, 64), dtype=np.float32)
-    return {c.DIFFRACTION: x, c.INPUT_SCALE: np.ones((groups, 1, 1, 1), np.float32)}
+    return {contract.DIFFRACTION: x, contract.INPUT_SCALE: np.ones((groups, 1, 1, 1), np.float32)}
 
 
 @pytest.fixture
@@ -148,8 +147,8 @@ def test_callers_at_a_time_get_their_own_numbers(cpu: Any) -> None:
     for caller in callers:
         caller.join(60)
     for number, feed in enumerate(feeds):
-        wanted = cpu.run([c.OBJECT_REAL], feed)[0]
-        np.testing.assert_allclose(found[number][c.OBJECT_REAL], wanted, rtol=0, atol=1e-5)
+        wanted = cpu.run([contract.OBJECT_REAL], feed)[0]
+        np.testing.assert_allclose(found[number][contract.OBJECT_REAL], wanted, rtol=0, atol=1e-5)
 
 
 def test_failed_run_gives_its_buffers_back(cpu: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,17 +161,17 @@ def test_failed_run_gives_its_buffers_back(cpu: Any, monkeypatch: pytest.MonkeyP
                 match=r"^cuda could not run the graph: device lost; a smaller --batch takes less memory$",
             ):
                 session.run(feed_of(9))
-    assert session.run(feed_of(9))[c.OBJECT_REAL].shape == (9, 1, 64, 64)
+    assert session.run(feed_of(9))[contract.OBJECT_REAL].shape == (9, 1, 64, 64)
 
 
 class TestRefusals:
     @pytest.mark.parametrize(
         ("name", "change", "message"),
         [
-            (c.DIFFRACTION, lambda x: x.astype(np.float64), r"diffraction is float64 of shape \(4, 1, 64, 64\); the graph"),
-            (c.DIFFRACTION, lambda x: x.reshape(4, 1, 32, 128), r"of shape \(4, 1, 32, 128\); the graph takes tensor"),
-            (c.DIFFRACTION, lambda x: x.reshape(4, 64, 64), r"of shape \(4, 64, 64\); the graph takes tensor"),
-            (c.INPUT_SCALE, lambda x: x[:1], r"groups by input: {'diffraction': 4, 'input_scale_factor': 1}; expected as"),
+            (contract.DIFFRACTION, lambda x: x.astype(np.float64), r"diffraction is float64 of shape \(4, 1, 64, 64\); the graph"),
+            (contract.DIFFRACTION, lambda x: x.reshape(4, 1, 32, 128), r"of shape \(4, 1, 32, 128\); the graph takes tensor"),
+            (contract.DIFFRACTION, lambda x: x.reshape(4, 64, 64), r"of shape \(4, 64, 64\); the graph takes tensor"),
+            (contract.INPUT_SCALE, lambda x: x[:1], r"groups by input: {'diffraction': 4, 'input_scale_factor': 1}; expected as"),
         ],
     )  # fmt: skip
     def test_arrays_that_the_graph_does_not_take(
@@ -192,7 +191,7 @@ class TestRefusals:
         inputs = {info.name: info for info in model.get_inputs()}
         plain, graph = on_cpu(model), on_cpu(model, cuda_graph=True)
         for modes in (1, 2):
-            assert plain.run(warmup_feed(inputs, 4, modes))[c.PREDICTED].shape == (4, 1, 64, 64)
+            assert plain.run(warmup_feed(inputs, 4, modes))[contract.PREDICTED].shape == (4, 1, 64, 64)
         graph.run(warmup_feed(inputs, 4, 2))
         graph.run(warmup_feed(inputs, 9, 2))
         with pytest.raises(
@@ -226,7 +225,7 @@ class TestRefusals:
     def test_command_line_says_so_in_one_line(
         self, command: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        np.save(tmp_path / "x.npy", feed_of(1)[c.DIFFRACTION])
+        np.save(tmp_path / "x.npy", feed_of(1)[contract.DIFFRACTION])
         out = str(tmp_path / "out.npy") if command == "predict" else str(tmp_path / "out.npz")
         arguments = [command, str(tiny), str(tmp_path / "x.npy"), "-o", out, "--device", "cpu", "--cuda-graph"]
         assert cli.run(arguments) == 4

@@ -16,8 +16,7 @@ import pytest
 from proven_layer import tuned_for
 
 import ptycho_runtime
-from ptycho_runtime import DamagedExportError, ReconstructionError, RunOptions, open_export
-from ptycho_runtime import contract as c
+from ptycho_runtime import DamagedExportError, ReconstructionError, RunOptions, contract, open_export
 from ptycho_runtime.engine import hardware
 from ptycho_runtime.engine.gpu import GpuSession
 from ptycho_runtime.engine.opening import open_session
@@ -31,7 +30,7 @@ needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None
 
 def feed_of(groups: int) -> dict[str, np.ndarray]:
     x = np.random.default_rng(0).random((groups, 1, 64, 64), dtype=np.float32)
-    return {c.DIFFRACTION: x, c.INPUT_SCALE: np.ones((groups, 1, 1, 1), np.float32)}
+    return {contract.DIFFRACTION: x, contract.INPUT_SCALE: np.ones((groups, 1, 1, 1), np.float32)}
 
 
 def whole(model: bytes) -> Session:
@@ -63,11 +62,11 @@ class TestContract:
     @pytest.mark.parametrize(
         ("name", "change", "message"),
         [
-            (c.DIFFRACTION, lambda x: x.astype(np.float64), r"^diffraction is float64 of shape \(4, 1, 64, 64\); the graph takes tensor\(float\)"),
-            (c.DIFFRACTION, lambda x: x.reshape(4, 1, 32, 128), r"of shape \(4, 1, 32, 128\); the graph takes tensor"),
-            (c.DIFFRACTION, lambda x: x.reshape(4, 64, 64), r"of shape \(4, 64, 64\); the graph takes tensor"),
-            (c.DIFFRACTION, lambda x: x[:0], r"'diffraction': 0, 'input_scale_factor': 4}; expected as many in each, and one"),
-            (c.INPUT_SCALE, lambda x: x[:1], r"^groups by input: {'diffraction': 4, 'input_scale_factor': 1}; expected as"),
+            (contract.DIFFRACTION, np.float64, r"^diffraction is float64 of shape \(4, 1, 64, 64\); the graph takes tensor\(float\)"),
+            (contract.DIFFRACTION, lambda x: x.reshape(4, 1, 32, 128), r"of shape \(4, 1, 32, 128\); the graph takes tensor"),
+            (contract.DIFFRACTION, lambda x: x.reshape(4, 64, 64), r"of shape \(4, 64, 64\); the graph takes tensor"),
+            (contract.DIFFRACTION, lambda x: x[:0], r"'diffraction': 0, 'input_scale_factor': 4}; expected as many in each, and one"),
+            (contract.INPUT_SCALE, lambda x: x[:1], r"^groups by input: {'diffraction': 4, 'input_scale_factor': 1}; expected as"),
         ],
     )  # fmt: skip
     def test_arrays_that_the_graph_does_not_take_are_refused(
@@ -81,11 +80,11 @@ class TestContract:
     def test_a_feed_that_lacks_an_input_is_refused(self, session: Session) -> None:
         expected = r"^the feed lacks input_scale_factor; the graph takes diffraction, input_scale_factor$"
         with session, pytest.raises(ReconstructionError, match=expected):
-            session.run({c.DIFFRACTION: feed_of(1)[c.DIFFRACTION]})
+            session.run({contract.DIFFRACTION: feed_of(1)[contract.DIFFRACTION]})
 
     def test_other_arrays_in_the_feed_are_passed_over(self, session: Session) -> None:
         with session:
-            found = session.run({**feed_of(3), c.EXPERIMENT_ID: np.zeros(7, np.int64)})
+            found = session.run({**feed_of(3), contract.EXPERIMENT_ID: np.zeros(7, np.int64)})
         assert {name: value.shape for name, value in found.items()} == dict.fromkeys(session.outputs, (3, 1, 64, 64))
 
     def test_a_closed_session_says_so_and_its_threads_have_ended(self, session: Session) -> None:
@@ -118,7 +117,7 @@ class Watched:
 
             def run(self, outputs: Any, feed: Any, *rest: Any) -> Any:
                 threads = self.get_session_options().intra_op_num_threads
-                watched.runs.append((threads, len(feed[c.DIFFRACTION])))
+                watched.runs.append((threads, len(feed[contract.DIFFRACTION])))
                 return super().run(outputs, feed, *rest)
 
         monkeypatch.setattr(onnxruntime, "InferenceSession", Noting)

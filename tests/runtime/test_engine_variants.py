@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import ptycho_runtime
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.engine.session import BaseSession, Session
 from ptycho_runtime.engine.variants import OpenedVariant, open_variant, precision_errors, refuse_beyond
@@ -63,7 +63,7 @@ def test_budget_holds_both_figures() -> None:
 
 def field(phase_rad: float, amplitude: float = 1.0) -> dict[str, np.ndarray]:
     values = amplitude * np.exp(1j * np.full((2, 1, 8, 8), phase_rad))
-    return {c.OBJECT_REAL: values.real, c.OBJECT_IMAG: values.imag}
+    return {contract.OBJECT_REAL: values.real, contract.OBJECT_IMAG: values.imag}
 
 
 def test_errors_are_of_phase_and_of_amplitude() -> None:
@@ -78,7 +78,7 @@ def test_phase_error_does_not_jump_by_a_turn() -> None:
 
 def test_values_that_are_not_finite_err_infinitely() -> None:
     broken = field(0.3)
-    broken[c.OBJECT_REAL][0, 0, 0, 0] = np.nan
+    broken[contract.OBJECT_REAL][0, 0, 0, 0] = np.nan
     assert not Budget(1e9, 1e9).allows(precision_errors(broken, field(0.3)))
 
 
@@ -99,14 +99,17 @@ class Turned(BaseSession):
         self.session.close()
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        self.groups += len(feed[c.DIFFRACTION])
+        self.groups += len(feed[contract.DIFFRACTION])
         found = self.session.run(feed)
-        turned = (found[c.OBJECT_REAL] + 1j * found[c.OBJECT_IMAG]) * np.exp(1j * self.by_rad)
-        return {c.OBJECT_REAL: turned.real.astype(np.float32), c.OBJECT_IMAG: turned.imag.astype(np.float32)}
+        turned = (found[contract.OBJECT_REAL] + 1j * found[contract.OBJECT_IMAG]) * np.exp(1j * self.by_rad)
+        return {
+            contract.OBJECT_REAL: turned.real.astype(np.float32),
+            contract.OBJECT_IMAG: turned.imag.astype(np.float32),
+        }
 
 
 def turned(model: ptycho_runtime.Reconstructor, by_rad: float) -> OpenedVariant:
-    variant = Variant(c.CENTRE, b"", "openvino", "bfloat16", (), BUDGET, PrecisionErrors(0.005, 0.005))
+    variant = Variant(contract.CENTRE, b"", "openvino", "bfloat16", (), BUDGET, PrecisionErrors(0.005, 0.005))
     assert model.centre is not None
     return OpenedVariant(variant, Turned(model.centre, by_rad))
 
@@ -135,7 +138,10 @@ def test_variant_beyond_its_budget_on_the_scan_gives_way_to_float32(demo: Path) 
 def test_refusal_names_error_budget_and_patterns(demo: Path) -> None:
     model = ptycho_runtime.open(demo, "cpu")
     assert model.centre is not None
-    feed = {c.DIFFRACTION: np.ones((2, 1, 64, 64), np.float32), c.INPUT_SCALE: np.full((2, 1, 1, 1), 0.1, np.float32)}
+    feed = {
+        contract.DIFFRACTION: np.ones((2, 1, 64, 64), np.float32),
+        contract.INPUT_SCALE: np.full((2, 1, 1, 1), 0.1, np.float32),
+    }
     with pytest.raises(
         VariantRefusedError, match=r"errs phase 0\.03 rad, .* on these; its budget is phase 0\.01 rad, amplitude 1 %"
     ):
@@ -199,14 +205,17 @@ def test_stored_patterns_decide_on_this_host(demo: Path, monkeypatch: pytest.Mon
     export = ptycho_runtime.open_export(demo)
     graph = "diffraction_to_obj"
     variant = Variant(graph, export.graphs[graph], "openvino", "float32", (), BUDGET, PrecisionErrors(1e-6, 1e-6))
-    feed = {c.DIFFRACTION: np.ones((3, 1, 64, 64), np.float32), c.INPUT_SCALE: np.full((3, 1, 1, 1), 0.1, np.float32)}
+    feed = {
+        contract.DIFFRACTION: np.ones((3, 1, 64, 64), np.float32),
+        contract.INPUT_SCALE: np.full((3, 1, 1, 1), 0.1, np.float32),
+    }
     right = ptycho_runtime.open(demo, "cpu").patches.run(feed)
     stored = replace(export, variants={(graph, "cpu"): variant})
     patterns: dict[str, np.ndarray] = feed | right
     monkeypatch.setattr(type(stored), "variant_patterns", lambda self: patterns)
     for by, fits in ((1.0, True), (np.exp(0.1j), False)):
-        turned_ = (right[c.OBJECT_REAL] + 1j * right[c.OBJECT_IMAG]) * by
-        patterns |= {c.OBJECT_REAL: turned_.real, c.OBJECT_IMAG: turned_.imag}
+        turned_ = (right[contract.OBJECT_REAL] + 1j * right[contract.OBJECT_IMAG]) * by
+        patterns |= {contract.OBJECT_REAL: turned_.real, contract.OBJECT_IMAG: turned_.imag}
         if fits:
             assert open_variant(stored, graph, RunOptions("cpu")).session.engine == "openvino"
             continue

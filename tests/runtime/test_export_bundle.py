@@ -12,7 +12,7 @@ import pytest
 from sample_bundles import DEMO, changed, members
 
 import ptycho_runtime
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError, NotExportedError, UnsafeGraphError
 from ptycho_runtime.export.bundle import open_export
 from ptycho_runtime.export.onnx_file import CheckedModel
@@ -25,22 +25,22 @@ def reworked(tiny: Path, target: Path, change: Any) -> Path:
     import hashlib
 
     stored = members(tiny)
-    name = c.onnx_member("diffraction_to_obj")
+    name = contract.onnx_member("diffraction_to_obj")
     model = onnx.load_from_string(stored[name])
     change(model)
     data = model.SerializeToString()
-    info = json.loads(stored[c.EXPORTS_JSON])
+    info = json.loads(stored[contract.EXPORTS_JSON])
     info["graphs"]["diffraction_to_obj"]["files"]["onnx"] |= {
         "sha256": hashlib.sha256(data).hexdigest(),
         "size_bytes": len(data),
     }
-    return changed(tiny, target, {name: data, c.EXPORTS_JSON: json.dumps(info).encode()})
+    return changed(tiny, target, {name: data, contract.EXPORTS_JSON: json.dumps(info).encode()})
 
 
 def test_what_an_export_says(demo: Path) -> None:
     export = open_export(demo)
     assert (export.N, export.gridsize, export.C, export.domain, export.era) == (64, 1, 1, "amplitude", "J")
-    assert set(export.graphs) == set(c.ALL_GRAPHS)
+    assert set(export.graphs) == set(contract.ALL_GRAPHS)
     assert export.scale_formula == "half_n_over_rms"
     assert export.positions_sign == -1.0
 
@@ -65,7 +65,7 @@ def test_bundle_that_was_never_exported() -> None:
 
 
 def test_changed_model_is_not_opened(tiny: Path, tmp_path: Path) -> None:
-    name = c.onnx_member("diffraction_to_obj")
+    name = contract.onnx_member("diffraction_to_obj")
     data = bytearray(members(tiny)[name])
     data[len(data) // 2] ^= 1
     with pytest.raises(DamagedExportError, match=r"model\.onnx is not the file that was exported"):
@@ -137,19 +137,19 @@ def test_graph_that_is_not_the_contracts(what: str, tiny: Path, tmp_path: Path) 
     ],
 )
 def test_garbled_exports_json(change: Any, tiny: Path, tmp_path: Path) -> None:
-    info = json.loads(members(tiny)[c.EXPORTS_JSON])
+    info = json.loads(members(tiny)[contract.EXPORTS_JSON])
     change(info)
     with pytest.raises((DamagedExportError, NotExportedError)):
-        open_export(changed(tiny, tmp_path / "w.zip", {c.EXPORTS_JSON: json.dumps(info).encode()}))
+        open_export(changed(tiny, tmp_path / "w.zip", {contract.EXPORTS_JSON: json.dumps(info).encode()}))
 
 
 def test_exports_json_that_is_no_json(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(DamagedExportError, match="is no JSON"):
-        open_export(changed(tiny, tmp_path / "w.zip", {c.EXPORTS_JSON: b"\x80\x04."}))
+        open_export(changed(tiny, tmp_path / "w.zip", {contract.EXPORTS_JSON: b"\x80\x04."}))
 
 
 def test_random_damage_to_a_model_never_escapes(tiny: Path) -> None:
-    data = members(tiny)[c.onnx_member("diffraction_to_obj")]
+    data = members(tiny)[contract.onnx_member("diffraction_to_obj")]
     random = np.random.default_rng(8)
     for _ in range(300):
         bad = bytearray(data[:4000] + data[-4000:])
@@ -193,10 +193,12 @@ def test_golden_with_a_pickle_inside_is_refused(tiny: Path, tmp_path: Path) -> N
 
     buffer = io.BytesIO()
     np.savez(buffer, a=np.array([{"x": 1}], dtype=object))
-    info = json.loads(members(tiny)[c.EXPORTS_JSON])
+    info = json.loads(members(tiny)[contract.EXPORTS_JSON])
     info["golden"] |= {"sha256": hashlib.sha256(buffer.getvalue()).hexdigest(), "size_bytes": len(buffer.getvalue())}
     path = changed(
-        tiny, tmp_path / "w.zip", {c.GOLDEN_NPZ: buffer.getvalue(), c.EXPORTS_JSON: json.dumps(info).encode()}
+        tiny,
+        tmp_path / "w.zip",
+        {contract.GOLDEN_NPZ: buffer.getvalue(), contract.EXPORTS_JSON: json.dumps(info).encode()},
     )
     with pytest.raises(
         DamagedExportError, match=r"^w\.zip: golden\.npz: 'a\.npy' holds object of 1 axes; expected numbers$"

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 from simulated import N, Simulated, simulated
 
-from ptycho_runtime import ReconstructionError
-from ptycho_runtime import contract as c
+from ptycho_runtime import ReconstructionError, contract
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.core import Assembled, Core, Graphs, Setup
@@ -26,18 +25,18 @@ class Session:
     """A session whose patch of a pattern is made of that pattern alone."""
 
     engine, device, note, options = "onnxruntime", "cpu", "", RunOptions()
-    outputs = (c.OBJECT_REAL, c.OBJECT_IMAG)
+    outputs = (contract.OBJECT_REAL, contract.OBJECT_IMAG)
 
     def __init__(self, C: int = 1) -> None:
         self.sizes: set[int] = set()
-        self.inputs = {c.DIFFRACTION: SimpleNamespace(shape=["batch", C, N, N])}
+        self.inputs = {contract.DIFFRACTION: SimpleNamespace(shape=["batch", C, N, N])}
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        x = feed[c.DIFFRACTION] * feed[c.INPUT_SCALE]
+        x = feed[contract.DIFFRACTION] * feed[contract.INPUT_SCALE]
         self.sizes.add(len(x))
         # As networks that see a group do, a patch depends on the place in it.
         place = 1 + 0.01 * np.arange(x.shape[1], dtype=np.float32)[:, None, None]
-        return {c.OBJECT_REAL: np.cos(x) * place, c.OBJECT_IMAG: np.sin(x) * place}
+        return {contract.OBJECT_REAL: np.cos(x) * place, contract.OBJECT_IMAG: np.sin(x) * place}
 
 
 @pytest.fixture(scope="module")

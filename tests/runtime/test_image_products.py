@@ -10,8 +10,7 @@ from typing import IO, Any, cast
 import numpy as np
 import pytest
 
-from ptycho_runtime import OutputError
-from ptycho_runtime import contract as c
+from ptycho_runtime import OutputError, contract
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.core import Graphs
@@ -34,14 +33,14 @@ class Session:
 
     def __init__(self, runs: int = 100) -> None:
         self.runs = runs
-        self.inputs = {c.DIFFRACTION: SimpleNamespace(shape=["batch", 1, N, N])}
+        self.inputs = {contract.DIFFRACTION: SimpleNamespace(shape=["batch", 1, N, N])}
 
     def run(self, feed: Any) -> dict[str, np.ndarray]:
         if self.runs == 0:
             raise KeyboardInterrupt
         self.runs -= 1
-        x = feed[c.DIFFRACTION]
-        return {c.OBJECT_REAL: np.cos(x), c.OBJECT_IMAG: np.sin(x)}
+        x = feed[contract.DIFFRACTION]
+        return {contract.OBJECT_REAL: np.cos(x), contract.OBJECT_IMAG: np.sin(x)}
 
 
 def made(runs: int = 100, **about_the_scan: Any) -> Reconstruction:

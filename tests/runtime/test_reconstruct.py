@@ -13,7 +13,7 @@ import pytest
 from sample_bundles import ROOT, golden
 
 import ptycho_runtime
-from ptycho_runtime import contract as c
+from ptycho_runtime import contract
 from ptycho_runtime.image.core import Graphs
 from ptycho_runtime.image.options import ReconstructOptions
 from ptycho_runtime.image.products.target import check_target
@@ -125,9 +125,9 @@ def test_what_is_done_beside_the_session_is_little(model: ptycho_runtime.Reconst
     scan = read_scan(large_scan, 64)
     which = np.arange(16)
     patterns = scan.patterns(which, 64, "amplitude")
-    feed = {c.DIFFRACTION: patterns[:, None], c.INPUT_SCALE: np.full((16, 1, 1, 1), 0.03, np.float32)}
+    feed = {contract.DIFFRACTION: patterns[:, None], contract.INPUT_SCALE: np.full((16, 1, 1, 1), 0.03, np.float32)}
     found = model.patches.run(feed)
-    real, imag = found[c.OBJECT_REAL][:, 0], found[c.OBJECT_IMAG][:, 0]
+    real, imag = found[contract.OBJECT_REAL][:, 0], found[contract.OBJECT_IMAG][:, 0]
     stitcher = Stitcher(scan.positions_px, 64)
 
     def beside() -> None:

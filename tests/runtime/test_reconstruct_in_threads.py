@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptycho_runtime import ReconstructionError
-from ptycho_runtime import contract as c
+from ptycho_runtime import ReconstructionError, contract
 from ptycho_runtime.engine.options import RunOptions
 from ptycho_runtime.export.bundle import Export
 from ptycho_runtime.image.core import Graphs
@@ -37,15 +36,15 @@ class Session:
 
     def __init__(self, hook: Hook = lambda run: None, side_px: int = N) -> None:
         self.hook, self.side_px, self.runs = hook, side_px, 0
-        self.inputs = {c.DIFFRACTION: SimpleNamespace(shape=["batch", 1, N, N])}
+        self.inputs = {contract.DIFFRACTION: SimpleNamespace(shape=["batch", 1, N, N])}
 
     def run(self, feed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         self.hook(self.runs)
         self.runs += 1
         first = N // 2 - self.side_px // 2
         middle = np.s_[..., first : first + self.side_px, first : first + self.side_px]
-        x = feed[c.DIFFRACTION] * feed[c.INPUT_SCALE]
-        return {c.OBJECT_REAL: np.cos(x)[middle], c.OBJECT_IMAG: np.sin(3 * x)[middle]}
+        x = feed[contract.DIFFRACTION] * feed[contract.INPUT_SCALE]
+        return {contract.OBJECT_REAL: np.cos(x)[middle], contract.OBJECT_IMAG: np.sin(3 * x)[middle]}
 
 
 def scan(hook: Hook = lambda first: None) -> Scan:
@@ -71,9 +70,11 @@ def one_after_the_other(scan: Scan, groups: int = COUNT) -> np.ndarray:
     factor = np.float32((N / 2) / np.sqrt(scan.energy(N, "amplitude").mean()))
     for start in range(0, groups, BATCH):
         which = np.arange(start, min(start + BATCH, groups))
-        feed = {c.DIFFRACTION: scan.patterns(which, N, "amplitude")[:, None], c.INPUT_SCALE: factor}
+        feed = {contract.DIFFRACTION: scan.patterns(which, N, "amplitude")[:, None], contract.INPUT_SCALE: factor}
         found = session.run(feed)
-        stitcher.add(found[c.OBJECT_REAL][:, 0] + 1j * found[c.OBJECT_IMAG][:, 0], scan.positions_px[which])
+        stitcher.add(
+            found[contract.OBJECT_REAL][:, 0] + 1j * found[contract.OBJECT_IMAG][:, 0], scan.positions_px[which]
+        )
     return stitcher.result().object
 
 

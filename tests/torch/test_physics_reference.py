@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 from exporters.graph.eager import eager_outputs  # noqa: E402
 from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
 from exporters.parity.independent import physics as reference  # noqa: E402
-from ptycho_runtime import contract as c  # noqa: E402
+from ptycho_runtime import contract  # noqa: E402
 from ptycho_torch.errors import ConfigurationError  # noqa: E402
 from ptycho_torch.models.module import PtychoModel  # noqa: E402
 from ptycho_torch.models.physics import disk_probe_mask, sampling_positions_px  # noqa: E402
@@ -94,13 +94,13 @@ class Case:
         envelope = np.exp(-(axis[:, None] ** 2 + axis**2) / (2 * (spec.N / 6) ** 2))
         probe = envelope * np.exp(1j * random.normal(size=(modes, spec.N, spec.N)))
         self.feed = {
-            c.DIFFRACTION: random.random((groups, spec.in_channels, spec.N, spec.N)),
-            c.INPUT_SCALE: scale,
-            c.POSITIONS: positions.astype(np.float64),
-            c.PROBE_REAL: probe.real,
-            c.PROBE_IMAG: probe.imag,
-            c.OUTPUT_SCALE: scale * 1.3,
-            c.EXPERIMENT_ID: np.arange(groups) % spec.num_datasets,
+            contract.DIFFRACTION: random.random((groups, spec.in_channels, spec.N, spec.N)),
+            contract.INPUT_SCALE: scale,
+            contract.POSITIONS: positions.astype(np.float64),
+            contract.PROBE_REAL: probe.real,
+            contract.PROBE_IMAG: probe.imag,
+            contract.OUTPUT_SCALE: scale * 1.3,
+            contract.EXPERIMENT_ID: np.arange(groups) % spec.num_datasets,
         }
 
     def tensors(self) -> dict[str, torch.Tensor]:
@@ -111,17 +111,21 @@ class Case:
         """Return the prediction from the network's own patches, by the second writing of the physics."""
         spec, feed = self.spec, self.feed
         with torch.no_grad():
-            x, scale = torch.from_numpy(feed[c.DIFFRACTION]), torch.from_numpy(feed[c.INPUT_SCALE])
+            x, scale = torch.from_numpy(feed[contract.DIFFRACTION]), torch.from_numpy(feed[contract.INPUT_SCALE])
             patches = self.model.forward_predict(x, x, x, scale).numpy()
-        factor = feed[c.OUTPUT_SCALE].ravel()
+        factor = feed[contract.OUTPUT_SCALE].ravel()
         if spec.intensity_scale_trainable:
             factor = np.full_like(factor, spec.intensity_scale)
         elif spec.parity_scale_mode in ("tied", "output"):
             factor = factor * np.exp(float(np.float32(spec.parity_fixed_delta)))
         mask = reference.soft_disk(spec) if spec.probe_mask == "disk" else self.mask
-        probe = feed[c.PROBE_REAL] + 1j * feed[c.PROBE_IMAG]
+        probe = feed[contract.PROBE_REAL] + 1j * feed[contract.PROBE_IMAG]
         return reference.predict(
-            spec, patches, reference.Beam(feed[c.POSITIONS], probe, factor, feed[c.EXPERIMENT_ID]), self.scalars, mask
+            spec,
+            patches,
+            reference.Beam(feed[contract.POSITIONS], probe, factor, feed[contract.EXPERIMENT_ID]),
+            self.scalars,
+            mask,
         )
 
 
@@ -138,7 +142,7 @@ def test_eager_and_exported_graph_equal_plain_numpy(name: str) -> None:
     expected = case.expected()
     # The default probe mask is stored in float32, as PtychoPINN stores it.
     limit = 1e-7 if case.spec.probe_mask == "disk" else 1e-10
-    assert distance(eager[c.PREDICTED].numpy(), expected) <= limit
+    assert distance(eager[contract.PREDICTED].numpy(), expected) <= limit
     for key, value in zip((info["name"] for info in graph_io(case.spec, "autoencoder")[1]), graph, strict=True):
         assert value.shape == eager[key].shape, key
         assert distance(value.numpy(), eager[key].numpy()) <= 1e-10, key
@@ -158,7 +162,7 @@ def test_incoherent_modes_differ_from_coherent_ones() -> None:
     coherent, incoherent = Case("U"), Case("U2")
     incoherent.model.load_state_dict(coherent.model.state_dict())
     found = [
-        eager_outputs(x.model, "autoencoder", coherent.tensors())[c.PREDICTED].detach().numpy()
+        eager_outputs(x.model, "autoencoder", coherent.tensors())[contract.PREDICTED].detach().numpy()
         for x in (coherent, incoherent)
     ]
     assert distance(found[0], found[1]) > 0.01
