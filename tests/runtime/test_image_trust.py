@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from simulated import (
     with_wrong_positions,
 )
 
+import ptycho_runtime
+from ptycho_runtime import demo
 from ptycho_runtime.export.record import TrustBaseline
 from ptycho_runtime.image.stitch import Stitcher, probe_weights
 from ptycho_runtime.image.trust.assess import assess_kept
@@ -28,6 +31,8 @@ from ptycho_runtime.image.trust.photons import multiplied
 from ptycho_runtime.image.trust.sets import agreeing_sets
 from ptycho_runtime.image.trust.spool import Spool
 from ptycho_runtime.image.trust.values import KINDS
+from ptycho_runtime.scan.options import ReadOptions
+from ptycho_runtime.scan.read import read_scan
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +52,17 @@ def test_clean_scan_is_trusted(seed: int, probe: bool) -> None:
     assert trust.trusted
     assert trust.flagged.sum() <= 2
     assert trust.reasons == ()
+
+
+@pytest.mark.parametrize(("seed", "count"), [(1, 15), (2, 15), (3, 22), (0, 30)])
+def test_few_patterns_of_a_network_that_errs_are_no_sides(seed: int, count: int, tmp_path: Path) -> None:
+    with np.load(demo.SCAN) as data:
+        which = np.sort(np.random.default_rng(seed).choice(len(data["xcoords"]), count, replace=False))
+        np.savez(tmp_path / "s.npz", **{name: data[name][which] for name in ("diff3d", "xcoords", "ycoords")})
+    options = ReadOptions(domain="intensity", position_unit="px")
+    with ptycho_runtime.open(demo.MODEL, "cpu") as model, read_scan(tmp_path / "s.npz", 64, options) as few:
+        trust = model.reconstruct(few).trust
+    assert (trust.verdict, trust.reasons, trust.flagged.sum()) == ("trusted", (), 0)
 
 
 @pytest.mark.parametrize("probe", [True, False])

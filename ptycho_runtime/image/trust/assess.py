@@ -15,10 +15,11 @@ from ptycho_runtime.image.trust.overlap import Placed, deviations
 from ptycho_runtime.image.trust.photons import dark, multiplied
 from ptycho_runtime.image.trust.scoring import Scoring, median
 from ptycho_runtime.image.trust.values import Trust
-from ptycho_runtime.image.trust.verdict import Findings, judge
+from ptycho_runtime.image.trust.verdict import UNIVERSAL_DISAGREEMENT, Findings, judge, limits_of
 
 _ROUNDS = 7
 _MANY = 0.1  # of the patterns: so many flagged ones spoil the others' scores too much to start from these
+_NOT_MANY = 3  # patterns, whatever their share
 _LEAST_LEFT = 0.05  # of the patterns: fewer are nothing to compare with
 _AMONG_FEW = flags.Bounds(0.08, 0.4)  # of disagreement where many are bad: beside few good ones differ as two do
 _MOST_LEFT = 0.5  # of the patterns: where fewer are left, all are asked whether another reading fits
@@ -46,9 +47,11 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
     further = baseline.disagreement * 1.3 if baseline else _LOOK_FURTHER
     scoring = Scoring(known, placed, reached)
     scores = scoring.scores()
-    limits = flags.Limits.of(scores, reached)
+    limits = flags.Limits.of(scores, reached, reached.sum())
     bad = (flags.flagged(scores, limits) | _by_counts(known)) & reached
-    many = bool(bad.sum() > _MANY * reached.sum() or median(scores.disagreement) > further)
+    # Few patches, or those of a network that errs, differ a little without falling into sides.
+    doubtful = limits_of(UNIVERSAL_DISAGREEMENT, baseline.disagreement if baseline else None)[0]
+    many = bool(bad.sum() > max(_MANY * reached.sum(), _NOT_MANY) or median(scores.disagreement) > doubtful)
     led = None
     if many:
         led = _led(known, placed, reached)
@@ -61,9 +64,10 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
         scores = scoring.scores()
         # Where many are bad, those that come back may not lift the limit for the next, and who is beside none that is kept stays out.
         if first or not many:
-            limits = flags.Limits.of(scores, kept)
+            limits = flags.Limits.of(scores, kept, reached.sum())
             if many:
-                limits = replace(limits, disagreement=flags.limit(scores.disagreement[kept], _AMONG_FEW))
+                among = flags.of_scan(_AMONG_FEW, reached.sum())
+                limits = replace(limits, disagreement=flags.limit(scores.disagreement[kept], among))
         beside_none = np.isnan(scores.disagreement) if many else np.zeros(len(kept), bool)
         bad = np.where(beside_none, bad, flags.flagged(scores, limits)) & reached
         if led is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,10 +28,18 @@ class Bounds:
 
 
 DISAGREEMENT = Bounds(0.06, 0.25)
+FEW = 60  # patterns: of fewer, many have few neighbours, and what their scores are spread by is not known well
+LEAST_OF_FEW = 0.12
+"""Of disagreement, in a scan of few patterns."""
 STITCHED = Bounds(0.12, 0.25, 9.0)
 RESIDUAL = Bounds(0.15, 1.0, 9.0)
 COUNTS = Bounds(1.4, float(np.log(8.0)))
 CENTROID_PX = Bounds(2.0, 8.0)
+
+
+def of_scan(bounds: Bounds, count: int) -> Bounds:
+    """Return bounds of disagreement in a scan of `count` patterns."""
+    return bounds if count >= FEW else replace(bounds, least=max(bounds.least, LEAST_OF_FEW))
 
 
 def limit(values: np.ndarray, bounds: Bounds) -> float:
@@ -56,10 +64,10 @@ class Limits:
     centroid_px: float
 
     @classmethod
-    def of(cls, scores: PatternScores, kept: np.ndarray) -> Limits:
-        """Return the limits that the scores of the patterns in the mask `kept` (n,) give."""
+    def of(cls, scores: PatternScores, kept: np.ndarray, count: int) -> Limits:
+        """Return the limits that the scores of the patterns in the mask `kept` (n,) of a scan of `count` patterns give."""
         return cls(
-            limit(scores.disagreement[kept], DISAGREEMENT),
+            limit(scores.disagreement[kept], of_scan(DISAGREEMENT, count)),
             limit(scores.stitched_residual[kept], STITCHED),
             limit(scores.residual[kept], RESIDUAL),
             limit(np.abs(scores.log_counts[kept]), COUNTS),

@@ -71,11 +71,12 @@ def leading(known: Kept, placed: Placed, which: np.ndarray) -> Leading:
 
 def _divided(pairs: Pairs, which: np.ndarray) -> tuple[Division, float]:
     """Return (the patterns of a mask (n,) as sets that agree among themselves, the limit of two that agree)."""
-    limit = flags.limit(pairs.best, _LIMIT)
+    bounds = flags.of_scan(_LIMIT, int(which.sum()))
+    limit = flags.limit(pairs.best, bounds)
     for _ in range(_ROUNDS):
         division = Division.of(which, pairs.two, voices(pairs.disagreement, limit))
         # Bad patterns lift the limit of all; that of the largest set has none of theirs.
-        narrower = flags.limit(pairs.disagreement[pairs.within(division.sets[0])], _LIMIT)
+        narrower = flags.limit(pairs.disagreement[pairs.within(division.sets[0])], bounds)
         if narrower >= _NARROWER * limit:
             break
         limit = narrower

@@ -44,7 +44,7 @@ class Findings:
     """What is to be said of patterns that agree among themselves, but not with those that are believed; empty where there are none."""
 
 
-def limits(universal: tuple[float, float], baseline: float | None) -> tuple[float, float]:
+def limits_of(universal: tuple[float, float], baseline: float | None) -> tuple[float, float]:
     """Return above which a median is (doubtful, not trusted)."""
     if baseline is None:
         return universal
@@ -83,13 +83,13 @@ def judge(findings: Findings, baseline: TrustBaseline | None) -> tuple[Verdict, 
     tests = (
         (
             findings.disagreement,
-            limits(UNIVERSAL_DISAGREEMENT, baseline.disagreement if baseline else None),
+            limits_of(UNIVERSAL_DISAGREEMENT, baseline.disagreement if baseline else None),
             "overlapping patches differ by {value:.3f} of their size ({limit:.3f} is the limit): positions do not fit, or the patterns "
             "are not what this model was trained for (amplitudes or intensities, probe, energy, distance)",
         ),
         (
             findings.stitched_residual,
-            limits(UNIVERSAL_RESIDUAL, baseline.stitched_residual if baseline else None),
+            limits_of(UNIVERSAL_RESIDUAL, baseline.stitched_residual if baseline else None),
             "probe and object leave {value:.3f} of the patterns unexplained ({limit:.3f} is the limit): wrong probe, positions or domain",
         ),
     )
