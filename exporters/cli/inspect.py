@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from exporters.cli import options
-from exporters.cli.terminal import EXIT_INPUT, Say, complain, echo, guarded, output
+from exporters.cli.start import EXIT_INPUT
+from exporters.cli.terminal import Say, complain, echo, guarded, output
 from exporters.inspect import bundle as inspection
 from ptycho_runtime.errors import OutputError
 from ptycho_runtime.files import write_file

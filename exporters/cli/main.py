@@ -14,7 +14,8 @@ from exporters.cli.compare import compare
 from exporters.cli.export import export
 from exporters.cli.inspect import inspect
 from exporters.cli.replay import replay
-from exporters.cli.terminal import EXIT_INPUT, EXIT_STOPPED, complain, echo, not_read, report_bug
+from exporters.cli.start import EXIT_INPUT, EXIT_STOPPED
+from exporters.cli.terminal import complain, echo, not_read, report_bug
 from exporters.cli.verify import verify
 from exporters.cli.voice import voiced
 

@@ -16,7 +16,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
 
-from exporters.cli.start import lacking
+from exporters.cli.start import EXIT_INPUT, lacking
 from exporters.installation import check_installation
 from ptycho_runtime.cli.log import VOICE, Level
 from ptycho_runtime.errors import PtychoExportError
@@ -25,8 +25,8 @@ from ptycho_runtime.files import one_line, shown
 if TYPE_CHECKING:
     from exporters.parity.report import ParityReport
 
-EXIT_BUG, EXIT_INPUT, EXIT_PARITY, EXIT_DEVICE = 1, 2, 3, 4
-EXIT_STOPPED, EXIT_NOT_READ = 130, 141  # by Ctrl-C, and when nobody reads the output, as shells have it
+EXIT_BUG, EXIT_PARITY, EXIT_DEVICE = 1, 3, 4
+EXIT_NOT_READ = 141  # when nobody reads the output, as shells have it
 # What several bundles exit with: the gravest.
 SEVERITY = (0, EXIT_INPUT, EXIT_DEVICE, EXIT_PARITY, EXIT_BUG)
 _TRACEBACK = "PTYCHO_EXPORT_TRACEBACK"

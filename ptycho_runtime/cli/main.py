@@ -7,11 +7,9 @@ import io
 import os
 import platform
 import shlex
-import signal
 import sys
 import time
 from collections.abc import Mapping
-from types import FrameType
 
 from ptycho_runtime.cli import (
     batch,
@@ -32,6 +30,7 @@ from ptycho_runtime.cli import (
 from ptycho_runtime.cli.config import with_config
 from ptycho_runtime.cli.log import VOICE
 from ptycho_runtime.cli.options import voice_options
+from ptycho_runtime.cli.signals import stop_on_signals
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, PlainParser, complain, detail, report_bug
 from ptycho_runtime.cli.time_limit import time_limit
 from ptycho_runtime.errors import PtychoExportError
@@ -149,17 +148,3 @@ def main() -> None:
         complain("stopped; nothing was finished, nothing is written")
         code = EXIT_STOPPED
     sys.exit(code)
-
-
-def stop_on_signals() -> list[int]:
-    """Let SIGTERM end a command in order as SIGINT does, so that what is done is written; returns the signals that came, as they come."""
-    came: list[int] = []
-
-    def stop(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
-        raise KeyboardInterrupt
-
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-        if signal.getsignal(number) is usual:
-            signal.signal(number, stop)
-    return came

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ import pytest
 from sample_bundles import DEMO, ROOT
 
 from exporters.cli import inspect as inspect_command
+from exporters.cli import start
 from exporters.cli.main import main
 from ptycho_runtime.files import MAX_LINE, one_line
 
@@ -102,3 +104,24 @@ def test_a_message_stays_a_line_whatever_a_file_puts_into_it() -> None:
     assert len(line) < MAX_LINE + 10
     assert line.startswith("a b xxx")
     assert line.endswith("xxx end")
+
+
+def test_what_a_signal_breaks_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def loading(*_: object) -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt as error:  # as a compiled module does that is loaded just then
+            raise ImportError("initialization failed") from error
+
+    monkeypatch.setattr("exporters.cli.main.main", loading)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            start.main()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "ptycho-export: stopped; what was not finished is not stored\n"
