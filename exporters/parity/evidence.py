@@ -121,11 +121,27 @@ class Evidence:
             eager32,
             row.worst()[0],
         )
-        held, seen = self.worst.get(row.graph), self.shown.get(row.graph)
-        if held is None or (failed, share) > (held.failed, held.share):
-            self.worst[row.graph] = case
-        if seen is None or (failed, len(kinds), share) > (seen.failed, len(seen.kinds), seen.share):
-            self.shown[row.graph] = case
+        self._keep_worst(case)
+        self._keep_shown(case)
+
+    def merge(self, later: Evidence) -> None:
+        """Take what was collected elsewhere of rows that come after those that are here."""
+        for key, counts in later.histograms.items():
+            self.histograms[key] = self.histograms.get(key, 0) + counts
+        for case in later.worst.values():
+            self._keep_worst(case)
+        for case in later.shown.values():
+            self._keep_shown(case)
+
+    def _keep_worst(self, case: Case) -> None:
+        held = self.worst.get(case.graph)
+        if held is None or (case.failed, case.share) > (held.failed, held.share):
+            self.worst[case.graph] = case
+
+    def _keep_shown(self, case: Case) -> None:
+        seen = self.shown.get(case.graph)
+        if seen is None or (case.failed, len(case.kinds), case.share) > (seen.failed, len(seen.kinds), seen.share):
+            self.shown[case.graph] = case
 
     def replay_files(self) -> dict[str, bytes]:
         """Return a file for `ptycho-export replay` for each graph, by name; one that failed holds the exported file too."""

@@ -10,9 +10,9 @@ from exporters.errors import DeviceRequiredError
 from exporters.formats.torchscript_check import check_torchscript
 from exporters.formats.torchscript_run import StoredTorchScript
 from exporters.parity.evidence import Case, read_replay
-from exporters.parity.matrix import judge
 from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, NotRunnable, OnnxRunner, Outputs, TorchScriptRunner
+from exporters.parity.trials import judge
 from exporters.stored.open import StoredExports
 from exporters.stored.torchscript import torchscript_to_run
 from ptycho_runtime import contract

@@ -18,8 +18,8 @@ import torch
 from exporters.errors import BudgetNotKeptError, ExportError
 from exporters.options import Progress, silent
 from exporters.parity.inputs import Pool
-from exporters.parity.matrix import in_chunks
 from exporters.parity.runners import EagerRunner
+from exporters.parity.trials import in_chunks
 from exporters.reduced.half import half, kept_in_float32, magnitudes
 from exporters.reduced.layers import build, plan_layers, sensitivities
 from exporters.reduced.patterns import Patterns, scan_patterns

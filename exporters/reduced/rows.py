@@ -9,10 +9,10 @@ import torch
 
 from exporters.parity.evidence import SpeedPoint
 from exporters.parity.inputs import Pool
-from exporters.parity.matrix import in_chunks
 from exporters.parity.report import ParityReport
 from exporters.parity.rows import ParityRow
 from exporters.parity.runners import EagerRunner
+from exporters.parity.trials import in_chunks
 from exporters.reduced.choose import Choice, Way, float16_device
 from exporters.reduced.patterns import Patterns
 from exporters.stored.open import StoredExports

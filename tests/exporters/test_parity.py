@@ -12,14 +12,16 @@ from sample_bundles import ROOT
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
+from exporters.parity.evidence import Case, Evidence  # noqa: E402
 from exporters.parity.forms.markdown import compare, to_markdown  # noqa: E402
 from exporters.parity.forms.reading import read_report, report_from_json  # noqa: E402
 from exporters.parity.inputs import EDGES, FARTHEST, REACH_PX, WHOLE_PIXELS, Source, make_pool, open_scan  # noqa: E402
-from exporters.parity.matrix import GraphCase, Trial, judge, run_parity, trial_rows  # noqa: E402
+from exporters.parity.matrix import run_parity  # noqa: E402
 from exporters.parity.metrics import budget, figures  # noqa: E402
 from exporters.parity.prepare import telling_batches  # noqa: E402
 from exporters.parity.report import ParityReport  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
+from exporters.parity.trials import GraphCase, Trial, judge, trial_rows  # noqa: E402
 from ptycho_runtime.errors import ScanError  # noqa: E402
 from ptycho_runtime.metrics import errors, field_errors  # noqa: E402
 from ptycho_runtime.scan.grouping import group_neighbours, group_offsets  # noqa: E402
@@ -505,7 +507,6 @@ class FakeRunner:
     ],
 )
 def test_right_numbers_from_another_device_are_no_row_of_this_one(nodes: Any, verdict: str, reason: str) -> None:
-    from exporters.parity.evidence import Evidence
     from exporters.parity.inputs import Pool
 
     pool = Pool({"diffraction": np.ones((3, 1))}, ["simulated"] * 3)
@@ -621,3 +622,20 @@ class TestJunit:
     def test_control_characters_of_a_message_are_left_out(self) -> None:
         report = ParityReport("b", [row(verdict="failed", reason="bad \x00\x1b name")])
         assert self.suite(report).find("testcase/failure").attrib["message"] == "bad �� name"
+
+
+def test_what_is_kept_to_show_does_not_depend_on_who_ran_it() -> None:
+    def case(runtime: str, share: float, groups: int) -> Case:
+        return Case(
+            "autoencoder", runtime, "cpu", "float32", share, False, ["flat"] * groups, {}, {}, {}, {}, "object_real"
+        )
+
+    key = ("autoencoder", "torchscript cpu")
+    first = Evidence("b", worst={"autoencoder": case("torchscript", 0.3, 1)}, histograms={key: np.array([1, 2])})
+    first.shown = {"autoencoder": case("torchscript", 0.2, 16)}
+    later = Evidence("b", worst={"autoencoder": case("onnx", 0.3, 3)}, histograms={key: np.array([1, 0])})
+    later.shown = {"autoencoder": case("onnx", 0.1, 33)}
+    first.merge(later)
+    assert first.worst["autoencoder"].runtime == "torchscript"
+    assert first.shown["autoencoder"].runtime == "onnx"
+    assert first.histograms[key].tolist() == [2, 2]

@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 
 from exporters.graph.graphs import build_graph, graph_io  # noqa: E402
 from exporters.parity.inputs import Pool, make_pool  # noqa: E402
-from exporters.parity.matrix import in_chunks, judge  # noqa: E402
 from exporters.parity.precision import RoundedOperands, rounded, tf32_eager  # noqa: E402
 from exporters.parity.rows import ParityRow  # noqa: E402
 from exporters.parity.runners import EagerRunner, Outputs  # noqa: E402
+from exporters.parity.trials import in_chunks, judge  # noqa: E402
 from ptycho_torch import load_torch_bundle  # noqa: E402
 
 GRAPH = "diffraction_to_obj"
