@@ -48,13 +48,14 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
     scoring = Scoring(known, placed, reached)
     scores = scoring.scores()
     limits = flags.Limits.of(scores, reached, reached.sum())
-    bad = (flags.flagged(scores, limits) | _by_counts(known)) & reached
+    by_counts = _by_counts(known)
+    bad = (flags.flagged(scores, limits) | by_counts) & reached
     # Few patches, or those of a network that errs, differ a little without falling into sides.
     doubtful = limits_of(UNIVERSAL_DISAGREEMENT, baseline.disagreement if baseline else None)[0]
     many = bool(bad.sum() > max(_MANY * reached.sum(), _NOT_MANY) or median(scores.disagreement) > doubtful)
     led = None
     if many:
-        led = _led(known, placed, reached)
+        led = _led(known, placed, reached & ~by_counts)
         bad = reached & ~led.fits
     for first in (True, *(False,) * (_ROUNDS - 1)):
         kept = reached & ~bad
@@ -79,7 +80,7 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
     centre, N = known.centre_px(), known.stitcher.N
     # A few that agree by chance say nothing of the rest.
     few = good.sum() < _MOST_LEFT * reached.sum()
-    asked = reached & ~_by_counts(known) if few else good
+    asked = reached & ~by_counts if few else good
     reading = better_reading(placed, known.positions_px, asked, centre, N) if few or typical > further else None
     kinds = flags.kinds(scores, limits, bad)
     findings = Findings(
@@ -108,11 +109,10 @@ def assess_kept(known: Kept, baseline: TrustBaseline | None = None, *, partial: 
     return Trust(verdict, reasons, figures, bad, kinds, scores, amplitude, phase)
 
 
-def _led(known: Kept, placed: Placed, reached: np.ndarray) -> Leading:
-    """Return what the others must agree with, for a scan in which many are bad."""
+def _led(known: Kept, placed: Placed, which: np.ndarray) -> Leading:
+    """Return what the others must agree with, chosen from a mask (n,), for a scan in which many are bad."""
     centroid = np.hypot(*known.centroids_px.T)
-    alone = _by_counts(known) | (centroid > flags.limit(centroid, flags.CENTROID_PX))
-    return leading(known, placed, reached & ~alone)
+    return leading(known, placed, which & ~(centroid > flags.limit(centroid, flags.CENTROID_PX)))
 
 
 def _by_counts(known: Kept) -> np.ndarray:

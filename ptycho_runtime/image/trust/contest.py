@@ -42,10 +42,8 @@ class Contest:
 
     def _beside(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Return which patterns of two sets have a neighbour in the other, (n,) bool: only there both see the same sample."""
-        a, b = self.pairs.two.T
-        across = (one[a] & other[b]) | (other[a] & one[b])
         found = np.zeros(len(one), bool)
-        found[a[across]] = found[b[across]] = True
+        found[self.pairs.two[self.pairs.across(one, other)]] = True
         return found
 
     def _blur(self, mask: np.ndarray) -> float:

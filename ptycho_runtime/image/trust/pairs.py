@@ -45,6 +45,17 @@ class Pairs:
         found: np.ndarray = mask[self.two].all(1)
         return found
 
+    def across(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Return which pairs have one pattern in each of two masks (n,), (m,) bool."""
+        return across(self.two, one, other)
+
+
+def across(two: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return which of pairs (m, 2) have one pattern in each of two masks (n,), (m,) bool."""
+    a, b = two.T
+    found: np.ndarray = (one[a] & other[b]) | (other[a] & one[b])
+    return found
+
 
 def compare_pairs(placed: Placed, which: np.ndarray, threads: int = 1, partners: int = _PARTNERS) -> Pairs:
     """Compare each pattern with the nearest of its neighbours, one by one.

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ptycho_runtime.image.trust.pairs import across
+
 _MOST_AGAINST = -3.0  # what one pair can say against being in one set; for it, 1
 _SWEEPS = 10
 LEAST = 5
@@ -106,9 +108,7 @@ class Division:
 
     def across(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
         """Return which pairs have one pattern in each of two masks (n,), (m,) bool."""
-        a, b = self.two.T
-        found: np.ndarray = (one[a] & other[b]) | (other[a] & one[b])
-        return found
+        return across(self.two, one, other)
 
 
 def _moved(sets: np.ndarray, two: np.ndarray, voice: np.ndarray) -> np.ndarray:
