@@ -15,11 +15,12 @@ import torch
 
 from exporters.graph.graphs import graph_io
 from exporters.parity.inputs import Pool
-from exporters.parity.metrics import budget, figures
+from exporters.parity.metrics import budget
 from exporters.parity.reference import Outputs, eager_results
 from exporters.parity.rounding import rounded_results
 from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, OnnxRunner
+from exporters.parity.trials import judge_output
 from ptycho_runtime import contract
 from ptycho_runtime.errors import DamagedExportError
 from ptycho_runtime.export.npz import read_npz
@@ -98,13 +99,8 @@ def _judge(row: ParityRow, found: Mapping[str, np.ndarray], reference: Outputs, 
             row.verdict = "failed"
             row.reason = f"{name} is of shape {value.shape}, or not finite; expected {wanted.shape}"
             return
-        allowed = budget(name, eager32, reference)
-        if allowed.objection:
-            row.verdict, row.reason = "failed", f"{name}: {allowed.objection}"
+        if not judge_output(row, name, value, reference, budget(name, eager32, reference)):
             return
-        row.outputs[name] = figures(name, value, reference, allowed)
-        if not row.outputs[name]["share"] <= 1.0:
-            row.verdict = "failed"
 
 
 def _outputs(arrays: Mapping[str, np.ndarray], model: PtychoModel, graph: str) -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from exporters.graph.graphs import graph_io
 from exporters.parity.devices import why_unproven
 from exporters.parity.evidence import Evidence
 from exporters.parity.inputs import Pool
-from exporters.parity.metrics import MOST, MOST_TF32, budget, figures
+from exporters.parity.metrics import MOST, MOST_TF32, Budget, budget, figures
 from exporters.parity.reference import one_thread
 from exporters.parity.rows import ParityRow
 from exporters.parity.runners import FAILURES, EagerRunner, NotRunnable, OnnxRunner, Outputs, TorchScriptRunner
@@ -251,10 +251,17 @@ def judge(
         allowed = budget(name, eager32, reference, MOST_TF32 if row.precision == "tf32" else MOST)
         if (row.device, row.precision) == ("cuda", "float32"):
             allowed = allowed.on_gpu()
-        if allowed.objection:
-            row.verdict, row.reason = "failed", f"{name}: {allowed.objection}"
+        if not judge_output(row, name, got, reference, allowed):
             return
-        row.outputs[name] = figures(name, got, reference, allowed)
-        if not row.outputs[name]["share"] <= 1.0:
-            row.verdict = "failed"
     row.outputs["object"] = field_errors(found, reference)
+
+
+def judge_output(row: ParityRow, name: str, value: np.ndarray, reference: Outputs, allowed: Budget) -> bool:
+    """Fill a row's figures of one output, and its verdict where they are beyond what is allowed; False where nothing can be."""
+    if allowed.objection:
+        row.verdict, row.reason = "failed", f"{name}: {allowed.objection}"
+        return False
+    row.outputs[name] = figures(name, value, reference, allowed)
+    if not row.outputs[name]["share"] <= 1.0:
+        row.verdict = "failed"
+    return True

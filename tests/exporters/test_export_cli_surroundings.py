@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from broken_loading import broken_loading
 from sample_bundles import DEMO, ROOT
 
 from exporters.cli import inspect as inspect_command
@@ -107,21 +107,8 @@ def test_a_message_stays_a_line_whatever_a_file_puts_into_it() -> None:
 
 
 def test_what_a_signal_breaks_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def loading(*_: object) -> None:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt as error:  # as a compiled module does that is loaded just then
-            raise ImportError("initialization failed") from error
-
-    monkeypatch.setattr("exporters.cli.main.main", loading)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            start.main()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with broken_loading() as loading, pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr("exporters.cli.main.main", loading)
+        start.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "ptycho-export: stopped; what was not finished is not stored\n"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from broken_loading import broken_loading
 from sample_bundles import ROOT
 
 from ptycho_runtime.cli import main as cli
@@ -73,24 +73,11 @@ def test_what_the_surroundings_do_is_no_bug(
 
 
 def test_what_a_signal_breaks_is_no_bug(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def loading(*_: object) -> None:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt as error:  # as a compiled module does that is loaded just then
-            raise ImportError("initialization failed") from error
-
-    monkeypatch.setattr("ptycho_runtime.export.bundle.open_export", loading)
     monkeypatch.setattr(sys, "argv", ["ptycho-runtime", "check", "x.zip"])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    try:
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with broken_loading() as loading, pytest.raises(SystemExit) as ended:
+        monkeypatch.setattr("ptycho_runtime.export.bundle.open_export", loading)
+        cli.main()
     assert ended.value.code == 130
     assert capsys.readouterr().err == "ptycho-runtime: stopped; nothing was finished, nothing is written\n"
 
