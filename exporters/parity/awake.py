@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from exporters.parity.inputs import Pool, make_probe, simulated
 from exporters.parity.metrics import FACTOR
-from exporters.parity.reference import one_thread
+from exporters.parity.reference import in_single_threads, one_thread
 from ptycho_runtime import contract
 from ptycho_torch.models.module import PtychoModel
 
@@ -60,22 +60,30 @@ class _Sight:
         self.values = [value for _, value in self.network.named_parameters()]
         self.steps = [CHANGE * float(value.detach().abs().max()) for value in self.values]
 
-    def shown(self, x: Tensor, scale: Tensor, random: np.random.Generator) -> list[np.ndarray]:
-        """Return for each parameter which of its numbers one group shows, as flat booleans."""
+    def shown(self, groups: list[Tensor], scales: list[Tensor], random: np.random.Generator) -> list[np.ndarray]:
+        """Return for each group which of all parameters' numbers it shows, as packed bits."""
+        with torch.no_grad():
+            shapes = [tuple(value.shape) for value in self.model.network_output(groups[0], scales[0])]
+        # Drawn here and in order, so that the same numbers come out however many threads there are.
+        signs = [
+            [torch.from_numpy(random.choice(np.array([-1, 1], np.float32), shape)) for shape in shapes] for _ in groups
+        ]
+        return in_single_threads(self._shown_by_one, zip(groups, scales, signs, strict=True))
+
+    def _shown_by_one(self, group: tuple[Tensor, Tensor, list[Tensor]]) -> np.ndarray:
+        x, scale, signs = group
         outputs = self.model.network_output(x, scale)
         length = max(float(torch.cat([value.detach().flatten() for value in outputs]).norm()), 1e-30)
-        signs = [
-            torch.from_numpy(random.choice(np.array([-1, 1], np.float32), tuple(value.shape))) for value in outputs
-        ]
         projected = sum((value * sign).sum() for value, sign in zip(outputs, signs, strict=True))
         assert isinstance(projected, Tensor)
         gradients = torch.autograd.grad(projected, self.values, allow_unused=True)
-        return [
+        flags = [
             np.zeros(value.numel(), bool)
             if gradient is None
             else (gradient.abs() * step > _ROUNDING * length).flatten().numpy()
             for gradient, step, value in zip(gradients, self.steps, self.values, strict=True)
         ]
+        return np.packbits(np.concatenate(flags))
 
     def silent(self, seen: list[np.ndarray]) -> dict[str, list[int]]:
         """Return the units, output channels of convolutions with a bias, of which nothing is seen, by layer."""
@@ -102,8 +110,9 @@ def wake(model: PtychoModel, pool: Pool) -> tuple[Pool, Reach]:
         seen = [np.zeros(value.numel(), bool) for value in sight.values]
         x, scale = (torch.from_numpy(pool.feed[name]) for name in (contract.DIFFRACTION, contract.INPUT_SCALE))
         # The edges and some others stand for the pool.
-        for group in range(min(len(pool), 7)):
-            _add(seen, sight.shown(x[group : group + 1], scale[group : group + 1], random))
+        some = range(min(len(pool), 7))
+        for shown in sight.shown([x[i : i + 1] for i in some], [scale[i : i + 1] for i in some], random):
+            _add(seen, shown)
         added = _best(sight, seen, list(_kinds(pool, random)), scale[:1], random)
         for _ in range(_CLIMBS):
             if len(added) < MOST_GROUPS and (quiet := sight.silent(seen)):
@@ -119,10 +128,8 @@ def _best(
     sight: _Sight, seen: list[np.ndarray], candidates: list[np.ndarray], scale: Tensor, random: np.random.Generator
 ) -> list[np.ndarray]:
     """Return the candidates that show most together, best first; what they show is added to `seen`."""
-    shown = []
-    for patterns in candidates:
-        flags = sight.shown(torch.from_numpy(patterns)[None], scale, random)
-        shown.append(np.packbits(np.concatenate(flags)))
+    groups = [torch.from_numpy(patterns)[None] for patterns in candidates]
+    shown = sight.shown(groups, [scale] * len(groups), random)
     count = sum(flags.size for flags in seen)
     known = np.packbits(np.concatenate(seen))
     chosen: list[np.ndarray] = []
@@ -133,12 +140,15 @@ def _best(
             break
         known |= shown.pop(best)
         chosen.append(candidates.pop(best))
-    flat = np.unpackbits(known, count=count).astype(bool)
-    start = 0
-    for known_here in seen:
-        known_here |= flat[start : start + known_here.size]
-        start += known_here.size
+    _add(seen, known)
     return chosen
+
+
+def _add(seen: list[np.ndarray], shown: np.ndarray) -> None:
+    """Add what a group shows, as packed bits, to what is seen of each parameter."""
+    flat = np.unpackbits(shown, count=sum(flags.size for flags in seen)).astype(bool)
+    for flags, more in zip(seen, np.split(flat, np.cumsum([flags.size for flags in seen])[:-1]), strict=True):
+        flags |= more
 
 
 def _kinds(pool: Pool, random: np.random.Generator) -> Iterator[np.ndarray]:
@@ -192,11 +202,6 @@ def _climbed(sight: _Sight, silent: dict[str, list[int]], start: np.ndarray, sca
         for handle in handles:
             handle.remove()
     return np.ascontiguousarray(x.detach()[0].numpy())
-
-
-def _add(seen: list[np.ndarray], shown: list[np.ndarray]) -> None:
-    for flags, more in zip(seen, shown, strict=True):
-        flags |= more
 
 
 def _with(pool: Pool, patterns: list[np.ndarray], random: np.random.Generator) -> Pool:
