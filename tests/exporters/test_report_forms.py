@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import re
 
@@ -10,6 +11,7 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 
+from PIL import Image
 from rich.console import Console
 
 from exporters.parity.evidence import Case, Evidence
@@ -81,6 +83,47 @@ def test_the_worst_output_is_drawn_as_itself_and_said_in_words() -> None:
     assert picture.caption.startswith("autoencoder, onnx on cpu: phase, the output nearest to its limits")
     assert "differs by at most 2.5e-01" in picture.alt
     assert picture.uri.startswith("data:image/png;base64,")
+
+
+def pixels_of(values: np.ndarray) -> np.ndarray:
+    """Return the picture of an output with these values, (rows, columns, 3)."""
+    shape = (1, 1, *values.shape)
+    reference = {contract.OBJECT_REAL: values.reshape(shape)}
+    found = {contract.OBJECT_REAL: values.reshape(shape).astype(np.float32)}
+    made = Case(
+        "autoencoder",
+        "onnx",
+        "cpu",
+        "float32",
+        0.5,
+        False,
+        ["simulated"],
+        {},
+        found,
+        reference,
+        found,
+        contract.OBJECT_REAL,
+    )
+    data = base64.b64decode(output_picture(made)[0].uri.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_a_map_stands_upright_beside_the_scale_of_its_colours() -> None:
+    # Black above, white below in the map; the scale has the large values above.
+    pixels = pixels_of(np.repeat(np.linspace(-1.0, 1.0, 64)[:, None], 64, 1))
+    rows, maps, scale = pixels.shape[0], pixels[:, 80, 0], pixels[:, 167, 0]
+    drawn = np.flatnonzero(pixels[:, 7, 0] < 250)
+    assert len(drawn) > 0.6 * rows
+    assert maps[drawn[0]] < 10
+    assert maps[drawn[-1]] > 240
+    assert scale[drawn[0]] > 240
+    assert scale[drawn[-1]] < 10
+    assert pixels[:, -1].min() == 255
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, np.nan], ids=str)
+def test_a_map_of_one_value_or_none_is_drawn_too(value: float) -> None:
+    assert pixels_of(np.full((64, 64), value)).min() == 0
 
 
 def test_every_picture_of_a_report_has_words_for_what_is_seen() -> None:

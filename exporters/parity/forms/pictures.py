@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DASHES = ("-", "--", ":", "-.")
+_WIDTH, _MAP, _SCALE = 4.4, 1.36, 0.08  # of a picture, a map and its colour scale, inches
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def _spread_in_words(evidence: Evidence) -> str:
 
 def _histograms(evidence: Evidence) -> Figure:
     graphs = list(dict.fromkeys(graph for graph, _ in evidence.histograms))
-    figure = _figure(4.4, 2.5 * len(graphs))
+    figure = _figure(_WIDTH, 2.5 * len(graphs))
     figure.subplots_adjust(left=0.15, right=0.98, bottom=0.2 / len(graphs), top=1.0 - 0.12 / len(graphs), hspace=0.55)
     for axis, graph in zip(figure.subplots(len(graphs), 1, squeeze=False)[:, 0], graphs, strict=True):
         rows = {label: counts for (of, label), counts in evidence.histograms.items() if of == graph}
@@ -152,7 +153,7 @@ def frontier(points: list[SpeedPoint]) -> list[SpeedPoint]:
 
 def _speeds(points: list[SpeedPoint]) -> Figure:
     graphs = list(dict.fromkeys(point.graph for point in points))
-    figure = _figure(4.4, 2.9 * len(graphs))
+    figure = _figure(_WIDTH, 2.9 * len(graphs))
     figure.subplots_adjust(left=0.17, right=0.97, bottom=0.2 / len(graphs), top=1.0 - 0.12 / len(graphs), hspace=0.55)
     for axis, graph in zip(figure.subplots(len(graphs), 1, squeeze=False)[:, 0], graphs, strict=True):
         mine = [point for point in points if point.graph == graph]
@@ -187,26 +188,50 @@ class Panel:
 
 
 def _maps(panels: list[Panel]) -> Figure:
-    """Return maps two in a row, each with a colour scale beside it."""
-    import_matplotlib()
-    from matplotlib.ticker import MaxNLocator
+    """Return maps two in a row, each with a colour scale beside it.
 
+    They are put straight on the figure: with axes for every map and every scale a picture takes more than twice as long.
+    """
     rows = -(-len(panels) // 2)
-    figure = _figure(4.4, 2.0 * rows)
-    figure.subplots_adjust(left=0.01, right=0.91, bottom=0.03, top=1.0 - 0.17 / rows, wspace=0.32, hspace=0.2)
-    places = figure.subplots(rows, 2, squeeze=False).ravel()
-    for axis in places:
-        axis.set_axis_off()
-    for axis, panel in zip(places, panels, strict=False):
-        low, high = panel.span or (None, None)
-        image: Any = axis.imshow(panel.values, cmap=panel.colours, vmin=low, vmax=high)
-        axis.set_title(panel.title, fontsize=10)
-        # Each tick whole: a power of ten above the scale would lie under the map.
-        scale = figure.colorbar(image, ax=axis, shrink=0.85, format="%.2g", ticks=MaxNLocator(4))
-        if panel.span is not None:
-            scale.set_ticks([-np.pi, 0.0, np.pi], labels=["−π", "0", "π"])
-        scale.ax.tick_params(labelsize=9)
+    figure = _figure(_WIDTH, 2.0 * rows)
+    for number, panel in enumerate(panels):
+        row, column = divmod(number, 2)
+        _map(figure, panel, 0.045 + 2.2 * column, 2.0 * (rows - 1 - row) + 0.17)
     return figure
+
+
+def _map(figure: Figure, panel: Panel, left: float, bottom: float) -> None:
+    """Put one map on a figure, its lower left corner at a place in inches."""
+    from matplotlib.colors import Normalize
+    from matplotlib.image import BboxImage
+    from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
+    from matplotlib.transforms import Bbox, TransformedBbox
+
+    finite = panel.values[np.isfinite(panel.values)]
+    if not finite.size:
+        finite = np.zeros(1)
+    low, high = panel.span or (float(finite.min()), float(finite.max()))
+    middle, right = left + _MAP / 2, left + _MAP + 0.08
+    ramp = np.linspace(high, low, 256)[:, None]
+    for values, start, width in ((panel.values, left, _MAP), (ramp, right, _SCALE)):
+        box = TransformedBbox(Bbox.from_bounds(start, bottom, width, _MAP), figure.dpi_scale_trans)
+        image = BboxImage(box, cmap=panel.colours, norm=Normalize(low, high))
+        image.set_data(values)
+        figure.add_artist(image)
+    figure.text(middle, bottom + _MAP + 0.06, panel.title, fontsize=10, ha="center", transform=figure.dpi_scale_trans)
+    ticks = {f"{tick:.2g}": tick for tick in MaxNLocator(4).tick_values(low, high) if low <= tick <= high}
+    if panel.span is not None:
+        ticks = {"−π": -np.pi, "0": 0.0, "π": np.pi}
+    elif low == high:
+        ticks = {f"{low:.2g}": low}
+    end = right + _SCALE
+    for label, tick in ticks.items():
+        height = bottom + _MAP * ((tick - low) / (high - low) if high > low else 0.5)
+        figure.add_artist(
+            Line2D([end, end + 0.04], [height] * 2, color="black", linewidth=0.8, transform=figure.dpi_scale_trans)
+        )
+        figure.text(end + 0.07, height, label, fontsize=9, va="center_baseline", transform=figure.dpi_scale_trans)
 
 
 def _figure(width: float, height: float) -> Figure:
