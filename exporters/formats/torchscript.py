@@ -23,7 +23,6 @@ _TEXT = (".py", "/data.pkl")
 _IDENTITY = (
     "/.data/serialization_id"  # 40 digits that TorchScript makes from the content; made anew from what is stored
 )
-_ATTEMPTS = 3
 
 
 def export_torchscript(graph: nn.Module, inputs: list[contract.TensorInfo]) -> bytes:
@@ -34,28 +33,20 @@ def export_torchscript(graph: nn.Module, inputs: list[contract.TensorInfo]) -> b
         inputs: its inputs, in order.
 
     The same graph gives the same bytes. TorchScript numbers the types of a process one after the other, and the first of a
-    name has no number; so a graph whose types came first is traced once more, and the numbers are made to start at 0. The debug
+    name has no number; so a graph's types are made once without tracing it, and the numbers are made to start at 0. The debug
     records (source lines with the paths of the machine that traced) are left out.
     """
-    for _ in range(_ATTEMPTS):
-        data = _trace(graph, inputs)
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            code = [name for name in archive.namelist() if name.endswith(".py")]
-        if all(_NUMBERED.search(name.encode()) for name in code):
-            break
-    else:
-        raise ExportError("TorchScript kept giving types without numbers; the file would not be reproducible")
-    return reproducible(data)
-
-
-def _trace(graph: nn.Module, inputs: list[contract.TensorInfo]) -> bytes:
     with warnings.catch_warnings(), torch.no_grad(), _float32_convolutions():
         warnings.simplefilter("ignore")
-        example = tuple(example_inputs(inputs))
-        traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
+        torch.jit.trace_module(graph, {})  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(graph, tuple(example_inputs(inputs)), check_trace=False)  # type: ignore[no-untyped-call]
         buffer = io.BytesIO()
         torch.jit.save(traced, buffer)
-    return buffer.getvalue()
+    with zipfile.ZipFile(buffer) as archive:
+        code = [name for name in archive.namelist() if name.endswith(".py")]
+    if not all(_NUMBERED.search(name.encode()) for name in code):
+        raise ExportError("TorchScript gave types without numbers; the file would not be reproducible")
+    return reproducible(buffer.getvalue())
 
 
 @contextmanager
