@@ -18,6 +18,8 @@ from exporters.cli.start import EXIT_INPUT, EXIT_STOPPED
 from exporters.cli.terminal import complain, echo, not_read, report_bug
 from exporters.cli.verify import verify
 from exporters.cli.voice import voiced
+from ptycho_runtime.cli.answer import answering
+from ptycho_runtime.errors import OutputError
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -46,11 +48,17 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     stdout = sys.stdout
-    code = _run()
+    code: int | str | None
     try:
-        if sys.stdout is not stdout:  # click puts another in its place where nobody reads on
-            not_read()
-        sys.stdout.flush()
+        # What no command caught is of its answer: the help, or a table.
+        with answering():
+            code = _run()
+            if sys.stdout is not stdout:  # click puts another in its place where nobody reads on
+                not_read()
+            sys.stdout.flush()
+    except OutputError as error:
+        complain(str(error))
+        code = error.exit_code
     except BrokenPipeError:
         not_read()
     sys.exit(code)

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
@@ -18,6 +18,7 @@ from rich.segment import Segment
 
 from exporters.cli.start import EXIT_INPUT, lacking
 from exporters.installation import check_installation
+from ptycho_runtime.cli.answer import answering
 from ptycho_runtime.cli.log import VOICE, Level
 from ptycho_runtime.errors import PtychoExportError
 from ptycho_runtime.files import one_line, shown
@@ -53,7 +54,8 @@ class PlainConsole(Console):
         level: Level = "note" if self.stderr else "answer"
         VOICE.note(level, _text(objects))
         if VOICE.heard(level):
-            super().print(*objects, **settings)
+            with nullcontext() if self.stderr else answering():
+                super().print(*objects, **settings)
 
     def complain(self, text: str) -> None:
         """Print one line whatever is to be heard."""
@@ -131,7 +133,8 @@ def echo(text: str) -> None:
     """Print lines on standard output as they are, at any width; text of files stands in them escaped."""
     VOICE.note("answer", text)
     try:
-        click.echo(shown(text))
+        with answering():
+            click.echo(shown(text))
     except BrokenPipeError:
         not_read()
 

@@ -27,13 +27,14 @@ from ptycho_runtime.cli import (
     tune,
     watch,
 )
+from ptycho_runtime.cli.answer import answering
 from ptycho_runtime.cli.config import with_config
 from ptycho_runtime.cli.log import VOICE
 from ptycho_runtime.cli.options import voice_options
 from ptycho_runtime.cli.signals import stop_on_signals
 from ptycho_runtime.cli.terminal import EXIT_STOPPED, PlainParser, complain, detail, report_bug
 from ptycho_runtime.cli.time_limit import time_limit
-from ptycho_runtime.errors import PtychoExportError
+from ptycho_runtime.errors import OutputError, PtychoExportError
 
 EXIT_INPUT, EXIT_NOT_READ = 2, 141
 
@@ -136,7 +137,11 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = run()
-        sys.stdout.flush()
+        with answering():
+            sys.stdout.flush()
+    except OutputError as error:
+        complain(str(error))
+        code = error.exit_code
     except BrokenPipeError:
         # Nobody reads on, as after `| head`: what is left goes nowhere, and the exit code is a shell's for SIGPIPE.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

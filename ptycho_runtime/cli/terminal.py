@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ptycho_runtime.cli.answer import answering
 from ptycho_runtime.cli.log import VOICE, Level
 from ptycho_runtime.files import one_line, shown
 
@@ -72,7 +73,8 @@ def duration(seconds: float) -> str:
 def show(text: str) -> None:
     """Print a command's answer on standard output; text of files stands in it escaped."""
     VOICE.note("answer", text)
-    _print(text, sys.stdout)
+    with answering():
+        _print(text, sys.stdout)
 
 
 def say(text: str, level: Level = "note") -> None:

@@ -40,6 +40,19 @@ def test_output_that_nobody_reads_is_no_bug(arguments: list[str]) -> None:
     assert done.stderr in ("", "wts.h5.zip: reading\n")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("arguments", [["inspect", "--json", str(DEMO)], ["inspect", str(DEMO)], ["--help"]])
+def test_output_on_a_disk_that_is_full_is_one_line(arguments: list[str]) -> None:
+    command = [sys.executable, "-m", "exporters", *arguments]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert done.stderr.removeprefix("wts.h5.zip: reading\n") == (
+        "ptycho-export: standard output takes no more: No space left on device; the answer is not whole, "
+        "files that were named before are\n"
+    )
+
+
 def test_what_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     path = tmp_path / "Bündel.zip"
     path.symlink_to(DEMO)

@@ -14,6 +14,7 @@ from broken_loading import broken_loading
 from sample_bundles import ROOT
 
 from ptycho_runtime.cli import main as cli
+from ptycho_runtime.demo import SCAN
 from ptycho_runtime.engine.tuned import Setting, Trial, Tuned, remember, remembered
 from ptycho_runtime.errors import OutputError
 from ptycho_runtime.export.bundle import open_export
@@ -31,6 +32,20 @@ def test_output_that_nobody_reads_is_no_bug() -> None:
     finally:
         os.close(write_end)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the system has no device that is always full")
+@pytest.mark.parametrize("arguments", [["doctor"], ["inspect", "--intensity", str(SCAN)]], ids=["doctor", "inspect"])
+def test_output_on_a_disk_that_is_full_is_one_line(arguments: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [*PROGRAM, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "ptycho-runtime: standard output takes no more: No space left on device; the answer is not whole, "
+        "files that were named before are\n"
+    )
 
 
 def test_a_name_that_the_terminal_cannot_show_is_escaped(demo: Path, tmp_path: Path) -> None:
