@@ -25,7 +25,7 @@ def send(stream: IO[bytes], kind: bytes, arrays: Sequence[np.ndarray] = ()) -> N
     for array in (np.frombuffer(kind, np.uint8), *arrays):
         np.lib.format.write_array(body, np.ascontiguousarray(array), allow_pickle=False)
     stream.write(body.tell().to_bytes(_LENGTH_BYTES, "little"))
-    stream.write(body.getbuffer())
+    stream.write(body.getvalue())
     stream.flush()
 
 

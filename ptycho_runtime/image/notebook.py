@@ -30,7 +30,7 @@ def to_html(result: Reconstruction) -> str:
     reasons = "".join(f"<li>{_text(reason)}</li>" for reason in result.trust.reasons)
     memory = io.BytesIO()
     figure(result).save(memory, format="PNG")
-    picture = base64.b64encode(memory.getbuffer()).decode()
+    picture = base64.b64encode(memory.getvalue()).decode()
     return (
         f'<div><p><strong style="color: {colour}">{result.trust.verdict}{partial}</strong></p>'
         + (f"<ul>{reasons}</ul>" if reasons else "")

@@ -91,7 +91,7 @@ class Journal:
                 f"{self.folder}: cannot be written ({error.strerror or error}); make room there"
             ) from error
         with replacing(self.folder / _STATE) as file:
-            file.write(memory.getbuffer())
+            file.write(memory.getvalue())
         self._draw(core)
 
     def _draw(self, core: Core) -> None:
@@ -104,7 +104,7 @@ class Journal:
             file.attrs["x0_px"], file.attrs["y0_px"] = canvas.x0_px, canvas.y0_px
             file["object"], file["object_coverage"] = canvas.object, canvas.coverage
         with replacing(self.picture) as target:
-            target.write(memory.getbuffer())
+            target.write(memory.getvalue())
 
     def read(self) -> Remembered:
         """Return what the last run stored.

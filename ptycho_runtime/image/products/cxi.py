@@ -61,7 +61,7 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
         add_probe(product, result)
         add_extras(product, result)
         add_nexus(product, "entry_1", result, image)
-    file.write(memory.getbuffer())
+    file.write(memory.getvalue())
 
 
 def add_probe(product: h5py.File, result: Reconstruction) -> None:

@@ -67,4 +67,4 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
         for name, values in (pattern_arrays(result) | pixel_arrays(result)).items():
             product[name] = values
         add_nexus(product, "entry", result, product)
-    file.write(memory.getbuffer())
+    file.write(memory.getvalue())

@@ -38,7 +38,7 @@ def write(result: Reconstruction, file: IO[bytes]) -> None:
             own = {_PAGE_NAME_TAG: name} | ({} if number else {_DESCRIPTION_TAG: description(result)})
             Image.fromarray(values).save(pages, format="TIFF", tiffinfo=tags | own)
             pages.newFrame()
-    file.write(memory.getbuffer())
+    file.write(memory.getvalue())
 
 
 def description(result: Reconstruction) -> str:
